@@ -1,0 +1,308 @@
+// The loops behind kernels.h, compiled once for each instruction set under its own namespace
+// (ETUDE_ISA). The compiler vectorizes them; reductions say so with `omp simd`.
+#include "kernels.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#define ETUDE_JOIN_(a, b) a##b
+#define ETUDE_JOIN(a, b) ETUDE_JOIN_(a, b)
+
+namespace etude {
+namespace ETUDE_JOIN(isa_, ETUDE_ISA) {
+
+// exp to 1 unit in the last place or two on [-87, 88], clamped outside: the reduction
+// x = n ln2 + r and a polynomial of degree 6 on |r| <= ln2 / 2 (Taylor's, its last coefficients
+// adjusted for that interval are not needed at this width). NaN stays NaN.
+static inline float fast_exp(float x) {
+  const float log2e = 1.44269504088896341f;
+  const float ln2_hi = 0.693145751953125f, ln2_lo = 1.42860682030941723212e-6f;
+  float clamped = x > 88.37626f ? 88.37626f : x;
+  clamped = clamped < -87.33654f ? -87.33654f : clamped;
+  // Adding 1.5 * 2^23 rounds to the nearest integer, whose low bits are the exponent.
+  const float shift = 12582912.0f;
+  float shifted = clamped * log2e + shift;
+  float n = shifted - shift;
+  float r = clamped - n * ln2_hi;
+  r = r - n * ln2_lo;
+  float p = 1.0f / 720.0f + r * (1.0f / 5040.0f);
+  p = 1.0f / 120.0f + r * p;
+  p = 1.0f / 24.0f + r * p;
+  p = 1.0f / 6.0f + r * p;
+  p = 0.5f + r * p;
+  p = 1.0f + r * p;
+  p = 1.0f + r * p;
+  int32_t bits;
+  std::memcpy(&bits, &shifted, 4);
+  int32_t exponent = (bits + 127) << 23;
+  float scale;
+  std::memcpy(&scale, &exponent, 4);
+  return p * scale;
+}
+static inline double fast_exp(double x) { return std::exp(x); }
+
+// tanh by exp of a non-positive number, so that nothing overflows.
+static inline float fast_tanh(float x) {
+  float a = std::fabs(x);
+  float e = fast_exp(-2.0f * a);
+  float t = (1.0f - e) / (1.0f + e);
+  // Below 0.1 the difference above cancels; the series does not.
+  float s = x * x;
+  float series = x * (1.0f + s * (-1.0f / 3.0f + s * (2.0f / 15.0f + s * (-17.0f / 315.0f))));
+  return a < 0.1f ? series : std::copysign(t, x);
+}
+static inline double fast_tanh(double x) { return std::tanh(x); }
+
+template <typename F>
+static void rms_norm(const F* x, const F* w, F* y, F* rstd, int64_t begin, int64_t end, int64_t d, double eps) {
+  for (int64_t i = begin; i < end; ++i) {
+    const F* row = x + i * d;
+    F* out = y + i * d;
+    F sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = 0; j < d; ++j) sum += row[j] * row[j];
+    F r = F(1) / std::sqrt(sum / F(d) + F(eps));
+    rstd[i] = r;
+    if (w) {
+      for (int64_t j = 0; j < d; ++j) out[j] = row[j] * r * w[j];
+    } else {
+      for (int64_t j = 0; j < d; ++j) out[j] = row[j] * r;
+    }
+  }
+}
+
+template <typename F>
+static void rms_norm_backward(const F* dy, const F* x, const F* w, const F* rstd, F* dx, F* dw,
+                              int64_t begin, int64_t end, int64_t d) {
+  for (int64_t i = begin; i < end; ++i) {
+    const F* g = dy + i * d;
+    const F* row = x + i * d;
+    F* out = dx + i * d;
+    F r = rstd[i];
+    F dot = 0;
+    if (w) {
+#pragma omp simd reduction(+ : dot)
+      for (int64_t j = 0; j < d; ++j) dot += g[j] * w[j] * row[j];
+      F c = dot * r * r / F(d);
+#pragma omp simd
+      for (int64_t j = 0; j < d; ++j) out[j] = r * (g[j] * w[j] - row[j] * c);
+    } else {
+#pragma omp simd reduction(+ : dot)
+      for (int64_t j = 0; j < d; ++j) dot += g[j] * row[j];
+      F c = dot * r * r / F(d);
+#pragma omp simd
+      for (int64_t j = 0; j < d; ++j) out[j] = r * (g[j] - row[j] * c);
+    }
+    if (dw) {
+#pragma omp simd
+      for (int64_t j = 0; j < d; ++j) dw[j] += g[j] * row[j] * r;
+    }
+  }
+}
+
+template <typename F>
+static void rope(const F* x, int64_t x_stride, const F* cos, const F* sin, F* y, F* rstd, int64_t begin,
+                 int64_t end, int64_t h, int64_t d, int64_t periods, double sign, double eps) {
+  const int64_t half = d / 2;
+  for (int64_t i = begin; i < end; ++i) {
+    const F* c = cos + (i % periods) * half;
+    const F* s = sin + (i % periods) * half;
+    for (int64_t k = 0; k < h; ++k) {
+      const F* a = x + i * x_stride + k * d;
+      const F* b = a + half;
+      F* out = y + (i * h + k) * d;
+      F r = 1;
+      if (rstd) {
+        F sum = 0;
+#pragma omp simd reduction(+ : sum)
+        for (int64_t j = 0; j < d; ++j) sum += a[j] * a[j];
+        r = F(1) / std::sqrt(sum / F(d) + F(eps));
+        rstd[i * h + k] = r;
+      }
+      const F rs = r * F(sign);
+#pragma omp simd
+      for (int64_t j = 0; j < half; ++j) {
+        F u = a[j], v = b[j];
+        out[j] = u * c[j] * r - v * s[j] * rs;
+        out[half + j] = v * c[j] * r + u * s[j] * rs;
+      }
+    }
+  }
+}
+
+template <typename F>
+static void rope_backward(const F* dy, int64_t dy_stride, const F* x, int64_t x_stride, const F* cos,
+                          const F* sin, const F* rstd, F* dx, int64_t begin, int64_t end, int64_t h,
+                          int64_t d, int64_t periods, double sign) {
+  const int64_t half = d / 2;
+  for (int64_t i = begin; i < end; ++i) {
+    const F* c = cos + (i % periods) * half;
+    const F* s = sin + (i % periods) * half;
+    for (int64_t k = 0; k < h; ++k) {
+      const F* ga = dy + i * dy_stride + k * d;
+      const F* gb = ga + half;
+      F* out = dx + (i * h + k) * d;
+      const F sg = F(sign);
+#pragma omp simd
+      for (int64_t j = 0; j < half; ++j) {
+        F u = ga[j], v = gb[j];
+        out[j] = u * c[j] + v * s[j] * sg;
+        out[half + j] = v * c[j] - u * s[j] * sg;
+      }
+      if (rstd) {
+        const F* a = x + i * x_stride + k * d;
+        const F r = rstd[i * h + k];
+        F dot = 0;
+#pragma omp simd reduction(+ : dot)
+        for (int64_t j = 0; j < d; ++j) dot += out[j] * a[j];
+        F coef = dot * r * r / F(d);
+#pragma omp simd
+        for (int64_t j = 0; j < d; ++j) out[j] = r * (out[j] - a[j] * coef);
+      }
+    }
+  }
+}
+
+template <typename F>
+static void relu_squared(const F* x, F* y, int64_t begin, int64_t end) {
+  for (int64_t i = begin; i < end; ++i) {
+    // Written so that NaN passes through.
+    F r = x[i] < F(0) ? F(0) : x[i];
+    y[i] = r * r;
+  }
+}
+
+template <typename F>
+static void relu_squared_backward(const F* dy, const F* y, F* dx, int64_t begin, int64_t end) {
+#pragma omp simd
+  for (int64_t i = begin; i < end; ++i) dx[i] = F(2) * std::sqrt(y[i]) * dy[i];
+}
+
+template <typename F>
+static void gelu(const F* x, F* y, int64_t begin, int64_t end) {
+  const F k = F(0.7978845608028654), c = F(0.044715);
+#pragma omp simd
+  for (int64_t i = begin; i < end; ++i) {
+    F v = x[i];
+    y[i] = F(0.5) * v * (F(1) + fast_tanh(k * (v + c * v * v * v)));
+  }
+}
+
+template <typename F>
+static void gelu_backward(const F* dy, const F* x, F* dx, int64_t begin, int64_t end) {
+  const F k = F(0.7978845608028654), c = F(0.044715);
+#pragma omp simd
+  for (int64_t i = begin; i < end; ++i) {
+    F v = x[i];
+    F t = fast_tanh(k * (v + c * v * v * v));
+    F dt = (F(1) - t * t) * k * (F(1) + F(3) * c * v * v);
+    dx[i] = dy[i] * F(0.5) * (F(1) + t + v * dt);
+  }
+}
+
+template <typename F>
+static void swiglu(const F* x, F* y, int64_t begin, int64_t end, int64_t d) {
+  for (int64_t i = begin; i < end; ++i) {
+    const F* gate = x + 2 * i * d;
+    const F* up = gate + d;
+    F* out = y + i * d;
+#pragma omp simd
+    for (int64_t j = 0; j < d; ++j) out[j] = gate[j] / (F(1) + fast_exp(-gate[j])) * up[j];
+  }
+}
+
+template <typename F>
+static void swiglu_backward(const F* dy, const F* x, F* dx, int64_t begin, int64_t end, int64_t d) {
+  for (int64_t i = begin; i < end; ++i) {
+    const F* gate = x + 2 * i * d;
+    const F* up = gate + d;
+    const F* grad = dy + i * d;
+    F* dgate = dx + 2 * i * d;
+    F* dup = dgate + d;
+#pragma omp simd
+    for (int64_t j = 0; j < d; ++j) {
+      F g = gate[j];
+      F sigmoid = F(1) / (F(1) + fast_exp(-g));
+      F silu = g * sigmoid;
+      dup[j] = grad[j] * silu;
+      dgate[j] = grad[j] * up[j] * (sigmoid + silu * (F(1) - sigmoid));
+    }
+  }
+}
+
+template <typename F>
+static void cross_entropy(F* logits, const int64_t* targets, F* loss, int64_t begin, int64_t end,
+                          int64_t v, double cap, bool grad) {
+  for (int64_t i = begin; i < end; ++i) {
+    F* z = logits + i * v;
+    const int64_t target = targets[i];
+    if (target < 0) {
+      loss[i] = 0;
+      if (grad) std::memset(z, 0, sizeof(F) * v);
+      continue;
+    }
+    if (cap > 0) {
+      const F k = F(cap), inverse = F(1.0 / cap);
+#pragma omp simd
+      for (int64_t j = 0; j < v; ++j) z[j] = k * fast_tanh(z[j] * inverse);
+    }
+    F top = -std::numeric_limits<F>::infinity();
+#pragma omp simd reduction(max : top)
+    for (int64_t j = 0; j < v; ++j) top = z[j] > top ? z[j] : top;
+    const F at_target = z[target];
+    if (!grad) {
+      F sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t j = 0; j < v; ++j) sum += fast_exp(z[j] - top);
+      loss[i] = std::log(sum) + top - at_target;
+      continue;
+    }
+    // The capped value of the target is lost below, its slope is taken first.
+    if (cap > 0) {
+      // With tanh in (-1, 1) the cap itself is an upper bound: no pass for the maximum is needed to
+      // be safe, but the true maximum keeps the sum well scaled.
+      const F inverse = F(1.0 / cap);
+      F sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t j = 0; j < v; ++j) sum += fast_exp(z[j] - top);
+      loss[i] = std::log(sum) + top - at_target;
+      const F scale = F(1) / sum;
+      const F slope_target = F(1) - at_target * inverse * at_target * inverse;
+#pragma omp simd
+      for (int64_t j = 0; j < v; ++j) {
+        F u = z[j] * inverse;
+        z[j] = fast_exp(z[j] - top) * scale * (F(1) - u * u);
+      }
+      z[target] -= slope_target;
+    } else {
+      F sum = 0;
+#pragma omp simd reduction(+ : sum)
+      for (int64_t j = 0; j < v; ++j) {
+        z[j] = fast_exp(z[j] - top);
+        sum += z[j];
+      }
+      loss[i] = std::log(sum) + top - at_target;
+      const F scale = F(1) / sum;
+#pragma omp simd
+      for (int64_t j = 0; j < v; ++j) z[j] *= scale;
+      z[target] -= F(1);
+    }
+  }
+}
+
+template <typename F>
+static Kernels<F> table() {
+  return {rms_norm<F>, rms_norm_backward<F>, rope<F>, rope_backward<F>, relu_squared<F>,
+          relu_squared_backward<F>, gelu<F>, gelu_backward<F>, swiglu<F>, swiglu_backward<F>,
+          cross_entropy<F>};
+}
+
+extern const Kernels<float> table_f32;
+extern const Kernels<double> table_f64;
+const Kernels<float> table_f32 = table<float>();
+const Kernels<double> table_f64 = table<double>();
+
+}  // namespace isa
+}  // namespace etude

@@ -1,0 +1,44 @@
+// The CPU kernels of the native module: plain loops over rows, one function a row range, compiled
+// once for each instruction set (see build.rs) and chosen at run time. Threads are the caller's
+// business. Legend: N rows, D columns, V vocabulary, T positions, H heads.
+#pragma once
+#include <cstdint>
+
+namespace etude {
+
+// One table of function pointers for each instruction set and element type.
+template <typename F>
+struct Kernels {
+  // y = x * rstd * w for rows [begin, end); w may be null. rstd[i] = 1 / sqrt(mean(x_i^2) + eps).
+  void (*rms_norm)(const F* x, const F* w, F* y, F* rstd, int64_t begin, int64_t end, int64_t d, double eps);
+  // dx of rms_norm; adds the rows' share of dw to dw when dw is not null.
+  void (*rms_norm_backward)(const F* dy, const F* x, const F* w, const F* rstd, F* dx, F* dw,
+                            int64_t begin, int64_t end, int64_t d);
+  // Rotates pairs (j, j + d/2) of each of h heads by the angle of the row's position. sign is +1 for
+  // the usual direction, -1 for its inverse. rstd, when not null, receives 1 / sqrt(mean(x^2) + eps)
+  // of each head and scales the result: the weightless query-key norm.
+  void (*rope)(const F* x, int64_t x_stride, const F* cos, const F* sin, F* y, F* rstd, int64_t begin,
+               int64_t end, int64_t h, int64_t d, int64_t periods, double sign, double eps);
+  void (*rope_backward)(const F* dy, int64_t dy_stride, const F* x, int64_t x_stride, const F* cos,
+                        const F* sin, const F* rstd, F* dx, int64_t begin, int64_t end, int64_t h,
+                        int64_t d, int64_t periods, double sign);
+  // y = max(x, 0)^2 and dx = 2 sqrt(y) dy.
+  void (*relu_squared)(const F* x, F* y, int64_t begin, int64_t end);
+  void (*relu_squared_backward)(const F* dy, const F* y, F* dx, int64_t begin, int64_t end);
+  // The tanh form of GELU.
+  void (*gelu)(const F* x, F* y, int64_t begin, int64_t end);
+  void (*gelu_backward)(const F* dy, const F* x, F* dx, int64_t begin, int64_t end);
+  // x holds rows [gate | up] of 2d: y = silu(gate) * up, rows of d.
+  void (*swiglu)(const F* x, F* y, int64_t begin, int64_t end, int64_t d);
+  void (*swiglu_backward)(const F* dy, const F* x, F* dx, int64_t begin, int64_t end, int64_t d);
+  // For each row of logits: the cross-entropy of target (0 where target < 0) into loss, and the
+  // gradient of the summed loss with respect to the logits in place of them when grad is true.
+  // cap > 0 means that the logits pass through cap * tanh(z / cap) first.
+  void (*cross_entropy)(F* logits, const int64_t* targets, F* loss, int64_t begin, int64_t end,
+                        int64_t v, double cap, bool grad);
+};
+
+template <typename F>
+const Kernels<F>& kernels();
+
+}  // namespace etude

@@ -1,0 +1,107 @@
+//! The layers: each is its settings, a constructor over a [`Scope`], and `forward`.
+
+use tch::Tensor;
+
+use crate::{Init, Scope, ops};
+
+/// `x W^T + b`, weight `(out, in)`.
+#[derive(Debug)]
+pub struct Linear {
+    /// `(out, in)`.
+    pub weight: Tensor,
+    /// `(out)`.
+    pub bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// Declares `weight` and, when `bias` is true, `bias` (zeros).
+    pub fn new(scope: Scope<'_>, inputs: i64, outputs: i64, bias: bool, init: Init) -> Self {
+        Self::stacked(scope, inputs, &[outputs], bias, init)
+    }
+
+    /// Several layers over the same input in one product; their outputs lie side by side.
+    pub fn stacked(mut scope: Scope<'_>, inputs: i64, outputs: &[i64], bias: bool, init: Init) -> Self {
+        let total: i64 = outputs.iter().sum();
+        let weight = scope.stacked("weight", &[total, inputs], outputs, init);
+        let bias = bias.then(|| scope.stacked("bias", &[total], outputs, Init::Zeros));
+        Self { weight, bias }
+    }
+
+    /// `(…, in)` to `(…, out)`.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, self.bias.as_ref())
+    }
+}
+
+/// A table of vectors, weight `(rows, width)`.
+#[derive(Debug)]
+pub struct Embedding {
+    /// `(rows, width)`.
+    pub weight: Tensor,
+}
+
+impl Embedding {
+    /// Declares `weight`.
+    pub fn new(mut scope: Scope<'_>, rows: i64, width: i64, init: Init) -> Self {
+        Self { weight: scope.param("weight", &[rows, width], init) }
+    }
+
+    /// `(…)` ids to `(…, width)`.
+    pub fn forward(&self, ids: &Tensor) -> Tensor {
+        Tensor::embedding(&self.weight, ids, -1, false, false)
+    }
+}
+
+/// Layer norm with weight and bias (Ba et al. 2016).
+#[derive(Debug)]
+pub struct LayerNorm {
+    /// `(width)`.
+    pub weight: Tensor,
+    /// `(width)`.
+    pub bias: Tensor,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+/// Root-mean-square norm, with or without a weight.
+#[derive(Debug)]
+pub struct RmsNorm {
+    /// `(width)`, or none.
+    pub weight: Option<Tensor>,
+    /// Added to the mean square.
+    pub eps: f64,
+}
+
+/// Either norm.
+#[derive(Debug)]
+pub enum Norm {
+    /// Mean and variance, weight and bias.
+    Layer(LayerNorm),
+    /// Root mean square.
+    Rms(RmsNorm),
+}
+
+impl Norm {
+    /// A layer norm over `width`.
+    pub fn layer(mut scope: Scope<'_>, width: i64, eps: f64) -> Self {
+        let weight = scope.param("weight", &[width], Init::Ones);
+        let bias = scope.param("bias", &[width], Init::Zeros);
+        Norm::Layer(LayerNorm { weight, bias, eps })
+    }
+
+    /// An RMS norm over `width`, with a weight when `weighted`.
+    pub fn rms(mut scope: Scope<'_>, width: i64, weighted: bool, eps: f64) -> Self {
+        let weight = weighted.then(|| scope.param("weight", &[width], Init::Ones));
+        Norm::Rms(RmsNorm { weight, eps })
+    }
+
+    /// Normalises the last dimension.
+    pub fn forward(&self, x: &Tensor) -> Tensor {
+        match self {
+            Norm::Layer(LayerNorm { weight, bias, eps }) => {
+                x.layer_norm(weight.size(), Some(weight), Some(bias), *eps, true)
+            }
+            Norm::Rms(RmsNorm { weight, eps }) => ops::rms_norm(x, weight.as_ref(), *eps),
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The core over libtorch: everything that touches its unsafe side, and the parts that every model
+//! is built from. Other crates take [`Tensor`] from here and stay safe Rust.
+//!
+//! Reading order: [`device`], [`precision`], [`params`], the layers ([`layers`], [`ops`],
+//! [`attention`]), [`loss`], [`optim`] (the fused step, the gradient norm), [`safetensors`], and the native
+//! module beneath ([`mod@native`], `native/*.cpp`).
+//!
+//! Shapes are written with B rows of a batch, T positions, H heads, D head width, C model width,
+//! V vocabulary, N = B · T.
+
+pub mod attention;
+pub mod device;
+pub mod init;
+pub mod layers;
+pub mod loss;
+pub mod memory;
+mod native;
+pub mod ops;
+pub mod optim;
+pub mod params;
+pub mod peak;
+pub mod precision;
+pub mod safetensors;
+pub mod seed;
+
+pub use attention::{AttentionMask, attention};
+pub use device::{DeviceError, parse_device};
+pub use init::Init;
+pub use layers::{Embedding, LayerNorm, Linear, Norm, RmsNorm};
+pub use native::NativeError;
+pub use params::{Param, Params, Scope};
+pub use precision::Precision;
+pub use seed::{seed_everything, step_seed};
+pub use tch::{Device, IndexOp, Kind, TchError, Tensor, no_grad, no_grad_guard};
+
+/// The version of libtorch that this build is linked to.
+pub const LIBTORCH_VERSION: &str = "2.11.0";

@@ -1,0 +1,88 @@
+//! The training objective: cross-entropy as a sum over supervised tokens. The division by their
+//! number, over the whole optimizer step, is the training step's.
+
+use tch::{Device, Kind, Tensor};
+
+use crate::native;
+
+/// Marks a position that is not supervised.
+pub const IGNORE: i64 = -100;
+
+/// Bytes of logits that are alive at a time on the CPU: near the size of a last-level cache.
+const BLOCK_BYTES: i64 = 8 << 20;
+
+/// `cap * tanh(logits / cap)` (Gemma 2's soft cap), or the logits as they are.
+pub fn soft_cap(logits: &Tensor, cap: Option<f64>) -> Tensor {
+    match cap {
+        Some(cap) => (logits / cap).tanh() * cap,
+        None => logits.shallow_clone(),
+    }
+}
+
+/// The summed cross-entropy, in nats, of `targets` `(N)` under the logits `x weight^T`; `x` is
+/// `(N, C)`, `weight` `(V, C)`. Rows with target [`IGNORE`] count nothing. The result is a scalar that
+/// can be differentiated once.
+pub fn linear_cross_entropy(x: &Tensor, weight: &Tensor, targets: &Tensor, cap: Option<f64>) -> Tensor {
+    let fused = x.device() == Device::Cpu && x.kind() == weight.kind() && matches!(x.kind(), Kind::Float | Kind::Double);
+    if fused {
+        let vocabulary = weight.size()[0];
+        let rows = (BLOCK_BYTES / (4 * vocabulary.max(1))).clamp(64, 4096);
+        return native::linear_cross_entropy(x, weight, targets, cap.unwrap_or(0.0), rows)
+            .expect("shapes and dtypes are the model's own");
+    }
+    composed(x, weight, targets, cap)
+}
+
+fn composed(x: &Tensor, weight: &Tensor, targets: &Tensor, cap: Option<f64>) -> Tensor {
+    let logits = x.linear(weight, None::<&Tensor>); // (N, V)
+    let wide = if logits.kind() == Kind::Double { logits } else { logits.to_kind(Kind::Float) };
+    let capped = soft_cap(&wide, cap);
+    capped.cross_entropy_loss(targets, None::<&Tensor>, tch::Reduction::Sum, IGNORE, 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_give_the_loss_and_gradients_of_the_plain_form() {
+        tch::manual_seed(1);
+        for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 2e-5)] {
+            for cap in [None, Some(15.0)] {
+                let options = (kind, Device::Cpu);
+                let (n, c, v) = (150, 9, 37);
+                let x0 = Tensor::randn([n, c], options) * 2.0;
+                let w0 = Tensor::randn([v, c], options) * 2.0;
+                let targets = Tensor::randint(v, [n], (Kind::Int64, Device::Cpu));
+                let _ = targets.narrow(0, 3, 5).fill_(IGNORE);
+                let run = |f: &dyn Fn(&Tensor, &Tensor) -> Tensor| {
+                    let x = x0.copy().set_requires_grad(true);
+                    let w = w0.copy().set_requires_grad(true);
+                    let loss = f(&x, &w);
+                    (&loss * 0.25).backward();
+                    [loss.detach(), x.grad(), w.grad()]
+                };
+                let plain = run(&|x, w| composed(x, w, &targets, cap));
+                let blocks = run(&|x, w| {
+                    native::linear_cross_entropy(x, w, &targets, cap.unwrap_or(0.0), 64).expect("runs")
+                });
+                for (a, b) in plain.iter().zip(&blocks) {
+                    let scale = f64::try_from(a.abs().max()).expect("a number").max(1.0);
+                    let difference = f64::try_from((a - b).abs().max()).expect("a number") / scale;
+                    assert!(difference < tolerance, "{kind:?} cap {cap:?}: {difference}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn extreme_logits_stay_finite_and_nan_is_seen() {
+        let x = Tensor::from_slice(&[1e4f32, -1e4]).view([2, 1]);
+        let weight = Tensor::from_slice(&[1f32, -1.0, 0.5]).view([3, 1]);
+        let targets = Tensor::from_slice(&[0i64, 0]);
+        let loss = f64::try_from(linear_cross_entropy(&x, &weight, &targets, None)).expect("a number");
+        assert!((loss - 2e4).abs() < 1.0, "{loss}");
+        let nan = Tensor::from_slice(&[f32::NAN, 1.0]).view([2, 1]);
+        assert!(f64::try_from(linear_cross_entropy(&nan, &weight, &targets, None)).expect("a number").is_nan());
+    }
+}
