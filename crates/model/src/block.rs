@@ -1,0 +1,146 @@
+//! One layer of the decoder: attention and feed-forward, each behind a norm and added to the stream.
+//!
+//! B rows, T new positions, S positions in all, H query heads, G key-value heads, D head width,
+//! C model width, I inner width.
+
+use etude_tensor::ops::{self, Angles};
+use etude_tensor::{AttentionMask, Init, Linear, Norm, Scope, Tensor, attention};
+
+use crate::cache::LayerCache;
+use crate::config::{MlpKind, ModelConfig, NormKind, QkNorm};
+
+/// How the matrices of a layer start.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LayerInit {
+    pub(crate) inner: Init,
+    pub(crate) output: Init,
+}
+
+pub(crate) fn norm(scope: Scope<'_>, config: &ModelConfig, width: i64) -> Norm {
+    match config.norm {
+        NormKind::Layer => Norm::layer(scope, width, config.norm_eps),
+        NormKind::Rms => Norm::rms(scope, width, true, config.norm_eps),
+        NormKind::RmsPlain => Norm::rms(scope, width, false, config.norm_eps),
+    }
+}
+
+#[derive(Debug)]
+struct Attention {
+    qkv: Linear,
+    out: Linear,
+    qk_norm: Option<(Norm, Norm)>,
+    plain_norm_eps: Option<f64>,
+    heads: i64,
+    groups: i64,
+    head_dim: i64,
+}
+
+impl Attention {
+    fn new(mut scope: Scope<'_>, config: &ModelConfig, init: LayerInit) -> Self {
+        let (heads, groups, d) = (config.n_head, config.n_kv_head, config.head_dim);
+        let parts = [heads * d, groups * d, groups * d];
+        let qkv = Linear::stacked(scope.sub("qkv"), config.n_embd, &parts, config.qkv_bias, init.inner);
+        let out = Linear::new(scope.sub("out"), heads * d, config.n_embd, config.out_bias, init.output);
+        let weighted = |scope: Scope<'_>| Norm::rms(scope, d, true, config.norm_eps);
+        let qk_norm = (config.qk_norm == QkNorm::Weighted)
+            .then(|| (weighted(scope.sub("q_norm")), weighted(scope.sub("k_norm"))));
+        let plain_norm_eps = (config.qk_norm == QkNorm::Plain).then_some(config.norm_eps);
+        Self { qkv, out, qk_norm, plain_norm_eps, heads, groups, head_dim: d }
+    }
+
+    fn forward(&self, x: &Tensor, at: &Positions<'_>, cache: Option<&mut LayerCache>) -> Tensor {
+        let [b, t, _] = x.size()[..] else { panic!("a layer takes (B, T, C)") };
+        let (h, g, d) = (self.heads, self.groups, self.head_dim);
+        let qkv = self.qkv.forward(x);
+        let parts = qkv.split_with_sizes([(h + g) * d, g * d], -1);
+        let qk = self.rotate(parts[0].view([b, t, h + g, d]), at); // (B, T, H + G, D)
+        let qk = qk.split_with_sizes([h, g], 2);
+        let q = qk[0].transpose(1, 2); // (B, H, T, D)
+        let k = qk[1].transpose(1, 2); // (B, G, T, D)
+        let v = parts[1].view([b, t, g, d]).transpose(1, 2); // (B, G, T, D)
+        let y = match cache {
+            Some(cache) => {
+                let (k, v) = cache.append(&k, &v); // (B, G, S, D)
+                attention(&q, &k, &v, at.mask)
+            }
+            None => attention(&q, &k, &v, at.mask),
+        };
+        self.out.forward(&y.transpose(1, 2).reshape([b, t, h * d]))
+    }
+
+    fn rotate(&self, qk: Tensor, at: &Positions<'_>) -> Tensor {
+        let qk = match &self.qk_norm {
+            Some((q_norm, k_norm)) => {
+                let parts = qk.split_with_sizes([self.heads, self.groups], 2);
+                Tensor::cat(&[q_norm.forward(&parts[0]), k_norm.forward(&parts[1])], 2)
+            }
+            None => qk,
+        };
+        match at.angles {
+            Some(angles) => ops::rope(&qk, angles, self.plain_norm_eps),
+            None => qk,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Mlp {
+    up: Linear,
+    down: Linear,
+    kind: MlpKind,
+}
+
+impl Mlp {
+    fn new(mut scope: Scope<'_>, config: &ModelConfig, init: LayerInit) -> Self {
+        let inner = config.n_inner;
+        // Gate and up lie in one product, the gate first.
+        let parts: &[i64] = if config.mlp == MlpKind::SwiGlu { &[inner, inner] } else { &[inner] };
+        let up = Linear::stacked(scope.sub("up"), config.n_embd, parts, config.mlp_bias, init.inner);
+        let down = Linear::new(scope.sub("down"), inner, config.n_embd, config.mlp_bias, init.output);
+        Self { up, down, kind: config.mlp }
+    }
+
+    fn forward(&self, x: &Tensor) -> Tensor {
+        let inner = self.up.forward(x); // (B, T, I), or (B, T, 2 I) with a gate
+        let active = match self.kind {
+            MlpKind::GeluTanh => ops::gelu_tanh(&inner),
+            MlpKind::Gelu => inner.gelu("none"),
+            MlpKind::ReluSquared => ops::relu_squared(&inner),
+            MlpKind::SwiGlu => ops::swiglu(&inner),
+        };
+        self.down.forward(&active)
+    }
+}
+
+/// What a layer is told about where its input stands.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Positions<'a> {
+    pub(crate) angles: Option<&'a Angles>,
+    pub(crate) mask: AttentionMask<'a>,
+}
+
+/// One layer.
+#[derive(Debug)]
+pub(crate) struct Block {
+    attn_norm: Norm,
+    attn: Attention,
+    mlp_norm: Norm,
+    mlp: Mlp,
+}
+
+impl Block {
+    pub(crate) fn new(mut scope: Scope<'_>, config: &ModelConfig, init: LayerInit) -> Self {
+        Self {
+            attn_norm: norm(scope.sub("attn_norm"), config, config.n_embd),
+            attn: Attention::new(scope.sub("attn"), config, init),
+            mlp_norm: norm(scope.sub("mlp_norm"), config, config.n_embd),
+            mlp: Mlp::new(scope.sub("mlp"), config, init),
+        }
+    }
+
+    /// `(B, T, C)` to `(B, T, C)`.
+    pub(crate) fn forward(&self, x: &Tensor, at: &Positions<'_>, cache: Option<&mut LayerCache>) -> Tensor {
+        let x = x + self.attn.forward(&self.attn_norm.forward(x), at, cache);
+        &x + self.mlp.forward(&self.mlp_norm.forward(&x))
+    }
+}

@@ -1,0 +1,61 @@
+//! The keys and values of positions already read, so that a new token costs one position's work.
+
+use etude_tensor::{Device, Kind, Tensor};
+
+use crate::config::ModelConfig;
+
+/// Keys and values of every layer, room for a fixed number of positions.
+#[derive(Debug)]
+pub struct KvCache {
+    pub(crate) layers: Vec<LayerCache>,
+    pub(crate) length: i64,
+    capacity: i64,
+    /// How many positions each row is padded with on the left, `(B)`; none when there is no padding.
+    pub(crate) padding: Option<Tensor>,
+}
+
+impl KvCache {
+    /// Room for `rows` rows of `capacity` positions.
+    pub fn new(config: &ModelConfig, rows: i64, capacity: i64, kind: Kind, device: Device) -> Self {
+        let shape = [rows, config.n_kv_head, capacity, config.head_dim];
+        let room = || Tensor::empty(shape, (kind, device));
+        let layers = (0..config.n_layer).map(|_| LayerCache { keys: room(), values: room(), length: 0 }).collect();
+        Self { layers, length: 0, capacity, padding: None }
+    }
+
+    /// Says that row i starts with `padding[i]` positions that are nobody's.
+    pub fn with_left_padding(mut self, padding: Tensor) -> Self {
+        self.padding = Some(padding);
+        self
+    }
+
+    /// Positions held.
+    pub fn length(&self) -> i64 {
+        self.length
+    }
+
+    /// Positions there is room for.
+    pub fn capacity(&self) -> i64 {
+        self.capacity
+    }
+}
+
+/// One layer's keys and values, `(B, G, capacity, D)`.
+#[derive(Debug)]
+pub(crate) struct LayerCache {
+    keys: Tensor,
+    values: Tensor,
+    length: i64,
+}
+
+impl LayerCache {
+    /// Adds `(B, G, T, D)` keys and values and gives back all there are, `(B, G, S, D)`.
+    pub(crate) fn append(&mut self, k: &Tensor, v: &Tensor) -> (Tensor, Tensor) {
+        let t = k.size()[2];
+        let mut place = |room: &Tensor, new: &Tensor| room.narrow(2, self.length, t).copy_(new);
+        place(&self.keys, k);
+        place(&self.values, v);
+        self.length += t;
+        (self.keys.narrow(2, 0, self.length), self.values.narrow(2, 0, self.length))
+    }
+}

@@ -1,0 +1,276 @@
+//! `config.json` and `generation_config.json`, both ways.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::error::FolderError;
+use crate::config::{Family, MlpKind, ModelConfig, NormKind, Position, QkNorm, RotaryScaling, Sizes};
+
+/// The special tokens that a model's configuration names.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokenIds {
+    /// Starts a document.
+    pub bos: Option<u32>,
+    /// Any of these ends one.
+    pub eos: Vec<u32>,
+    /// Fills rows up.
+    pub pad: Option<u32>,
+}
+
+/// A JSON object and where it came from, so that each complaint names file and field.
+struct Fields<'a> {
+    path: &'a Path,
+    object: &'a Map<String, Value>,
+}
+
+impl Fields<'_> {
+    fn error(&self, field: &str, reason: impl Into<String>) -> FolderError {
+        FolderError::Field { path: self.path.to_owned(), field: field.to_owned(), reason: reason.into() }
+    }
+
+    fn find(&self, names: &[&str]) -> Option<&Value> {
+        names.iter().find_map(|name| self.object.get(*name)).filter(|value| !value.is_null())
+    }
+
+    fn int(&self, names: &[&str]) -> Result<i64, FolderError> {
+        self.int_or_none(names)?.ok_or_else(|| self.error(names[0], "is missing"))
+    }
+
+    fn int_or_none(&self, names: &[&str]) -> Result<Option<i64>, FolderError> {
+        let Some(value) = self.find(names) else { return Ok(None) };
+        value.as_i64().map(Some).ok_or_else(|| self.error(names[0], format!("is {value}, not a whole number")))
+    }
+
+    fn float(&self, name: &str, default: f64) -> Result<f64, FolderError> {
+        let Some(value) = self.find(&[name]) else { return Ok(default) };
+        value.as_f64().filter(|x| x.is_finite()).ok_or_else(|| self.error(name, format!("is {value}, not a number")))
+    }
+
+    fn flag(&self, name: &str, default: bool) -> Result<bool, FolderError> {
+        let Some(value) = self.find(&[name]) else { return Ok(default) };
+        value.as_bool().ok_or_else(|| self.error(name, format!("is {value}, not true or false")))
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.find(&[name]).and_then(Value::as_str)
+    }
+
+    /// Refuses a feature that the decoder lacks when the file switches it on.
+    fn refuse(&self, name: &str, neutral: &[Value]) -> Result<(), FolderError> {
+        match self.find(&[name]) {
+            Some(value) if !neutral.contains(value) => {
+                Err(self.error(name, format!("is {value}, which is not supported (only {})", neutral[0])))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reads a `config.json`.
+pub(super) fn parse(path: &Path, json: &Value) -> Result<(ModelConfig, TokenIds), FolderError> {
+    let object = json.as_object().ok_or_else(|| FolderError::Json {
+        path: path.to_owned(),
+        reason: "not an object".to_owned(),
+    })?;
+    let fields = Fields { path, object };
+    let name = fields.text("model_type").unwrap_or("none");
+    let family =
+        Family::parse(name).ok_or_else(|| FolderError::Family { path: path.to_owned(), found: name.to_owned() })?;
+    let config = if family == Family::Gpt2 { gpt2(&fields)? } else { llama_like(&fields, family)? };
+    config.validate().map_err(|source| FolderError::Config { path: path.to_owned(), source })?;
+    Ok((config, token_ids(&fields)?))
+}
+
+fn gpt2(fields: &Fields<'_>) -> Result<ModelConfig, FolderError> {
+    fields.refuse("scale_attn_weights", &[json!(true)])?;
+    fields.refuse("scale_attn_by_inverse_layer_idx", &[json!(false)])?;
+    fields.refuse("add_cross_attention", &[json!(false)])?;
+    let (n_embd, n_head) = (fields.int(&["n_embd"])?, fields.int(&["n_head"])?);
+    let sizes = Sizes {
+        vocab_size: fields.int(&["vocab_size"])?,
+        n_layer: fields.int(&["n_layer"])?,
+        n_head,
+        n_kv_head: n_head,
+        n_embd,
+        n_inner: fields.int_or_none(&["n_inner"])?.unwrap_or(4 * n_embd),
+        context: fields.int(&["n_positions", "n_ctx"])?,
+        tied: fields.flag("tie_word_embeddings", true)?,
+    };
+    let mlp = match fields.text("activation_function").unwrap_or("gelu_new") {
+        "gelu_new" | "gelu_pytorch_tanh" => MlpKind::GeluTanh,
+        "gelu" => MlpKind::Gelu,
+        other => return Err(fields.error("activation_function", format!("is `{other}`; gelu_new and gelu are known"))),
+    };
+    let norm_eps = fields.float("layer_norm_epsilon", 1e-5)?;
+    Ok(ModelConfig { mlp, norm_eps, ..ModelConfig::new(Family::Gpt2, sizes) })
+}
+
+fn llama_like(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, FolderError> {
+    let n_head = fields.int(&["num_attention_heads"])?;
+    let n_embd = fields.int(&["hidden_size"])?;
+    let sizes = Sizes {
+        vocab_size: fields.int(&["vocab_size"])?,
+        n_layer: fields.int(&["num_hidden_layers"])?,
+        n_head,
+        n_kv_head: fields.int_or_none(&["num_key_value_heads"])?.unwrap_or(n_head),
+        n_embd,
+        n_inner: fields.int(&["intermediate_size"])?,
+        context: fields.int(&["max_position_embeddings"])?,
+        tied: fields.flag("tie_word_embeddings", false)?,
+    };
+    let base = ModelConfig::new(family, sizes);
+    let activation = if family == Family::NanoChat { "relu2" } else { "silu" };
+    fields.refuse("hidden_act", &[json!(activation)])?;
+    let Position::Rotary { flipped, .. } = base.position else { unreachable!("this branch's families are rotary") };
+    let (theta, scaling) = rotary(fields)?;
+    let bias = fields.flag("attention_bias", false)?;
+    let head_dim = fields.int_or_none(&["head_dim"])?.unwrap_or(n_embd / n_head.max(1));
+    let window = match (family, fields.flag("use_sliding_window", false)?) {
+        (Family::Mistral, _) => fields.int_or_none(&["sliding_window"])?,
+        (_, true) => return Err(fields.error("use_sliding_window", "is true, which is supported for mistral alone")),
+        _ => None,
+    };
+    let logit_cap = match fields.find(&["final_logit_softcapping"]) {
+        Some(_) if family == Family::NanoChat => Some(fields.float("final_logit_softcapping", 15.0)?),
+        _ => None,
+    };
+    Ok(ModelConfig {
+        head_dim,
+        position: Position::Rotary { theta, flipped, scaling },
+        norm_eps: fields.float("rms_norm_eps", 1e-6)?,
+        qkv_bias: bias || family == Family::Qwen2,
+        out_bias: bias,
+        mlp_bias: family == Family::Llama && fields.flag("mlp_bias", false)?,
+        logit_cap,
+        sliding_window: window,
+        ..base
+    })
+}
+
+/// Old files have `rope_theta` and `rope_scaling`, new ones both in `rope_parameters`.
+fn rotary(fields: &Fields<'_>) -> Result<(f64, Option<RotaryScaling>), FolderError> {
+    let nested = fields.find(&["rope_parameters", "rope_scaling"]).and_then(Value::as_object);
+    let Some(object) = nested else { return Ok((fields.float("rope_theta", 10_000.0)?, None)) };
+    let inner = Fields { path: fields.path, object };
+    let theta = match inner.find(&["rope_theta"]) {
+        Some(_) => inner.float("rope_theta", 10_000.0)?,
+        None => fields.float("rope_theta", 10_000.0)?,
+    };
+    let scaling = match inner.text("rope_type").or(inner.text("type")).unwrap_or("default") {
+        "default" => None,
+        "llama3" => Some(RotaryScaling {
+            factor: inner.float("factor", 1.0)?,
+            low: inner.float("low_freq_factor", 1.0)?,
+            high: inner.float("high_freq_factor", 4.0)?,
+            original_context: inner.float("original_max_position_embeddings", 8192.0)?,
+        }),
+        other => return Err(inner.error("rope_type", format!("is `{other}`; default and llama3 are known"))),
+    };
+    Ok((theta, scaling))
+}
+
+fn token_ids(fields: &Fields<'_>) -> Result<TokenIds, FolderError> {
+    let id = |value: &Value, name: &str| {
+        value
+            .as_u64()
+            .and_then(|id| u32::try_from(id).ok())
+            .ok_or_else(|| fields.error(name, format!("is {value}, not a token id")))
+    };
+    let single = |name: &str| fields.find(&[name]).map(|value| id(value, name)).transpose();
+    let eos = match fields.find(&["eos_token_id"]) {
+        Some(Value::Array(ids)) => ids.iter().map(|value| id(value, "eos_token_id")).collect::<Result<_, _>>()?,
+        Some(value) => vec![id(value, "eos_token_id")?],
+        None => Vec::new(),
+    };
+    Ok(TokenIds { bos: single("bos_token_id")?, eos, pad: single("pad_token_id")? })
+}
+
+/// Reads the end tokens that a `generation_config.json` adds.
+pub(super) fn generation_eos(path: &Path, json: &Value) -> Result<Vec<u32>, FolderError> {
+    match json.as_object() {
+        Some(object) => Ok(token_ids(&Fields { path, object })?.eos),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Writes a `config.json` that Transformers reads.
+pub(super) fn to_json(config: &ModelConfig, ids: &TokenIds, dtype: &str) -> Value {
+    let mut json = if config.family == Family::Gpt2 { gpt2_json(config) } else { llama_json(config) };
+    let object = json.as_object_mut().expect("built as an object");
+    object.insert("model_type".to_owned(), json!(config.family.name()));
+    object.insert("architectures".to_owned(), json!([architecture(config.family)]));
+    object.insert("dtype".to_owned(), json!(dtype));
+    object.insert("torch_dtype".to_owned(), json!(dtype));
+    object.extend(ids_json(ids));
+    json
+}
+
+/// Writes a `generation_config.json`.
+pub(super) fn generation_json(ids: &TokenIds) -> Value {
+    Value::Object(ids_json(ids))
+}
+
+fn ids_json(ids: &TokenIds) -> Map<String, Value> {
+    let eos = match ids.eos[..] {
+        [] => Value::Null,
+        [one] => json!(one),
+        _ => json!(ids.eos),
+    };
+    let entries = [("bos_token_id", json!(ids.bos)), ("eos_token_id", eos), ("pad_token_id", json!(ids.pad))];
+    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
+
+fn architecture(family: Family) -> &'static str {
+    match family {
+        Family::Gpt2 => "GPT2LMHeadModel",
+        Family::Llama => "LlamaForCausalLM",
+        Family::Mistral => "MistralForCausalLM",
+        Family::Qwen2 => "Qwen2ForCausalLM",
+        Family::Qwen3 => "Qwen3ForCausalLM",
+        Family::NanoChat => "NanoChatForCausalLM",
+    }
+}
+
+fn gpt2_json(config: &ModelConfig) -> Value {
+    let activation = if config.mlp == MlpKind::Gelu { "gelu" } else { "gelu_new" };
+    json!({
+        "vocab_size": config.vocab_size, "n_positions": config.context, "n_embd": config.n_embd,
+        "n_layer": config.n_layer, "n_head": config.n_head, "n_inner": config.n_inner,
+        "activation_function": activation, "layer_norm_epsilon": config.norm_eps,
+        "tie_word_embeddings": config.tied, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0,
+    })
+}
+
+fn llama_json(config: &ModelConfig) -> Value {
+    let Position::Rotary { theta, scaling, .. } = config.position else { unreachable!("these families are rotary") };
+    let rope = match scaling {
+        None => json!({"rope_type": "default", "rope_theta": theta}),
+        Some(scaling) => json!({
+            "rope_type": "llama3", "rope_theta": theta, "factor": scaling.factor,
+            "low_freq_factor": scaling.low, "high_freq_factor": scaling.high,
+            "original_max_position_embeddings": scaling.original_context as i64,
+        }),
+    };
+    let mut json = json!({
+        "vocab_size": config.vocab_size, "hidden_size": config.n_embd, "intermediate_size": config.n_inner,
+        "num_hidden_layers": config.n_layer, "num_attention_heads": config.n_head,
+        "num_key_value_heads": config.n_kv_head, "head_dim": config.head_dim,
+        "max_position_embeddings": config.context, "rms_norm_eps": config.norm_eps,
+        "rope_theta": theta, "rope_parameters": rope, "tie_word_embeddings": config.tied,
+        "attention_bias": config.out_bias, "attention_dropout": 0.0,
+        "hidden_act": if config.mlp == MlpKind::ReluSquared { "relu2" } else { "silu" },
+    });
+    let object = json.as_object_mut().expect("built as an object");
+    if scaling.is_some() {
+        object.insert("rope_scaling".to_owned(), rope);
+    }
+    match config.family {
+        Family::Llama => drop(object.insert("mlp_bias".to_owned(), json!(config.mlp_bias))),
+        Family::Mistral => drop(object.insert("sliding_window".to_owned(), json!(config.sliding_window))),
+        Family::NanoChat => drop(object.insert("final_logit_softcapping".to_owned(), json!(config.logit_cap))),
+        _ => {}
+    }
+    debug_assert!(config.norm != NormKind::Layer && (config.qk_norm != QkNorm::Weighted || config.family == Family::Qwen3));
+    json
+}

@@ -1,0 +1,265 @@
+//! Loading and saving model folders. Saving writes plain files into a folder that the caller made; the
+//! checkpoint code makes that atomic.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use etude_tensor::safetensors::{self, SafetensorsFile};
+use etude_tensor::{Device, Kind, Tensor, no_grad};
+use serde_json::{Value, json};
+
+use super::config::{self, TokenIds};
+use super::error::FolderError;
+use super::names::{self, HfTensor};
+use crate::config::ModelConfig;
+use crate::decoder::Decoder;
+
+/// Above this, weights are written in shards.
+pub const MAX_SHARD_BYTES: u64 = 5_000_000_000;
+
+const CONFIG: &str = "config.json";
+const GENERATION: &str = "generation_config.json";
+const WEIGHTS: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+/// A model folder, read.
+#[derive(Debug)]
+pub struct LoadedModel {
+    /// The decoder with the folder's weights.
+    pub decoder: Decoder,
+    /// Its special tokens, `generation_config.json`'s end tokens included.
+    pub ids: TokenIds,
+}
+
+/// Reads `config.json` and `generation_config.json` alone.
+///
+/// # Errors
+/// The file and field that is missing or unusable.
+pub fn load_config(folder: &Path) -> Result<(ModelConfig, TokenIds), FolderError> {
+    let path = folder.join(CONFIG);
+    if !path.is_file() {
+        return Err(FolderError::NotAModel { path: folder.to_owned(), missing: CONFIG.to_owned() });
+    }
+    let (config, mut ids) = config::parse(&path, &read_json(&path)?)?;
+    let generation = folder.join(GENERATION);
+    if generation.is_file() {
+        for id in config::generation_eos(&generation, &read_json(&generation)?)? {
+            if !ids.eos.contains(&id) {
+                ids.eos.push(id);
+            }
+        }
+    }
+    Ok((config, ids))
+}
+
+/// Reads a model folder onto `device` in `kind`.
+///
+/// # Errors
+/// The file, tensor and what is wrong with it.
+pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<LoadedModel, FolderError> {
+    let (config, ids) = load_config(folder)?;
+    let files = weight_files(folder)?;
+    let mut index = BTreeMap::new();
+    for (number, file) in files.iter().enumerate() {
+        for (name, shape) in file.shapes()? {
+            index.insert(name, (number, shape));
+        }
+    }
+    check_claims(folder, &config, &index)?;
+    let decoder = Decoder::new(config, kind, device)
+        .map_err(|source| FolderError::Config { path: folder.join(CONFIG), source })?;
+    for param in decoder.params().entries() {
+        let place = names::place(decoder.config(), &param.name);
+        let mut parts = Vec::with_capacity(place.names.len());
+        for name in &place.names {
+            let tensor = read_tensor(folder, &files, &index, name)?;
+            parts.push(if place.transposed && tensor.dim() == 2 { tensor.tr() } else { tensor });
+        }
+        let whole = if parts.len() == 1 { parts.remove(0) } else { concatenate(folder, &place.names, &parts)? };
+        if whole.size() != param.tensor.size() {
+            return Err(FolderError::Shape {
+                path: folder.to_owned(),
+                tensor: place.names.join(" + "),
+                found: whole.size(),
+                expected: param.tensor.size(),
+            });
+        }
+        no_grad(|| param.tensor.shallow_clone().copy_(&whole));
+    }
+    Ok(LoadedModel { decoder, ids })
+}
+
+fn concatenate(folder: &Path, names: &[String], parts: &[Tensor]) -> Result<Tensor, FolderError> {
+    Tensor::f_cat(parts, 0).map_err(|_| FolderError::Shape {
+        path: folder.to_owned(),
+        tensor: names.join(" + "),
+        found: parts.iter().flat_map(Tensor::size).collect(),
+        expected: Vec::new(),
+    })
+}
+
+type Index = BTreeMap<String, (usize, Vec<i64>)>;
+
+fn read_tensor(folder: &Path, files: &[SafetensorsFile], index: &Index, name: &str) -> Result<Tensor, FolderError> {
+    let missing = || FolderError::Missing { path: folder.to_owned(), tensor: name.to_owned() };
+    let known = [Some(name), names::alias(name)].into_iter().flatten().find(|known| index.contains_key(*known));
+    let known = known.ok_or_else(missing)?;
+    let (file, _) = index[known];
+    Ok(files[file].tensor(known)?)
+}
+
+/// Refuses a folder with tensors that the architecture has no place for: something would be left out.
+fn check_claims(folder: &Path, config: &ModelConfig, index: &Index) -> Result<(), FolderError> {
+    // The names follow from the configuration; a decoder on no memory (the meta device) is not to be
+    // had through tch, so they are taken from one layer and counted up.
+    let claimed = names_of(config);
+    for name in index.keys() {
+        let known = claimed.iter().any(|claim| claim == name || names::alias(claim) == Some(name));
+        if !known && !names::harmless(config, name) {
+            let unexpected = FolderError::Unexpected { path: folder.to_owned(), tensor: name.clone(), family: config.family.name() };
+            return Err(unexpected);
+        }
+    }
+    Ok(())
+}
+
+/// The Hugging Face names of all tensors of a configuration, from a decoder of the same structure whose
+/// every width is the smallest possible.
+fn names_of(config: &ModelConfig) -> Vec<String> {
+    let tiny = ModelConfig {
+        vocab_size: 1,
+        n_head: 1,
+        n_kv_head: 1,
+        n_embd: 2,
+        head_dim: 2,
+        n_inner: 1,
+        context: 1,
+        ..config.clone()
+    };
+    let decoder = Decoder::new(tiny, Kind::Float, Device::Cpu).expect("the smallest decoder is possible");
+    let entries = decoder.params().entries();
+    entries.iter().flat_map(|param| names::place(config, &param.name).names).collect()
+}
+
+fn weight_files(folder: &Path) -> Result<Vec<SafetensorsFile>, FolderError> {
+    let single = folder.join(WEIGHTS);
+    if single.is_file() {
+        return Ok(vec![SafetensorsFile::open(&single)?]);
+    }
+    let index = folder.join(INDEX);
+    if !index.is_file() {
+        return Err(FolderError::NotAModel { path: folder.to_owned(), missing: format!("{WEIGHTS} or {INDEX}") });
+    }
+    let json = read_json(&index)?;
+    let map = json.get("weight_map").and_then(Value::as_object).ok_or_else(|| FolderError::Field {
+        path: index.clone(),
+        field: "weight_map".to_owned(),
+        reason: "is missing".to_owned(),
+    })?;
+    let mut shards: Vec<&str> = map.values().filter_map(Value::as_str).collect();
+    shards.sort_unstable();
+    shards.dedup();
+    let mut files = Vec::with_capacity(shards.len());
+    for shard in shards {
+        // A shard lies beside its index; anything else in the name could point outside the folder.
+        if Path::new(shard).components().count() != 1 || shard == ".." {
+            return Err(FolderError::Field {
+                path: index,
+                field: "weight_map".to_owned(),
+                reason: format!("names `{shard}`, which is not a file of this folder"),
+            });
+        }
+        let path = folder.join(shard);
+        if !path.is_file() {
+            return Err(FolderError::NotAModel { path: folder.to_owned(), missing: shard.to_owned() });
+        }
+        files.push(SafetensorsFile::open(&path)?);
+    }
+    Ok(files)
+}
+
+/// Writes `config.json`, `generation_config.json` and the weights into `folder`, which exists.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn save(decoder: &Decoder, ids: &TokenIds, folder: &Path) -> Result<Vec<PathBuf>, FolderError> {
+    save_sharded(decoder, ids, folder, MAX_SHARD_BYTES)
+}
+
+/// [`save`] with shards of at most `max_bytes` (a larger tensor has a shard of its own).
+///
+/// # Errors
+/// As [`save`].
+pub fn save_sharded(decoder: &Decoder, ids: &TokenIds, folder: &Path, max_bytes: u64) -> Result<Vec<PathBuf>, FolderError> {
+    let config = decoder.config();
+    let params = decoder.params();
+    let dtype = match params.kind() {
+        Kind::Double => "float64",
+        Kind::BFloat16 => "bfloat16",
+        Kind::Half => "float16",
+        _ => "float32",
+    };
+    let mut written = vec![
+        write_json(folder.join(CONFIG), &config::to_json(config, ids, dtype))?,
+        write_json(folder.join(GENERATION), &config::generation_json(ids))?,
+    ];
+    let tensors: Vec<HfTensor> =
+        params.entries().iter().flat_map(|param| names::hf_tensors(config, param, &param.tensor)).collect();
+    let shards = shards(tensors, max_bytes);
+    if let [only] = &shards[..] {
+        written.push(write_shard(folder.join(WEIGHTS), only)?);
+        return Ok(written);
+    }
+    let count = shards.len();
+    let mut map = serde_json::Map::new();
+    for (number, shard) in shards.iter().enumerate() {
+        let name = format!("model-{:05}-of-{count:05}.safetensors", number + 1);
+        for tensor in shard {
+            map.insert(tensor.name.clone(), json!(name));
+        }
+        written.push(write_shard(folder.join(name), shard)?);
+    }
+    let total: u64 = shards.iter().flatten().map(bytes).sum();
+    let index = json!({"metadata": {"total_size": total}, "weight_map": map});
+    written.push(write_json(folder.join(INDEX), &index)?);
+    Ok(written)
+}
+
+fn bytes(tensor: &HfTensor) -> u64 {
+    (tensor.tensor.numel() * tensor.tensor.kind().elt_size_in_bytes()) as u64
+}
+
+fn shards(tensors: Vec<HfTensor>, max_bytes: u64) -> Vec<Vec<HfTensor>> {
+    let mut shards: Vec<Vec<HfTensor>> = vec![Vec::new()];
+    let mut filled = 0;
+    for tensor in tensors {
+        let size = bytes(&tensor);
+        let last = shards.last().expect("there is always one");
+        if !last.is_empty() && filled + size > max_bytes {
+            shards.push(Vec::new());
+            filled = 0;
+        }
+        filled += size;
+        shards.last_mut().expect("there is always one").push(tensor);
+    }
+    shards
+}
+
+fn write_shard(path: PathBuf, tensors: &[HfTensor]) -> Result<PathBuf, FolderError> {
+    let named: Vec<(String, Tensor)> =
+        tensors.iter().map(|tensor| (tensor.name.clone(), tensor.tensor.detach())).collect();
+    safetensors::write(&path, &named, &[])?;
+    Ok(path)
+}
+
+fn read_json(path: &Path) -> Result<Value, FolderError> {
+    let text = fs::read(path).map_err(|source| FolderError::Io { path: path.to_owned(), source })?;
+    serde_json::from_slice(&text).map_err(|error| FolderError::Json { path: path.to_owned(), reason: error.to_string() })
+}
+
+fn write_json(path: PathBuf, json: &Value) -> Result<PathBuf, FolderError> {
+    let text = format!("{json:#}\n");
+    fs::write(&path, text).map_err(|source| FolderError::Io { path: path.clone(), source })?;
+    Ok(path)
+}

@@ -1,0 +1,13 @@
+//! The edge to Hugging Face's model folders: `config.json` and `generation_config.json`, the names and
+//! layouts of each family's tensors, one file or shards. Inside Etude a parameter has Etude's name; only
+//! this module knows the others.
+
+mod config;
+mod error;
+mod folder;
+mod names;
+
+pub use config::TokenIds;
+pub use error::FolderError;
+pub use folder::{LoadedModel, MAX_SHARD_BYTES, load, load_config, save, save_sharded};
+pub use names::{HfTensor, hf_tensors};

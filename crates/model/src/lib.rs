@@ -1,0 +1,18 @@
+//! The decoder and what belongs to it: its settings, its cache, sampling from it, and the folders that
+//! models live in, which are Hugging Face's.
+//!
+//! One decoder serves all families ([`Family`]); their names and layouts are known to [`hf`] alone.
+
+mod block;
+mod cache;
+mod config;
+mod decoder;
+pub mod hf;
+mod masks;
+mod rotary;
+
+pub use cache::KvCache;
+pub use config::{
+    ConfigError, Family, MlpKind, ModelConfig, NormKind, Position, QkNorm, RotaryScaling, Sizes,
+};
+pub use decoder::{Decoder, Input, supervised_places};

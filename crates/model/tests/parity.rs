@@ -1,0 +1,141 @@
+//! The decoder against Transformers: logits, loss, gradients of every parameter and greedy continuations
+//! on tiny random models (tests/goldens, made by scripts/goldens/model.py).
+
+use std::path::{Path, PathBuf};
+
+use etude_model::hf::{self, LoadedModel};
+use etude_model::{Decoder, Input, KvCache, supervised_places};
+use etude_tensor::safetensors::SafetensorsFile;
+use etude_tensor::{Device, Kind, Tensor, no_grad};
+
+const FAMILIES: [&str; 10] = [
+    "gpt2", "gpt2_bare", "llama", "llama_bias_scaled", "llama_sharded", "llama_tied", "mistral", "nanochat",
+    "qwen2", "qwen3",
+];
+
+fn folder(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
+}
+
+fn open(name: &str, kind: Kind) -> (LoadedModel, SafetensorsFile) {
+    let model = hf::load(&folder(name), kind, Device::Cpu).expect("the golden folder loads");
+    let golden = SafetensorsFile::open(&folder(name).join("golden.safetensors")).expect("the golden opens");
+    (model, golden)
+}
+
+fn largest(tensor: Tensor) -> f64 {
+    tensor.abs().max().double_value(&[])
+}
+
+fn loss(decoder: &Decoder, golden: &SafetensorsFile) -> Tensor {
+    let ids = golden.tensor("input_ids").expect("ids");
+    let targets = golden.tensor("targets").expect("targets");
+    let flat: Vec<i64> = Vec::try_from(targets.reshape([-1])).expect("int64");
+    let places = supervised_places(&flat);
+    assert!(places.len() < flat.len(), "the golden masks some targets");
+    decoder.loss_sum(Input::plain(&ids), &targets, &places) / places.len() as f64
+}
+
+#[test]
+fn logits_equal_transformers() {
+    for name in FAMILIES {
+        let (model, golden) = open(name, Kind::Float);
+        let ids = golden.tensor("input_ids").expect("ids");
+        let logits = no_grad(|| model.decoder.logits(&model.decoder.hidden(Input::plain(&ids), None)));
+        let difference = largest(logits - golden.tensor("logits").expect("logits"));
+        assert!(difference < 1e-4, "{name}: logits differ by {difference}");
+    }
+}
+
+#[test]
+fn loss_and_every_gradient_equal_transformers() {
+    for name in FAMILIES {
+        let (model, golden) = open(name, Kind::Float);
+        let value = loss(&model.decoder, &golden);
+        let expected = golden.tensor("loss").expect("loss").double_value(&[]);
+        assert!((value.double_value(&[]) - expected).abs() < 1e-5, "{name}: loss {value:?}, not {expected}");
+        value.backward();
+        let shapes = golden.shapes().expect("shapes");
+        let gradients = shapes.iter().filter(|(tensor, _)| tensor.starts_with("grad.")).count();
+        let mut compared = 0;
+        for param in model.decoder.params().entries() {
+            for ours in hf::hf_tensors(model.decoder.config(), param, &param.tensor.grad()) {
+                let Ok(theirs) = golden.tensor(&format!("grad.{}", ours.name)) else { continue };
+                let relative = largest(&ours.tensor - &theirs) / largest(theirs).max(1e-6);
+                assert!(relative < 1e-4, "{name}: gradient of {} differs by {relative}", ours.name);
+                compared += 1;
+            }
+        }
+        assert_eq!(compared, gradients, "{name}: every gradient of the golden has a counterpart");
+    }
+}
+
+#[test]
+fn float64_agrees_to_the_last_digits() {
+    let (model, golden) = open("gpt2", Kind::Double);
+    let ids = golden.tensor("input_ids").expect("ids");
+    let logits = no_grad(|| model.decoder.logits(&model.decoder.hidden(Input::plain(&ids), None)));
+    assert!(largest(logits - golden.tensor("logits_f64").expect("logits")) < 1e-10);
+    let expected = golden.tensor("loss_f64").expect("loss").double_value(&[]);
+    assert!((loss(&model.decoder, &golden).double_value(&[]) - expected).abs() < 1e-11);
+}
+
+#[test]
+fn greedy_continuations_with_a_cache_equal_transformers() {
+    for name in FAMILIES {
+        let (model, golden) = open(name, Kind::Float);
+        let decoder = &model.decoder;
+        let expected: Vec<i64> = Vec::try_from(golden.tensor("greedy").expect("greedy")).expect("int64");
+        let mut next = golden.tensor("prompt").expect("prompt").unsqueeze(0);
+        let mut cache = KvCache::new(decoder.config(), 1, 32, Kind::Float, Device::Cpu);
+        let mut made = Vec::new();
+        no_grad(|| {
+            while made.len() < expected.len() {
+                let hidden = decoder.hidden(Input::plain(&next), Some(&mut cache));
+                let t = hidden.size()[1];
+                next = decoder.logits(&hidden.narrow(1, t - 1, 1)).argmax(-1, false);
+                made.push(next.int64_value(&[0, 0]));
+            }
+        });
+        assert_eq!(made, expected, "{name}");
+    }
+}
+
+#[test]
+fn folders_come_back_bit_for_bit_whole_and_in_shards() {
+    for name in FAMILIES {
+        let (model, _) = open(name, Kind::Float);
+        for max_bytes in [hf::MAX_SHARD_BYTES, 10_000] {
+            let target = tempfile::tempdir().expect("a folder");
+            let files = hf::save_sharded(&model.decoder, &model.ids, target.path(), max_bytes).expect("saves");
+            assert_eq!(files.len() > 3, max_bytes < hf::MAX_SHARD_BYTES, "{name}: {files:?}");
+            let again = hf::load(target.path(), Kind::Float, Device::Cpu).expect("loads");
+            assert_eq!(again.decoder.config(), model.decoder.config(), "{name}");
+            assert_eq!(again.ids, model.ids, "{name}");
+            for (a, b) in again.decoder.params().iter().zip(model.decoder.params().iter()) {
+                assert_eq!(a.0, b.0);
+                assert!(a.1.equal(b.1), "{name}: {}", a.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn documents_in_one_row_are_as_if_alone() {
+    for name in FAMILIES {
+        let (model, golden) = open(name, Kind::Double);
+        let ids = golden.tensor("input_ids").expect("ids").narrow(0, 0, 1);
+        let options = (Kind::Int64, Device::Cpu);
+        let (first, second) = (6, 11);
+        let positions = Tensor::cat(&[Tensor::arange(first, options), Tensor::arange(second, options)], 0).unsqueeze(0);
+        let documents = Tensor::cat(&[Tensor::zeros([first], options), Tensor::ones([second], options)], 0).unsqueeze(0);
+        let decoder = &model.decoder;
+        let packed = Input { ids: &ids, positions: Some(&positions), documents: Some(&documents) };
+        let alone = ids.narrow(1, first, second);
+        let difference = no_grad(|| {
+            let packed = decoder.hidden(packed, None).narrow(1, first, second);
+            largest(packed - decoder.hidden(Input::plain(&alone), None))
+        });
+        assert!(difference < 1e-9, "{name}: {difference}");
+    }
+}

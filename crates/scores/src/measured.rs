@@ -1,0 +1,336 @@
+//! A system's output, measured item by item: from here corpus scores, intervals and comparisons are
+//! sums, and no text is looked at again.
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::answers::{accuracy, exact_match, token_f1};
+use crate::bleu::{Bleu, BleuStatistics};
+use crate::bootstrap::{self, Bootstrap, Difference, Score, Statistics};
+use crate::chrf::{Chrf, ChrfStatistics};
+use crate::diversity::repetition;
+use crate::error::ScoreError;
+use crate::likelihood::Ratio;
+use crate::metric::Metric;
+
+/// What a system said about an item, and what it should have said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pair {
+    /// The system's output.
+    pub prediction: String,
+    /// The right answers; the number may differ from item to item.
+    pub references: Vec<String>,
+}
+
+impl Pair {
+    /// A prediction with its references.
+    pub fn new<R: Into<String>>(
+        prediction: impl Into<String>,
+        references: impl IntoIterator<Item = R>,
+    ) -> Self {
+        Self {
+            prediction: prediction.into(),
+            references: references.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// Per-item statistics of one system under one metric.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    items: Items,
+}
+
+/// The statistics with what turns their sum into a score.
+#[derive(Debug, Clone, PartialEq)]
+enum Items {
+    Bleu(Bleu, Vec<BleuStatistics>),
+    Chrf(Chrf, Vec<ChrfStatistics>),
+    /// A metric that is the mean of its item scores.
+    Mean(Metric, Vec<Ratio>),
+    /// A quotient of sums that came from elsewhere.
+    Quotient(Quotient, Vec<Ratio>),
+}
+
+/// What is made of a quotient of sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Quotient {
+    Plain,
+    BitsPerByte,
+    Perplexity,
+}
+
+impl Quotient {
+    fn value(self, sum: &Ratio) -> f64 {
+        match self {
+            Self::Plain => sum.value(),
+            Self::BitsPerByte => sum.value() / std::f64::consts::LN_2,
+            Self::Perplexity => sum.value().exp(),
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "ratio",
+            Self::BitsPerByte => "bits_per_byte",
+            Self::Perplexity => "perplexity",
+        }
+    }
+}
+
+/// Calls `$body` with the item statistics and the function from their sum to the score, whatever the
+/// metric.
+macro_rules! with_items {
+    ($measured:expr, |$items:ident, $value:ident| $body:expr) => {
+        match &$measured.items {
+            Items::Bleu(bleu, $items) => {
+                let $value = |sum: &BleuStatistics| bleu.score(sum).score;
+                $body
+            }
+            Items::Chrf(chrf, $items) => {
+                let $value = |sum: &ChrfStatistics| chrf.score(sum);
+                $body
+            }
+            Items::Mean(_, $items) => {
+                let $value = |sum: &Ratio| sum.value();
+                $body
+            }
+            Items::Quotient(kind, $items) => {
+                let $value = |sum: &Ratio| kind.value(sum);
+                $body
+            }
+        }
+    };
+}
+
+impl Measured {
+    /// Measures every item, in parallel.
+    ///
+    /// # Errors
+    /// If there are no items, or one has no reference and the metric needs one.
+    pub fn new(metric: &Metric, pairs: &[Pair]) -> Result<Self, ScoreError> {
+        if pairs.is_empty() {
+            return Err(ScoreError::NoItems);
+        }
+        if metric.needs_references()
+            && let Some(item) = pairs.iter().position(|pair| pair.references.is_empty())
+        {
+            return Err(ScoreError::NoReferences {
+                metric: metric.name(),
+                item,
+            });
+        }
+        let mean = |score: fn(&str, &[String]) -> f64| {
+            let items = each(pairs, |p, r| Ratio::one(score(p, r)));
+            Items::Mean(*metric, items)
+        };
+        let items = match *metric {
+            Metric::Bleu(bleu) => Items::Bleu(bleu, each(pairs, |p, r| bleu.statistics(p, r))),
+            Metric::Chrf(chrf) => Items::Chrf(chrf, each(pairs, |p, r| chrf.statistics(p, r))),
+            Metric::Rouge(rouge) => {
+                Items::Mean(*metric, each(pairs, |p, r| Ratio::one(rouge.score(p, r).f)))
+            }
+            Metric::Repetition(n) => {
+                Items::Mean(*metric, each(pairs, |p, _| Ratio::one(repetition(p, n))))
+            }
+            Metric::ExactMatch => mean(exact_match),
+            Metric::TokenF1 => mean(token_f1),
+            Metric::Accuracy => mean(accuracy),
+        };
+        Ok(Self { items })
+    }
+
+    /// Bits per byte of texts, from each item's summed nats (numerator) and its bytes (denominator).
+    pub fn bits_per_byte(items: Vec<Ratio>) -> Self {
+        Self {
+            items: Items::Quotient(Quotient::BitsPerByte, items),
+        }
+    }
+
+    /// Perplexity, from each item's summed nats (numerator) and its tokens (denominator).
+    pub fn perplexity(items: Vec<Ratio>) -> Self {
+        Self {
+            items: Items::Quotient(Quotient::Perplexity, items),
+        }
+    }
+
+    /// Any other quotient of sums; with denominators of 1 the mean of a score of your own.
+    pub fn ratio(items: Vec<Ratio>) -> Self {
+        Self {
+            items: Items::Quotient(Quotient::Plain, items),
+        }
+    }
+
+    /// How many items there are.
+    pub fn len(&self) -> usize {
+        with_items!(self, |items, _value| items.len())
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The corpus-level score alone.
+    ///
+    /// # Errors
+    /// If there are no items or the score is not finite.
+    pub fn value(&self) -> Result<f64, ScoreError> {
+        with_items!(self, |items, value| bootstrap::corpus(items, value))
+    }
+
+    /// The score of each item by itself. A quotient over nothing is not finite.
+    pub fn item_scores(&self) -> Vec<f64> {
+        with_items!(self, |items, value| items.iter().map(value).collect())
+    }
+
+    /// The corpus-level score with its interval.
+    ///
+    /// # Errors
+    /// If there are no items, the score is not finite, or a setting makes no sense.
+    pub fn score(&self, settings: &Bootstrap) -> Result<Score, ScoreError> {
+        with_items!(self, |items, value| bootstrap::interval(
+            items, value, settings
+        ))
+    }
+
+    /// The score of this system minus that of `other` on the same items, with interval and p-value.
+    ///
+    /// # Errors
+    /// As [`Measured::score`], and if the two were measured differently or have different numbers of
+    /// items. That the items are the same ones is the caller's to know; [`paired`] checks it.
+    pub fn minus(&self, other: &Self, settings: &Bootstrap) -> Result<Difference, ScoreError> {
+        let differ = || ScoreError::DifferentMetrics {
+            a: self.description(),
+            b: other.description(),
+        };
+        match (&self.items, &other.items) {
+            (Items::Bleu(m, a), Items::Bleu(n, b)) if m == n => {
+                bootstrap::paired_interval(a, b, |sum| m.score(sum).score, settings)
+            }
+            (Items::Chrf(m, a), Items::Chrf(n, b)) if m == n => {
+                bootstrap::paired_interval(a, b, |sum| m.score(sum), settings)
+            }
+            (Items::Mean(m, a), Items::Mean(n, b)) if m == n => {
+                bootstrap::paired_interval(a, b, |sum| sum.value(), settings)
+            }
+            (Items::Quotient(m, a), Items::Quotient(n, b)) if m == n => {
+                bootstrap::paired_interval(a, b, |sum| m.value(sum), settings)
+            }
+            _ => Err(differ()),
+        }
+    }
+
+    /// The metric with its settings, for an error.
+    fn description(&self) -> String {
+        match &self.items {
+            Items::Bleu(bleu, _) => format!("{bleu:?}"),
+            Items::Chrf(chrf, _) => format!("{chrf:?}"),
+            Items::Mean(metric, _) => metric.name().to_owned(),
+            Items::Quotient(kind, _) => kind.name().to_owned(),
+        }
+    }
+}
+
+/// The score of system `a` minus that of system `b`, which answered the same items in the same
+/// order, with interval and p-value (95%, from 1,000 resamples; [`Measured::minus`] takes other
+/// settings).
+///
+/// # Errors
+/// If there are no items, the items differ in number or references, or one has no reference.
+pub fn paired(metric: &Metric, a: &[Pair], b: &[Pair]) -> Result<Difference, ScoreError> {
+    if a.len() != b.len() {
+        return Err(ScoreError::DifferentLengths {
+            a: a.len(),
+            b: b.len(),
+        });
+    }
+    let same = |(a, b): (&Pair, &Pair)| a.references == b.references;
+    if let Some(item) = a.iter().zip(b).position(|pair| !same(pair)) {
+        return Err(ScoreError::DifferentReferences { item });
+    }
+    Measured::new(metric, a)?.minus(&Measured::new(metric, b)?, &Bootstrap::default())
+}
+
+/// The number of references per item for a signature, or `var` where it varies.
+pub(crate) fn reference_count(pairs: &[Pair]) -> String {
+    let count = |pair: &Pair| pair.references.len();
+    let first = pairs.first().map_or(0, count);
+    match pairs.iter().all(|pair| count(pair) == first) {
+        true => first.to_string(),
+        false => "var".to_owned(),
+    }
+}
+
+/// The statistics of every item, in order.
+fn each<S: Statistics>(pairs: &[Pair], measure: impl Fn(&str, &[String]) -> S + Sync) -> Vec<S> {
+    pairs
+        .par_iter()
+        .map(|pair| measure(&pair.prediction, &pair.references))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(predictions: &[&str], reference: &str) -> Vec<Pair> {
+        let pair = |&p: &&str| Pair::new(p, [reference]);
+        predictions.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn refuses_what_cannot_be_compared() {
+        let bleu = Metric::parse("bleu").expect("known");
+        let a = pairs(&["x", "y"], "x");
+        assert_eq!(bleu.score(&[]), Err(ScoreError::NoItems));
+        assert_eq!(
+            paired(&bleu, &a, &a[..1]),
+            Err(ScoreError::DifferentLengths { a: 2, b: 1 })
+        );
+        assert_eq!(
+            paired(&bleu, &a, &pairs(&["x", "y"], "z")),
+            Err(ScoreError::DifferentReferences { item: 0 })
+        );
+        let bare = [a[0].clone(), Pair::new::<String>("x", [])];
+        assert_eq!(
+            bleu.score(&bare),
+            Err(ScoreError::NoReferences {
+                metric: "bleu",
+                item: 1
+            })
+        );
+        assert!(Metric::Repetition(1).score(&bare).is_ok());
+        let measure = |metric: &Metric| Measured::new(metric, &a).expect("measured");
+        let found = measure(&bleu).minus(&measure(&Metric::Accuracy), &Bootstrap::default());
+        assert!(matches!(found, Err(ScoreError::DifferentMetrics { .. })));
+    }
+
+    #[test]
+    fn bits_per_byte_is_a_quotient_of_sums() {
+        let ln2 = std::f64::consts::LN_2;
+        // 8 bits over 1 byte and 0 bits over 3: 2 bits per byte, not the mean of 8 and 0.
+        let items = vec![Ratio::new(8.0 * ln2, 1.0), Ratio::new(0.0, 3.0)];
+        let measured = Measured::bits_per_byte(items);
+        assert!((measured.value().expect("bytes") - 2.0).abs() < 1e-12);
+        let better =
+            Measured::bits_per_byte(vec![Ratio::new(4.0 * ln2, 1.0), Ratio::new(0.0, 3.0)]);
+        let gain = better
+            .minus(&measured, &Bootstrap::default())
+            .expect("paired");
+        assert!((gain.value + 1.0).abs() < 1e-12 && gain.low >= -4.0 && gain.high <= 0.0);
+        let perplexity = Measured::perplexity(vec![Ratio::new(3.0, 1.0), Ratio::new(1.0, 1.0)]);
+        assert!((perplexity.value().expect("tokens") - 2_f64.exp()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn item_scores_are_per_item() {
+        let rouge = Metric::parse("rouge_1").expect("known");
+        let a = pairs(&["x", "y"], "x");
+        assert_eq!(rouge.item_scores(&a), Ok(vec![1.0, 0.0]));
+        assert_eq!(rouge.score(&a).map(|s| s.value), Ok(0.5));
+        let bleu = Metric::parse("bleu").expect("known");
+        let scores = bleu.item_scores(&a).expect("scores");
+        assert!((scores[0] - 100.0).abs() < 1e-9 && scores[1] == 0.0);
+    }
+}
