@@ -1,1 +1,71 @@
-//! Placeholder.
+//! Everything between a file of text and a batch of token ids: dataset manifests and fetching,
+//! documents, task examples, splits, token shards, packing, the order of data, and the loader.
+//!
+//! This crate never depends on libtorch; a batch is plain data.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+// From a name or a path to documents and examples.
+mod archive;
+mod cache;
+mod catalog;
+mod clean;
+mod dataset;
+mod documents;
+mod error;
+mod fetch;
+mod local;
+mod manifest;
+mod mapping;
+mod message;
+mod progress;
+mod records;
+mod settings;
+mod show;
+mod split;
+mod task;
+mod template;
+
+pub use cache::Cache;
+pub use catalog::Catalog;
+pub use clean::{Clean, cut_at_word};
+pub use dataset::{Dataset, Part, Scan};
+pub use documents::{Document, Documents, Examples, Items};
+pub use error::{DataError, FilePlace};
+pub use local::LocalOptions;
+pub use manifest::{
+    Boundary, ChatMap, Counts, Filter, Format, Kind, Manifest, Map, Read, Registry, Source,
+    SplitRule,
+};
+pub use message::{Message, Role};
+pub use progress::Progress;
+pub use settings::{nearest, parse_toml};
+pub use show::Summary;
+pub use split::{Split, bucket, key_hash, split_of};
+pub use task::{SourceRef, TaskBody, TaskExample};
+
+// From token ids to batches.
+mod batch;
+mod collate;
+mod example;
+mod loader;
+mod order;
+mod shard;
+mod stream;
+mod tokenize;
+mod windows;
+
+pub use batch::{Batch, IGNORE};
+pub use collate::{FinetuneBatches, FinetuneSettings, Rows, collate, collate_packed};
+pub use example::{
+    DropReason, ExampleFormat, ExampleSettings, PlainFormat, RenderReport, RenderedExample,
+    RenderedPrompt, Renderer, Rendering, Truncation,
+};
+pub use loader::{Loader, LoaderSettings};
+pub use order::{Order, Place};
+pub use shard::{Shard, ShardDocument, ShardError, ShardWriter, TokenWidth};
+pub use stream::TokenStream;
+pub use tokenize::{TokenizeProgress, TokenizeSettings, Tokenized, token_byte_lengths, tokenize};
+pub use windows::{
+    Boundaries, ValidationBatch, ValidationSettings, ValidationWindows, WindowSettings, Windows,
+};

@@ -1,7 +1,7 @@
 //! The device side of an optimizer step: fused AdamW over many parameters, the global gradient norm,
 //! clipping and the refusal of non-finite gradients, all without the host waiting for the device.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Kind, Tensor};
 
 use crate::native::{self, AdamWCall, NativeError};
 
@@ -69,13 +69,14 @@ impl AdamWGroup {
         self.exp_avg.iter().zip(&self.exp_avg_sq)
     }
 
-    /// One step. `step` counts from 1. A parameter without a gradient stays as it is.
+    /// One step. `step` is its number, counted from 1, a float scalar on the device. A parameter without
+    /// a gradient stays as it is.
     ///
     /// # Errors
     /// A message of libtorch's.
     pub fn step(
         &self,
-        step: u64,
+        step: &Tensor,
         lr: f64,
         weight_decay: f64,
         settings: &AdamWSettings,
@@ -83,24 +84,23 @@ impl AdamWGroup {
     ) -> Result<(), NativeError> {
         let grads: Vec<Tensor> = self.params.iter().map(Tensor::grad).collect();
         let live: Vec<usize> = (0..grads.len()).filter(|&i| grads[i].defined()).collect();
-        let Some(&first) = live.first() else { return Ok(()) };
+        if live.is_empty() {
+            return Ok(());
+        }
         fn pick<'a>(live: &[usize], tensors: &'a [Tensor]) -> Vec<&'a Tensor> {
             live.iter().map(|&i| &tensors[i]).collect()
         }
-        let device = self.params[first].device();
-        let kind = if device == Device::Cpu { self.params[first].kind() } else { Kind::Float };
-        let step = Tensor::full([1], step as f64, (Kind::Float, device)).squeeze();
         native::adamw(&AdamWCall {
             params: &pick(&live, &self.params),
             grads: &pick(&live, &grads),
             exp_avg: &pick(&live, &self.exp_avg),
             exp_avg_sq: &pick(&live, &self.exp_avg_sq),
-            step: &step,
+            step,
             lr,
             betas: (settings.beta1, settings.beta2),
             weight_decay,
             eps: settings.eps,
-            grad_scale: Some(&scale.divisor.to_kind(if kind == Kind::Double { Kind::Float } else { kind })),
+            grad_scale: Some(&scale.divisor),
             found_inf: Some(&scale.found_inf),
         })
     }

@@ -1,0 +1,2 @@
+//! etude.
+fn main() {}

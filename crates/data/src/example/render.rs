@@ -1,0 +1,363 @@
+//! From a task example to ids and mask, through the tokenizer.
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use etude_tokenizer::Tokenizer;
+use rayon::prelude::*;
+
+use super::fit::{FittedText, drop_oldest_exchange, fit_text};
+use super::{
+    DropReason, ExampleFormat, ExampleSettings, PlainFormat, RenderReport, RenderedExample,
+    RenderedPrompt, Rendering, Truncation,
+};
+use crate::message::{Message, Role};
+use crate::task::{TaskBody, TaskExample};
+
+/// Renders task examples for one tokenizer under one policy. Shared by training and evaluation.
+#[derive(Clone)]
+pub struct Renderer {
+    tokenizer: Tokenizer,
+    settings: ExampleSettings,
+    /// The token that ends a plain answer.
+    end: Option<u32>,
+}
+
+/// A whole example before the context's limit is put to it.
+struct Whole {
+    ids: Vec<u32>,
+    supervised: Vec<bool>,
+    prompt_truncated: bool,
+    /// The bytes of text that the supervised tokens stand for.
+    target_bytes: u64,
+}
+
+/// What becomes of one example: the rendering, its characters, and whether its evaluation prompt
+/// differs.
+type Rendered = (Rendering<RenderedExample>, u64, bool);
+
+impl Renderer {
+    /// Prepares rendering.
+    ///
+    /// # Errors
+    /// When the settings are impossible, the plain format is asked of a tokenizer without an end
+    /// token, or the chat format of one without a chat template.
+    pub fn new(tokenizer: &Tokenizer, settings: ExampleSettings) -> Result<Renderer> {
+        settings.validate()?;
+        let end = tokenizer.eos_id();
+        match settings.format {
+            ExampleFormat::Plain(_) => ensure!(
+                end.is_some(),
+                "the tokenizer names no end token, so a plain answer could never end; set \"eos_token\" in its tokenizer_config.json"
+            ),
+            ExampleFormat::Chat => ensure!(
+                tokenizer.chat_template().is_some(),
+                "the tokenizer has no chat template; use the plain format, or add a chat_template.jinja to the model folder"
+            ),
+        }
+        Ok(Renderer {
+            tokenizer: tokenizer.clone(),
+            settings,
+            end,
+        })
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> &ExampleSettings {
+        &self.settings
+    }
+
+    /// Renders a set of examples, in order, and counts what became of them.
+    ///
+    /// # Errors
+    /// When an example has no answer to learn, or not one example is left.
+    pub fn render_all(
+        &self,
+        examples: &[TaskExample],
+    ) -> Result<(Vec<RenderedExample>, RenderReport)> {
+        let rendered: Vec<Rendered> = examples
+            .par_iter()
+            .map(|example| self.render_and_check(example))
+            .collect::<Result<_>>()?;
+        let (mut kept, mut report) = (Vec::new(), RenderReport::default());
+        for (rendering, characters, prompt_differs) in rendered {
+            match rendering {
+                Rendering::Kept(example) => {
+                    report.keep(&example, characters, prompt_differs);
+                    kept.push(example);
+                }
+                Rendering::Dropped(reason) => report.drop(reason),
+            }
+        }
+        ensure!(
+            !examples.is_empty(),
+            "there is no example to render; give at least one"
+        );
+        ensure!(
+            !kept.is_empty(),
+            "not one of the {} examples fits the context of {} tokens ({report}); raise the context, shorten the prompts, or choose another truncation policy",
+            examples.len(),
+            self.settings.context
+        );
+        Ok((kept, report))
+    }
+
+    /// Renders one example for training.
+    ///
+    /// # Errors
+    /// When the example has no answer to learn, or its shape does not fit the format.
+    pub fn render(&self, example: &TaskExample) -> Result<Rendering<RenderedExample>> {
+        let rendering = match &self.settings.format {
+            ExampleFormat::Plain(plain) => self.plain_example(plain, example),
+            ExampleFormat::Chat => self.chat_example(example),
+        };
+        let whole = match rendering.with_context(|| example.source.to_string())? {
+            Rendering::Kept(whole) => whole,
+            Rendering::Dropped(reason) => return Ok(Rendering::Dropped(reason)),
+        };
+        if !whole.supervised.iter().skip(1).any(|&s| s) {
+            bail!(
+                "{}: no token of the example is supervised, so nothing can be learnt from it; check its answer and the chat template",
+                example.source
+            );
+        }
+        self.fit(whole, example)
+    }
+
+    /// Renders what evaluation gives the model for this example.
+    ///
+    /// # Errors
+    /// When the example's shape does not fit the format.
+    pub fn render_prompt(&self, example: &TaskExample) -> Result<Rendering<RenderedPrompt>> {
+        let prompt = match &self.settings.format {
+            ExampleFormat::Plain(plain) => {
+                plain_parts(example).and_then(|(prompt, _)| self.fit_plain_prompt(plain, prompt))
+            }
+            ExampleFormat::Chat => self
+                .fit_chat_prompt(example)
+                .map(|fit| fit.map(|(_, prompt)| prompt)),
+        };
+        prompt.with_context(|| example.source.to_string())
+    }
+
+    fn render_and_check(&self, example: &TaskExample) -> Result<Rendered> {
+        let rendering = self.render(example)?;
+        let differs = match (&rendering, self.render_prompt(example)?) {
+            (Rendering::Kept(whole), Rendering::Kept(prompt)) => {
+                !whole.ids.starts_with(&prompt.ids)
+            }
+            _ => false,
+        };
+        let texts = example.messages();
+        let characters = texts.iter().map(|m| m.content.chars().count() as u64).sum();
+        Ok((rendering, characters, differs))
+    }
+
+    /// Puts the context's limit to a whole example.
+    fn fit(&self, whole: Whole, example: &TaskExample) -> Result<Rendering<RenderedExample>> {
+        let Whole {
+            mut ids,
+            mut supervised,
+            prompt_truncated,
+            mut target_bytes,
+        } = whole;
+        let (most, mut truncated) = (self.settings.most_ids(), prompt_truncated);
+        if ids.len() > most {
+            match self.settings.truncation {
+                Truncation::Drop => return Ok(Rendering::Dropped(DropReason::TooLong)),
+                Truncation::TruncatePrompt => {
+                    return Ok(Rendering::Dropped(DropReason::AnswerTooLong));
+                }
+                Truncation::Truncate => {
+                    ids.truncate(most);
+                    supervised.truncate(most);
+                    truncated = true;
+                    if !supervised.iter().skip(1).any(|&s| s) {
+                        return Ok(Rendering::Dropped(DropReason::AnswerCutAway));
+                    }
+                    let learnt = ids
+                        .iter()
+                        .zip(&supervised)
+                        .filter(|&(_, &s)| s)
+                        .map(|(&id, _)| id);
+                    let text = self.tokenizer.decode(&learnt.collect::<Vec<u32>>(), true)?;
+                    target_bytes = target_bytes.min(text.len() as u64);
+                }
+            }
+        }
+        Ok(Rendering::Kept(RenderedExample {
+            id: example.id.clone(),
+            ids,
+            supervised,
+            source: example.source.clone(),
+            truncated,
+            target_bytes,
+        }))
+    }
+
+    fn plain_example(
+        &self,
+        plain: &PlainFormat,
+        example: &TaskExample,
+    ) -> Result<Rendering<Whole>> {
+        let (prompt, completion) = plain_parts(example)?;
+        ensure!(
+            !completion.trim().is_empty(),
+            "the completion is empty, so nothing can be learnt from it; leave the example out or give it an answer"
+        );
+        let RenderedPrompt { mut ids, truncated } = match self.fit_plain_prompt(plain, prompt)? {
+            Rendering::Kept(prompt) => prompt,
+            Rendering::Dropped(reason) => return Ok(Rendering::Dropped(self.dropped(reason))),
+        };
+        let answer = plain.completion.replace("{completion}", completion);
+        let mut supervised = vec![false; ids.len()];
+        ids.extend(self.tokenizer.encode(&answer)?);
+        ids.push(self.end.expect("checked when the renderer was made"));
+        supervised.resize(ids.len(), true);
+        let target_bytes = answer.len() as u64;
+        Ok(Rendering::Kept(Whole {
+            ids,
+            supervised,
+            prompt_truncated: truncated,
+            target_bytes,
+        }))
+    }
+
+    /// The plain prompt's ids, cut where the policy allows it and the length asks for it.
+    fn fit_plain_prompt(
+        &self,
+        plain: &PlainFormat,
+        prompt: &str,
+    ) -> Result<Rendering<RenderedPrompt>> {
+        let fitted = self.fit_text(prompt, |text| self.plain_prompt(plain, text))?;
+        Ok(fitted.map(|text| RenderedPrompt {
+            ids: text.ids,
+            truncated: text.used < prompt.len(),
+        }))
+    }
+
+    fn plain_prompt(&self, plain: &PlainFormat, prompt: &str) -> Result<Vec<u32>> {
+        let begin = self.tokenizer.bos_id().filter(|_| plain.begin);
+        let mut ids: Vec<u32> = begin.into_iter().collect();
+        ids.extend(
+            self.tokenizer
+                .encode(&plain.prompt.replace("{prompt}", prompt))?,
+        );
+        Ok(ids)
+    }
+
+    fn chat_example(&self, example: &TaskExample) -> Result<Rendering<Whole>> {
+        let answer = example
+            .messages()
+            .into_iter()
+            .rfind(|m| m.role == Role::Assistant);
+        let answer = answer.context("the conversation has no assistant turn, so no token of it is supervised; leave it out or give it an answer")?;
+        ensure!(
+            !answer.content.trim().is_empty(),
+            "the last assistant turn is empty, so nothing can be learnt from it; leave the example out or give it an answer"
+        );
+        let (mut messages, prompt) = match self.fit_chat_prompt(example)? {
+            Rendering::Kept(kept) => kept,
+            Rendering::Dropped(reason) => return Ok(Rendering::Dropped(self.dropped(reason))),
+        };
+        messages.push(answer);
+        let segments = self.tokenizer.render_conversation(&turns(&messages))?;
+        let rendered = self.tokenizer.encode_segments(&segments)?;
+        let answers = messages.iter().filter(|m| m.role == Role::Assistant);
+        Ok(Rendering::Kept(Whole {
+            ids: rendered.ids,
+            supervised: rendered.supervised,
+            prompt_truncated: prompt.truncated,
+            target_bytes: answers.map(|m| m.content.len() as u64).sum(),
+        }))
+    }
+
+    /// The conversation before its last answer, as messages and as ids. Where the policy allows it,
+    /// the oldest exchanges go first (instructions stay), then the end of the last user turn.
+    fn fit_chat_prompt(
+        &self,
+        example: &TaskExample,
+    ) -> Result<Rendering<(Vec<Message>, RenderedPrompt)>> {
+        let mut messages = example.prompt_messages();
+        let mut truncated = false;
+        while self.cuts_prompts()
+            && self.chat_prompt(&messages)?.len() > self.settings.most_prompt_ids()
+            && drop_oldest_exchange(&mut messages)
+        {
+            truncated = true;
+        }
+        // Without a user turn there is no text to cut: the empty one stands for it.
+        let last = messages.iter().rposition(|m| m.role == Role::User);
+        let text = last.map_or(String::new(), |last| messages[last].content.clone());
+        let fitted = self.fit_text(&text, |text| {
+            if let Some(last) = last {
+                messages[last].content = text.to_string();
+            }
+            self.chat_prompt(&messages)
+        })?;
+        truncated |= matches!(&fitted, Rendering::Kept(kept) if kept.used < text.len());
+        Ok(fitted.map(|kept| {
+            (
+                messages,
+                RenderedPrompt {
+                    ids: kept.ids,
+                    truncated,
+                },
+            )
+        }))
+    }
+
+    fn chat_prompt(&self, messages: &[Message]) -> Result<Vec<u32>> {
+        let segments = self.tokenizer.render_prompt(&turns(messages))?;
+        Ok(self.tokenizer.encode_segments(&segments)?.ids)
+    }
+
+    fn fit_text(
+        &self,
+        text: &str,
+        encode: impl FnMut(&str) -> Result<Vec<u32>>,
+    ) -> Result<Rendering<FittedText>> {
+        fit_text(
+            text,
+            self.settings.most_prompt_ids(),
+            self.cuts_prompts(),
+            encode,
+        )
+    }
+
+    fn cuts_prompts(&self) -> bool {
+        self.settings.truncation == Truncation::TruncatePrompt
+    }
+
+    /// The reason as training sees it: a prompt that fills the context is an example too long, or
+    /// one whose answer would be cut away.
+    fn dropped(&self, reason: DropReason) -> DropReason {
+        match (self.settings.truncation, reason) {
+            (Truncation::Drop, DropReason::PromptTooLong) => DropReason::TooLong,
+            (Truncation::Truncate, DropReason::PromptTooLong) => DropReason::AnswerCutAway,
+            (_, reason) => reason,
+        }
+    }
+}
+
+/// The prompt and the completion of an example that has them.
+fn plain_parts(example: &TaskExample) -> Result<(&str, &str)> {
+    match &example.body {
+        TaskBody::Completion { prompt, completion } => Ok((prompt, completion)),
+        TaskBody::Chat { .. } => Err(anyhow!(
+            "the example is a conversation, which the plain format cannot hold; use the chat format, or give a prompt and a completion"
+        )),
+    }
+}
+
+/// The messages as the tokenizer's template takes them.
+fn turns(messages: &[Message]) -> Vec<etude_tokenizer::Message> {
+    let role = |role| match role {
+        Role::System => etude_tokenizer::Role::System,
+        Role::User => etude_tokenizer::Role::User,
+        Role::Assistant => etude_tokenizer::Role::Assistant,
+        Role::Tool => etude_tokenizer::Role::Tool,
+    };
+    messages
+        .iter()
+        .map(|m| etude_tokenizer::Message::new(role(m.role), m.content.clone()))
+        .collect()
+}

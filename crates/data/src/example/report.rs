@@ -1,0 +1,80 @@
+//! What became of a set of examples: the counts that are printed and logged.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::{DropReason, RenderedExample};
+
+/// Counts over a rendered set of examples.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RenderReport {
+    /// Examples in use.
+    pub kept: u64,
+    /// Examples left out, by reason.
+    pub dropped: BTreeMap<DropReason, u64>,
+    /// Examples in use of which something was cut, by the truncation policy in force.
+    pub truncated: u64,
+    /// Tokens of the examples in use.
+    pub tokens: u64,
+    /// Those of them that are learnt.
+    pub supervised: u64,
+    /// Characters of prompts and answers of the examples in use, before any cut.
+    pub characters: u64,
+    /// The longest example in use, in tokens.
+    pub longest: u64,
+    /// Examples whose ids do not begin with those of their evaluation prompt: the chat template
+    /// renders a finished answer otherwise than a begun one. Never so in the plain format.
+    pub prompt_differs: u64,
+}
+
+impl RenderReport {
+    /// Counts an example in use.
+    pub(super) fn keep(
+        &mut self,
+        example: &RenderedExample,
+        characters: u64,
+        prompt_differs: bool,
+    ) {
+        self.kept += 1;
+        self.truncated += u64::from(example.truncated);
+        self.tokens += example.ids.len() as u64;
+        self.supervised += example.targets() as u64;
+        self.characters += characters;
+        self.longest = self.longest.max(example.ids.len() as u64);
+        self.prompt_differs += u64::from(prompt_differs);
+    }
+
+    /// Counts an example left out.
+    pub(super) fn drop(&mut self, reason: DropReason) {
+        *self.dropped.entry(reason).or_default() += 1;
+    }
+
+    /// All examples left out.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.values().sum()
+    }
+}
+
+impl fmt::Display for RenderReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} examples, {} tokens ({} learnt), {} characters, longest {} tokens",
+            self.kept, self.tokens, self.supervised, self.characters, self.longest
+        )?;
+        if self.truncated > 0 {
+            write!(f, "; {} truncated", self.truncated)?;
+        }
+        for (reason, count) in &self.dropped {
+            write!(f, "; {count} left out ({reason})")?;
+        }
+        if self.prompt_differs > 0 {
+            write!(
+                f,
+                "; {} whose chat template gives evaluation another prompt",
+                self.prompt_differs
+            )?;
+        }
+        Ok(())
+    }
+}

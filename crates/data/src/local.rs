@@ -1,0 +1,343 @@
+//! The user's own data without a manifest: a text file, a folder, JSONL, JSON, CSV or TSV. Looks at
+//! the path and the first record, and writes the manifest that the user would have written.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::clean::Clean;
+use crate::error::DataError;
+use crate::manifest::{
+    Boundary, ChatMap, Filter, Format, Kind, Manifest, Map, Read, Registry, Source, SplitRule,
+};
+use crate::records::read_file;
+
+/// What a user may say about data of their own; everything has a default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LocalOptions {
+    /// Text or task; by default what the records look like.
+    pub kind: Option<Kind>,
+    /// For text files: what one document is.
+    pub documents: Boundary,
+    /// Template of a document's text, such as `"{title}\n{body}"`.
+    pub text: Option<String>,
+    /// Template of an example's prompt.
+    pub prompt: Option<String>,
+    /// Template of an example's completion.
+    pub completion: Option<String>,
+    /// Template of the key that decides the split.
+    pub key: Option<String>,
+    /// Clean-up steps.
+    pub clean: Vec<Clean>,
+    /// Percent for validation; by default 5. 0 for none.
+    pub validation: Option<u8>,
+    /// Percent for the test; by default 10 for a task and none for text.
+    pub test: Option<u8>,
+}
+
+const TEXT_ENDINGS: [&str; 3] = ["txt", "md", "text"];
+const SALT: &str = "etude";
+
+impl Manifest {
+    /// The manifest of a file or folder of the user's own.
+    ///
+    /// Text files are split by their tail: the last `validation` percent of the bytes, cut at a
+    /// line's start. Records are split by the hash of their key (with the salt `etude`), and each
+    /// split that is asked for gets at least one record. Files called `train…`, `validation…` (or
+    /// `val`, `dev`) and `test…` in one folder are the splits themselves.
+    ///
+    /// # Errors
+    /// A path that is not there, an unknown kind of file, records with unknown fields.
+    pub fn for_path(path: &Path, options: &LocalOptions) -> Result<Self, DataError> {
+        let found = Found::look(path)?;
+        let mut read = Read {
+            format: found.format,
+            documents: options.documents,
+            clean: options.clean.clone(),
+            ..Read::default()
+        };
+        if found.format == Format::Text
+            && read.clean.is_empty()
+            && read.documents != Boundary::Joined
+        {
+            read.clean.push(Clean::LineEnds);
+        }
+        let mut map = Map {
+            text: options.text.clone(),
+            prompt: options.prompt.clone(),
+            completion: options.completion.clone(),
+            key: options.key.clone(),
+            ..Map::default()
+        };
+        let kind = match found.format {
+            Format::Text => text_kind(path, options)?,
+            _ => guess(&found.first, &read, options, &mut map)?,
+        };
+        let validation = options.validation.unwrap_or(5);
+        let split = if found.named_splits {
+            SplitRule {
+                by_file: true,
+                ..SplitRule::default()
+            }
+        } else if found.format == Format::Text {
+            if options.test.is_some_and(|test| test > 0) {
+                let remedy = "leave `test` out, or give records or a folder with test files";
+                return Err(DataError::in_file(
+                    path,
+                    "text files have no test split",
+                    remedy,
+                ));
+            }
+            SplitRule {
+                tail_percent: Some(validation).filter(|&percent| percent > 0),
+                ..SplitRule::default()
+            }
+        } else {
+            let test = options
+                .test
+                .unwrap_or(if kind == Kind::Task { 10 } else { 0 });
+            SplitRule {
+                salt: SALT.to_string(),
+                validation,
+                test,
+                ..SplitRule::default()
+            }
+        };
+        let title = path
+            .file_name()
+            .unwrap_or(path.as_os_str())
+            .to_string_lossy()
+            .into_owned();
+        let manifest = Self {
+            name: plain_name(&title),
+            description: format!("{} of yours", path.display()),
+            title,
+            kind,
+            licence: "yours".to_string(),
+            notes: String::new(),
+            source: Source {
+                registry: Registry::Local,
+                path: absolute(path)?,
+                files: found.patterns,
+                ..Source::default()
+            },
+            read,
+            map,
+            filter: Filter::default(),
+            split,
+            counts: None,
+            origin: path.to_path_buf(),
+        };
+        manifest.validate()?;
+        Ok(manifest)
+    }
+}
+
+/// What is at a path.
+struct Found {
+    format: Format,
+    patterns: Vec<String>,
+    /// The first file.
+    first: PathBuf,
+    named_splits: bool,
+}
+
+impl Found {
+    fn look(path: &Path) -> Result<Self, DataError> {
+        let metadata = std::fs::metadata(path).map_err(DataError::io("read", path))?;
+        if !metadata.is_dir() {
+            let Some(format) = format_of(path) else {
+                let remedy =
+                    "use .txt, .md, .jsonl, .json, .csv or .tsv, or write a manifest (.toml)";
+                return Err(DataError::in_file(path, "unknown kind of file", remedy));
+            };
+            return Ok(Self {
+                format,
+                patterns: Vec::new(),
+                first: path.to_path_buf(),
+                named_splits: false,
+            });
+        }
+        let mut files = Vec::new();
+        crate::fetch::list_files(path, "", &mut files)?;
+        files.sort();
+        let known: Vec<(&String, Format)> = files
+            .iter()
+            .filter(|name| Path::new(name).extension().is_some())
+            .filter_map(|name| Some((name, format_of(Path::new(name))?)))
+            .collect();
+        let Some(&(first, format)) = known.first() else {
+            let remedy = "put text files (.txt, .md) or records (.jsonl, .json, .csv, .tsv) there";
+            return Err(DataError::in_file(
+                path,
+                "the folder has no file to read",
+                remedy,
+            ));
+        };
+        if let Some((other, _)) = known.iter().find(|(_, other)| *other != format) {
+            let what = format!("the folder mixes formats: `{first}` and `{other}`");
+            return Err(DataError::in_file(
+                path,
+                what,
+                "keep one format a folder, or write a manifest",
+            ));
+        }
+        let ending = |name: &str| {
+            Path::new(name)
+                .extension()
+                .map(|e| format!("**.{}", e.to_string_lossy()))
+        };
+        let mut patterns: Vec<String> = known.iter().filter_map(|(name, _)| ending(name)).collect();
+        patterns.sort();
+        patterns.dedup();
+        let splits: Vec<_> = known
+            .iter()
+            .map(|(name, _)| crate::dataset::file_split(name))
+            .collect();
+        let train = known.iter().any(|(name, _)| {
+            name.rsplit('/')
+                .next()
+                .is_some_and(|name| name.to_ascii_lowercase().starts_with("train"))
+        });
+        let named_splits = train
+            && splits
+                .iter()
+                .any(|split| *split != crate::split::Split::Train);
+        Ok(Self {
+            format,
+            patterns,
+            first: path.join(first),
+            named_splits,
+        })
+    }
+}
+
+fn format_of(path: &Path) -> Option<Format> {
+    let ending = path
+        .extension()
+        .map(|ending| ending.to_string_lossy().to_ascii_lowercase());
+    match ending.as_deref() {
+        None => Some(Format::Text),
+        Some(ending) if TEXT_ENDINGS.contains(&ending) => Some(Format::Text),
+        Some("jsonl" | "ndjson") => Some(Format::Jsonl),
+        Some("json") => Some(Format::Json),
+        Some("csv") => Some(Format::Csv),
+        Some("tsv" | "tab") => Some(Format::Tsv),
+        _ => None,
+    }
+}
+
+fn text_kind(path: &Path, options: &LocalOptions) -> Result<Kind, DataError> {
+    if options.kind == Some(Kind::Task) || options.prompt.is_some() || options.completion.is_some()
+    {
+        let remedy = "give .jsonl or .csv with prompt and completion, or messages";
+        return Err(DataError::in_file(
+            path,
+            "a text file has no task examples",
+            remedy,
+        ));
+    }
+    Ok(Kind::Text)
+}
+
+/// Tells text from task by the first record's fields, and fills the templates that were not given.
+fn guess(
+    first: &Path,
+    read: &Read,
+    options: &LocalOptions,
+    map: &mut Map,
+) -> Result<Kind, DataError> {
+    let mut fields = None;
+    read_file(first, read, &mut |record| {
+        fields = Some((record.value, record.line));
+        Ok(false)
+    })?;
+    let Some((value, line)) = fields else {
+        return Err(DataError::in_file(
+            first,
+            "there is no record in it",
+            "give it at least one record",
+        ));
+    };
+    let has = |name: &str| value.get(name).is_some();
+    if map.text.is_some() && options.kind != Some(Kind::Task) {
+        return Ok(Kind::Text);
+    }
+    if map.prompt.is_some() && map.completion.is_some() {
+        return Ok(Kind::Task);
+    }
+    let asked = |kind: Kind| options.kind.is_none_or(|asked| asked == kind);
+    if asked(Kind::Task)
+        && (has("prompt") || map.prompt.is_some())
+        && (has("completion") || map.completion.is_some())
+    {
+        map.prompt.get_or_insert_with(|| "{prompt}".to_string());
+        map.completion
+            .get_or_insert_with(|| "{completion}".to_string());
+        return Ok(Kind::Task);
+    }
+    let turns = ["messages", "conversations"]
+        .into_iter()
+        .find(|name| value.get(*name).is_some_and(Value::is_array));
+    if let Some(turns) = turns.filter(|_| asked(Kind::Task)) {
+        let names_by_from = value[turns]
+            .get(0)
+            .is_some_and(|turn| turn.get("from").is_some());
+        let (role, content) = if names_by_from {
+            ("from", "{value}")
+        } else {
+            ("role", "{content}")
+        };
+        map.chat = Some(ChatMap {
+            turns: turns.to_string(),
+            content: content.to_string(),
+            role: Some(role.to_string()),
+        });
+        return Ok(Kind::Task);
+    }
+    if asked(Kind::Text) && has("text") {
+        map.text = Some("{text}".to_string());
+        return Ok(Kind::Text);
+    }
+    let known: Vec<&str> = value
+        .as_object()
+        .into_iter()
+        .flat_map(|map| map.keys().map(String::as_str))
+        .collect();
+    let wanted = match options.kind {
+        Some(Kind::Text) => "`text`",
+        Some(Kind::Task) => "`prompt` and `completion`, or `messages`",
+        None => "`text`, or `prompt` and `completion`, or `messages`",
+    };
+    Err(DataError::at_line(
+        first,
+        line,
+        format!(
+            "the record has the fields `{}`; expected {wanted}",
+            known.join("`, `")
+        ),
+        "rename the fields, or map them: text = \"{field}\", or prompt = \"{field}\" and completion = \"{field}\"",
+    ))
+}
+
+/// A manifest name out of a file name.
+fn plain_name(title: &str) -> String {
+    let stem = title.rsplit_once('.').map_or(title, |(stem, _)| stem);
+    let name: String = stem
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .collect();
+    let name = name.trim_matches('-');
+    if name.is_empty() {
+        "data".to_string()
+    } else {
+        name.to_string()
+    }
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, DataError> {
+    std::path::absolute(path).map_err(DataError::io("find", path))
+}

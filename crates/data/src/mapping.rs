@@ -1,0 +1,321 @@
+//! Turns records into documents and task examples as a manifest's `map` and `filter` say. What is
+//! left out is left out for a reason that is counted; what is wrong is an error that names the line.
+
+mod chat;
+
+use serde_json::Value;
+
+use crate::clean::{Clean, cut_at_word};
+use crate::documents::Document;
+use crate::error::DataError;
+use crate::manifest::{Boundary, Format, Manifest};
+use crate::records::Record;
+use crate::settings::nearest;
+use crate::task::{SourceRef, TaskBody, TaskExample};
+use crate::template::{Template, value_text, walk};
+
+/// What became of a record.
+pub(crate) enum Mapped<T> {
+    /// It is used: the item, and the key its split is decided by.
+    Kept(T, String),
+    /// It is left out, and why.
+    Dropped(String),
+}
+
+/// A manifest's `map` and `filter`, made ready.
+pub(crate) struct Mapping<'m> {
+    manifest: &'m Manifest,
+    text: Template,
+    prompt: Option<Template>,
+    completion: Option<Template>,
+    content: Option<Template>,
+    key: Option<Template>,
+    id: Option<Template>,
+}
+
+/// A record with where it stands.
+struct Row<'a> {
+    record: &'a Record,
+    value: &'a Value,
+    file: &'a str,
+    source: &'a SourceRef,
+}
+
+impl<'m> Mapping<'m> {
+    /// Prepares the templates of a checked manifest.
+    pub(crate) fn new(manifest: &'m Manifest) -> Result<Self, DataError> {
+        let parse = |template: &str| {
+            Template::parse(template)
+                .map_err(|what| DataError::in_file(&manifest.origin, what, "correct the template"))
+        };
+        let optional =
+            |template: Option<&String>| template.map(|template| parse(template)).transpose();
+        let map = &manifest.map;
+        let whole_file =
+            manifest.read.format == Format::Text && manifest.read.documents == Boundary::File;
+        let key = match &map.key {
+            None if whole_file => Some(parse("{@file}")?),
+            key => optional(key.as_ref())?,
+        };
+        Ok(Self {
+            manifest,
+            text: parse(map.text.as_deref().unwrap_or("{text}"))?,
+            prompt: optional(map.prompt.as_ref())?,
+            completion: optional(map.completion.as_ref())?,
+            content: optional(map.chat.as_ref().map(|chat| &chat.content))?,
+            key,
+            id: optional(map.id.as_ref())?,
+        })
+    }
+
+    /// A record as a document.
+    pub(crate) fn document(
+        &self,
+        record: &Record,
+        file: &str,
+        source: SourceRef,
+    ) -> Result<Mapped<Document>, DataError> {
+        let value = self.cleaned(record);
+        let row = Row {
+            record,
+            value: &value,
+            file,
+            source: &source,
+        };
+        if let Some(reason) = self.lacking(&row) {
+            return Ok(Mapped::Dropped(reason));
+        }
+        let text = self.render(&self.text, &row)?;
+        if let Some(reason) = self.size(&text, "text") {
+            return Ok(Mapped::Dropped(reason));
+        }
+        let key = self.key(&row, &text)?;
+        Ok(Mapped::Kept(
+            Document {
+                key: key.clone(),
+                text,
+                source,
+            },
+            key,
+        ))
+    }
+
+    /// A record as a task example.
+    pub(crate) fn example(
+        &self,
+        record: &Record,
+        file: &str,
+        source: SourceRef,
+    ) -> Result<Mapped<TaskExample>, DataError> {
+        let value = self.cleaned(record);
+        let row = Row {
+            record,
+            value: &value,
+            file,
+            source: &source,
+        };
+        if let Some(reason) = self.lacking(&row) {
+            return Ok(Mapped::Dropped(reason));
+        }
+        let body = match (&self.manifest.map.chat, &self.prompt, &self.completion) {
+            (Some(chat), ..) => self.chat(chat, &row)?,
+            (None, Some(prompt), Some(completion)) => self.completion(prompt, completion, &row)?,
+            _ => unreachable!(
+                "a checked task manifest maps a conversation, or a prompt and a completion"
+            ),
+        };
+        let body = match body {
+            Ok(body) => body,
+            Err(reason) => return Ok(Mapped::Dropped(reason)),
+        };
+        let id = match &self.id {
+            Some(id) => self.render(id, &row)?,
+            None => format!("{file}:{}", source.line),
+        };
+        let mut example = TaskExample {
+            id,
+            body,
+            source: source.clone(),
+        };
+        let key = self.key(&row, &example.prompt_text())?;
+        if example.id.is_empty() {
+            example.id = key.clone();
+        }
+        Ok(Mapped::Kept(example, key))
+    }
+
+    /// The record's value after the clean-up steps. Leaves are cleaned as they are collected.
+    fn cleaned(&self, record: &Record) -> Value {
+        let mut value = record.value.clone();
+        let read = &self.manifest.read;
+        if read.format != Format::Leaves && !read.clean.is_empty() {
+            clean(&mut value, &read.clean);
+        }
+        value
+    }
+
+    /// Why the record lacks a required field, if it does.
+    fn lacking(&self, row: &Row<'_>) -> Option<String> {
+        let missing = |name: &&String| {
+            self.raw(name, row)
+                .is_none_or(|value| self.is_empty(&value))
+        };
+        self.manifest
+            .filter
+            .require
+            .iter()
+            .find(missing)
+            .map(|name| format!("no `{name}`"))
+    }
+
+    fn is_empty(&self, value: &Value) -> bool {
+        let text = value_text(value);
+        let text = text.trim();
+        text.is_empty() || self.manifest.filter.empty.iter().any(|word| word == text)
+    }
+
+    /// A field before words are put for values.
+    fn raw(&self, name: &str, row: &Row<'_>) -> Option<Value> {
+        match name {
+            "@file" => return Some(Value::from(row.file)),
+            "@folder" => return Some(Value::from(row.file.rsplit('/').nth(1).unwrap_or(""))),
+            "@index" => return Some(Value::from(row.record.index)),
+            "@key" => return row.record.key.clone().map(Value::from),
+            _ => {}
+        }
+        if let Some(paths) = self.manifest.map.fields.get(name) {
+            let found = paths.iter().filter_map(|path| self.raw(path, row));
+            return found.into_iter().find(|value| !self.is_empty(value));
+        }
+        match name.strip_prefix('^') {
+            Some(path) => {
+                let mut value = walk(row.record.root.as_deref()?, path)?;
+                clean(&mut value, &self.manifest.read.clean);
+                Some(value)
+            }
+            None => walk(row.value, name),
+        }
+    }
+
+    fn render(&self, template: &Template, row: &Row<'_>) -> Result<String, DataError> {
+        let map = &self.manifest.map;
+        for name in template.fields() {
+            let Some(words) = map.values.get(name) else {
+                continue;
+            };
+            let value = self
+                .raw(name, row)
+                .map(|value| value_text(&value))
+                .unwrap_or_default();
+            if !words.contains_key(&value) {
+                let known = words
+                    .keys()
+                    .map(String::as_str)
+                    .collect::<Vec<_>>()
+                    .join("`, `");
+                return Err(DataError::at(
+                    row.source,
+                    format!(
+                        "`{name}` is `{}`, which `map.values.{name}` does not list",
+                        cut_at_word(&value, 80)
+                    ),
+                    format!("known are `{known}`"),
+                ));
+            }
+        }
+        let filled = template.render(|name| {
+            let value = self.raw(name, row)?;
+            if let Some(words) = map.values.get(name) {
+                return words.get(&value_text(&value)).cloned().map(Value::from);
+            }
+            match map.cut.get(name) {
+                Some(&limit) => Some(Value::from(cut_at_word(&value_text(&value), limit))),
+                None => Some(value),
+            }
+        });
+        filled.map_err(|name| missing_field(name, row))
+    }
+
+    /// The key, from the fields as they were read: words for values and cuts differ between data sets
+    /// that must agree on their splits.
+    fn key(&self, row: &Row<'_>, content: &str) -> Result<String, DataError> {
+        match &self.key {
+            Some(key) => key
+                .render(|name| self.raw(name, row))
+                .map_err(|name| missing_field(name, row)),
+            None => Ok(content.to_string()),
+        }
+    }
+
+    /// Why a text is of the wrong size, if it is.
+    fn size(&self, text: &str, what: &str) -> Option<String> {
+        let filter = &self.manifest.filter;
+        if text.trim().is_empty() {
+            return Some(format!("empty {what}"));
+        }
+        if filter.min_chars.is_none() && filter.max_chars.is_none() {
+            return None;
+        }
+        let chars = text.chars().count();
+        if let Some(min) = filter.min_chars.filter(|&min| chars < min) {
+            return Some(format!("{what} below {min} characters"));
+        }
+        filter
+            .max_chars
+            .filter(|&max| chars > max)
+            .map(|max| format!("{what} above {max} characters"))
+    }
+
+    fn completion(
+        &self,
+        prompt: &Template,
+        completion: &Template,
+        row: &Row<'_>,
+    ) -> Result<Result<TaskBody, String>, DataError> {
+        let mut prompt = self.render(prompt, row)?;
+        let completion = self.render(completion, row)?;
+        if let Some(reason) = self.size(&prompt, "prompt") {
+            return Ok(Err(reason));
+        }
+        if completion.trim().is_empty() {
+            return Ok(Err("empty completion".to_string()));
+        }
+        let max = self.manifest.filter.max_completion_chars;
+        if let Some(max) = max.filter(|&max| completion.chars().nth(max).is_some()) {
+            return Ok(Err(format!("completion above {max} characters")));
+        }
+        if let Some(limit) = self.manifest.map.prompt_chars {
+            prompt.truncate(cut_at_word(&prompt, limit).len());
+        }
+        Ok(Ok(TaskBody::Completion { prompt, completion }))
+    }
+}
+
+fn missing_field(name: &str, row: &Row<'_>) -> DataError {
+    let known: Vec<&str> = row
+        .value
+        .as_object()
+        .into_iter()
+        .flat_map(|map| map.keys().map(String::as_str))
+        .collect();
+    let remedy = match nearest(name, known.iter().copied()) {
+        Some(close) => format!("did you mean `{close}`?"),
+        None if known.is_empty() => "the record is empty; fill or delete it".to_string(),
+        None => format!("the record has `{}`", known.join("`, `")),
+    };
+    DataError::at(row.source, format!("no field `{name}`"), remedy)
+}
+
+/// Applies clean-up steps to every string of a value.
+fn clean(value: &mut Value, steps: &[Clean]) {
+    match value {
+        Value::String(text) => {
+            *text = steps
+                .iter()
+                .fold(std::mem::take(text), |text, step| step.apply(&text))
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| clean(item, steps)),
+        Value::Object(map) => map.values_mut().for_each(|item| clean(item, steps)),
+        _ => {}
+    }
+}

@@ -1,0 +1,96 @@
+//! Records that hold a conversation: turns, roles under their usual names, and what is wrong with them.
+
+use serde_json::Value;
+
+use super::{Mapping, Row, missing_field};
+use crate::error::DataError;
+use crate::manifest::ChatMap;
+use crate::message::{Message, Role};
+use crate::task::TaskBody;
+use crate::template::{value_text, walk};
+
+impl Mapping<'_> {
+    /// A record as a conversation; the inner error is why it is left out.
+    pub(super) fn chat(
+        &self,
+        chat: &ChatMap,
+        row: &Row<'_>,
+    ) -> Result<Result<TaskBody, String>, DataError> {
+        let turns = match self.raw(&chat.turns, row) {
+            Some(Value::Array(turns)) => turns,
+            Some(_) => {
+                let what = format!("`{}` is not a list of turns", chat.turns);
+                return Err(DataError::at(
+                    row.source,
+                    what,
+                    "write [{\"role\": \"user\", \"content\": \"…\"}, …]",
+                ));
+            }
+            None => return Err(missing_field(&chat.turns, row)),
+        };
+        let fewest = self.manifest.filter.min_turns.unwrap_or(0);
+        if turns.len() < fewest {
+            return Ok(Err(format!("fewer than {fewest} turns")));
+        }
+        let content = self
+            .content
+            .as_ref()
+            .expect("prepared together with `map.chat`");
+        let mut messages = Vec::with_capacity(turns.len());
+        for (number, turn) in turns.iter().enumerate() {
+            let role = match &chat.role {
+                None if number % 2 == 0 => Role::User,
+                None => Role::Assistant,
+                Some(path) => role(walk(turn, path), number, row)?,
+            };
+            // A turn may be a list of messages: then every path goes through its items.
+            let text = content.render(|name| walk(turn, name)).map_err(|name| {
+                let what = format!("turn {} has no `{name}`", number + 1);
+                DataError::at(row.source, what, "give every turn its text")
+            })?;
+            messages.push(Message {
+                role,
+                content: text,
+            });
+        }
+        let answered = messages
+            .iter()
+            .any(|message| message.role == Role::Assistant && !message.content.trim().is_empty());
+        if !answered {
+            let what = "no assistant turn with text, so nothing to learn";
+            return Err(DataError::at(
+                row.source,
+                what,
+                "add the answer, or delete the record",
+            ));
+        }
+        Ok(Ok(TaskBody::Chat { messages }))
+    }
+}
+
+/// The role of a turn, under its usual names.
+fn role(value: Option<Value>, number: usize, row: &Row<'_>) -> Result<Role, DataError> {
+    let name = value.as_ref().map(value_text);
+    match name.as_deref() {
+        Some("system" | "developer") => Ok(Role::System),
+        Some("user" | "human" | "prompter") => Ok(Role::User),
+        Some("assistant" | "gpt" | "bot" | "model" | "chatgpt") => Ok(Role::Assistant),
+        Some("tool" | "function") => Ok(Role::Tool),
+        Some(other) => {
+            let what = format!("turn {} has the role `{other}`", number + 1);
+            Err(DataError::at(
+                row.source,
+                what,
+                "use system, user, assistant or tool",
+            ))
+        }
+        None => {
+            let what = format!("turn {} has no role", number + 1);
+            Err(DataError::at(
+                row.source,
+                what,
+                "give every turn its role: system, user, assistant or tool",
+            ))
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! JSON files: a list or a map of records, streamed; and trees whose leaves are records.
+
+use std::fmt;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::{Record, Sink};
+use crate::clean::cut_at_word;
+use crate::error::DataError;
+use crate::manifest::Read;
+use crate::template::walk;
+
+/// A serde_json message without the position that the caller states itself.
+pub(super) fn message(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(at) => format!("{} at column {}", &text[..at], error.column()),
+        None => text,
+    }
+}
+
+fn invalid(path: &Path, error: &serde_json::Error) -> DataError {
+    let line = error.line() as u64;
+    DataError::at_line(
+        path,
+        line,
+        format!("not valid JSON: {}", message(error)),
+        "correct the file",
+    )
+}
+
+/// The records of a JSON file: the items of a list, the values of a map of objects, or the one
+/// object. `inside` is the dotted path to them.
+pub(super) fn records(path: &Path, inside: &str, sink: &mut Sink<'_>) -> Result<bool, DataError> {
+    let bytes = fs::read(path).map_err(DataError::io("read", path))?;
+    let mut outcome = Ok(true);
+    let each = Each {
+        sink,
+        outcome: &mut outcome,
+        index: 0,
+        stopped: false,
+    };
+    let parsed = if inside.is_empty() {
+        let mut reader = serde_json::Deserializer::from_slice(&bytes);
+        each.deserialize(&mut reader).and_then(|()| {
+            if outcome.as_ref().is_ok_and(|&more| more) {
+                reader.end()
+            } else {
+                Ok(())
+            }
+        })
+    } else {
+        let root: Value = serde_json::from_slice(&bytes).map_err(|error| invalid(path, &error))?;
+        let found = walk(&root, inside).ok_or_else(|| {
+            DataError::in_file(
+                path,
+                format!("there is nothing at `{inside}`"),
+                "correct `read.records` in the manifest",
+            )
+        })?;
+        each.deserialize(found)
+    };
+    match (outcome, parsed) {
+        // The parser was stopped on purpose.
+        (Err(error), _) => Err(error),
+        (Ok(false), _) => Ok(false),
+        (Ok(true), Err(error)) => Err(invalid(path, &error)),
+        (Ok(true), Ok(())) => Ok(true),
+    }
+}
+
+/// Hands each record to the sink as it is parsed, so that the file's tree is never held whole.
+struct Each<'a, 'b> {
+    sink: &'a mut Sink<'b>,
+    outcome: &'a mut Result<bool, DataError>,
+    index: u64,
+    stopped: bool,
+}
+
+impl Each<'_, '_> {
+    /// Sends a record; an error stops the parser, its reason is in `outcome`.
+    fn send<E: serde::de::Error>(&mut self, key: Option<String>, value: Value) -> Result<(), E> {
+        self.index += 1;
+        if !value.is_object() {
+            return Err(E::custom(format!("record {} is not an object", self.index)));
+        }
+        *self.outcome = (self.sink)(Record {
+            value,
+            root: None,
+            key,
+            index: self.index,
+            line: self.index,
+        });
+        self.stopped = !matches!(self.outcome, Ok(true));
+        if self.stopped {
+            Err(E::custom("stopped"))
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Each<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Each<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list or a map of records")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
+        while let Some(value) = items.next_element()? {
+            self.send(None, value)?;
+        }
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<(), A::Error> {
+        let mut single = Map::new();
+        while let Some((key, value)) = entries.next_entry::<String, Value>()? {
+            // The first value tells a map of records from a record.
+            if value.is_object() && single.is_empty() {
+                self.send(Some(key), value)?;
+            } else {
+                single.insert(key, value);
+            }
+        }
+        if single.is_empty() {
+            return Ok(());
+        }
+        if self.index > 0 {
+            let error = "a map of records holds something that is not an object";
+            return Err(serde::de::Error::custom(error));
+        }
+        self.send(None, Value::Object(single))
+    }
+}
+
+/// How much of a neighbour's value a passage shows, in characters.
+const NEIGHBOUR_CHARS: usize = 200;
+
+struct Leaf {
+    section: String,
+    name: String,
+    value: String,
+}
+
+/// The leaves called `text` of a tree, each with its section (the top-level name), its name (the
+/// names below that), its value, and a passage of its neighbours in the same section.
+pub(super) fn leaves(path: &Path, read: &Read, sink: &mut Sink<'_>) -> Result<bool, DataError> {
+    let bytes = fs::read(path).map_err(DataError::io("read", path))?;
+    let root: Value = serde_json::from_slice(&bytes).map_err(|error| invalid(path, &error))?;
+    let mut found = Vec::new();
+    collect(&root, &mut Vec::new(), read, &mut found);
+    let root = Arc::new(root);
+    for (at, leaf) in found.iter().enumerate() {
+        let from = at.saturating_sub(read.context);
+        let to = (at + read.context + 1).min(found.len());
+        let passage: Vec<String> = found[from..to]
+            .iter()
+            .filter(|other| other.section == leaf.section)
+            .map(|other| {
+                format!(
+                    "{}: {}",
+                    other.name,
+                    cut_at_word(&other.value, NEIGHBOUR_CHARS)
+                )
+            })
+            .collect();
+        let fields = [
+            ("section", leaf.section.clone()),
+            ("name", leaf.name.clone()),
+            ("value", leaf.value.clone()),
+            ("passage", passage.join("\n")),
+        ];
+        let value = fields
+            .into_iter()
+            .map(|(name, text)| (name.to_string(), Value::from(text)))
+            .collect();
+        let index = at as u64 + 1;
+        let record = Record {
+            value: Value::Object(value),
+            root: Some(root.clone()),
+            key: None,
+            index,
+            line: index,
+        };
+        if !sink(record)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+fn collect<'a>(value: &'a Value, path: &mut Vec<&'a str>, read: &Read, found: &mut Vec<Leaf>) {
+    let Value::Object(map) = value else { return };
+    for (key, inner) in map {
+        match (key.as_str(), inner) {
+            ("text", Value::String(text)) if path.len() >= 2 => {
+                let mut names: Vec<&str> = path[1..].iter().map(|name| name.trim()).collect();
+                names.dedup_by(|a, b| a.eq_ignore_ascii_case(b));
+                let value = read
+                    .clean
+                    .iter()
+                    .fold(text.clone(), |text, step| step.apply(&text));
+                let value = value.trim().to_string();
+                found.push(Leaf {
+                    section: path[0].trim().to_string(),
+                    name: names.join(": "),
+                    value,
+                });
+            }
+            _ => {
+                path.push(key);
+                collect(inner, path, read, found);
+                path.pop();
+            }
+        }
+    }
+}

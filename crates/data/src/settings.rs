@@ -1,0 +1,105 @@
+//! Reads a TOML file into a settings struct and turns serde's refusals into messages that name the
+//! file, the line and the nearest known key. Manifests use it; recipes can too.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+
+use crate::error::DataError;
+
+/// Parses `text`, read from `file`, into `T`.
+///
+/// # Errors
+/// `DataError::Input` with file and line; an unknown key or value is named together with the
+/// nearest known one (where `T` denies unknown fields).
+pub fn parse_toml<T: DeserializeOwned>(text: &str, file: &Path) -> Result<T, DataError> {
+    toml::from_str(text).map_err(|error| {
+        let line = error.span().map_or(1, |span| line_of(text, span.start));
+        let (what, remedy) = explain(error.message());
+        DataError::at_line(file, line, what, remedy)
+    })
+}
+
+/// The known name closest to `name`, if one is close enough to be meant.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let allowed = (name.chars().count() / 2).max(2);
+    known
+        .into_iter()
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .filter(|(distance, _)| *distance <= allowed)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// The line, from 1, that holds byte `offset` of `text`.
+fn line_of(text: &str, offset: usize) -> u64 {
+    let before = &text.as_bytes()[..offset.min(text.len())];
+    1 + before.iter().filter(|&&b| b == b'\n').count() as u64
+}
+
+/// Splits one of serde's messages into what is wrong and what to do.
+fn explain(message: &str) -> (String, String) {
+    let message = message.trim().replace('\n', " ");
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let unknown = [("unknown field", "key"), ("unknown variant", "value")]
+        .into_iter()
+        .find(|(start, _)| message.starts_with(start));
+    match (unknown, quoted.split_first()) {
+        (Some((_, noun)), Some((name, known))) => {
+            let what = format!("unknown {noun} `{name}`");
+            let list = known.join("`, `");
+            let remedy = match nearest(name, known.iter().copied()) {
+                Some(close) => format!("did you mean `{close}`? (known here: `{list}`)"),
+                None => format!("known here are `{list}`"),
+            };
+            (what, remedy)
+        }
+        _ => (message, "correct the line".to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Outer {
+        #[allow(dead_code)]
+        inner: Inner,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Inner {
+        #[allow(dead_code)]
+        steps: u32,
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named_with_its_line_and_the_nearest_one() {
+        let error =
+            parse_toml::<Outer>("# first\n[inner]\nstesp = 3\n", Path::new("r.toml")).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "r.toml:3: unknown key `stesp`: did you mean `steps`? (known here: `steps`)"
+        );
+        assert!(error.is_input());
+    }
+
+    #[test]
+    fn a_wrong_type_is_named_with_its_line() {
+        let error =
+            parse_toml::<Outer>("[inner]\n\nsteps = \"x\"\n", Path::new("r.toml")).unwrap_err();
+        assert!(
+            error.to_string().starts_with("r.toml:3: invalid type"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn far_names_are_not_suggested() {
+        assert_eq!(nearest("zzzzzz", ["steps", "seed"]), None);
+        assert_eq!(nearest("sede", ["steps", "seed"]), Some("seed"));
+    }
+}

@@ -1,0 +1,690 @@
+//! Data sets from end to end, on small files that the tests write: fetching from archives, splits,
+//! the user's own data, and every kind of bad input.
+
+#![allow(clippy::unwrap_used)]
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use etude_data::{
+    Boundary, Cache, Catalog, DataError, Dataset, Document, Kind, LocalOptions, Manifest, Progress,
+    Split, TaskBody, TaskExample,
+};
+use tempfile::TempDir;
+
+struct Home {
+    dir: TempDir,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self {
+            dir: tempfile::tempdir().expect("a temporary folder"),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().expect("inside the folder")).expect("a folder");
+        fs::write(&path, content).expect("a file");
+        path
+    }
+
+    fn cache(&self) -> Cache {
+        Cache::at(self.path("cache"))
+    }
+
+    fn open(&self, name: &str, options: &LocalOptions) -> Result<Dataset, DataError> {
+        let path = self.path(name);
+        let catalog = Catalog::load(&[] as &[&Path])?;
+        catalog
+            .get_with(path.to_str().expect("UTF-8"), options)?
+            .fetch(&self.cache(), &Progress::Silent)
+    }
+
+    /// Opens and reads everything; the error of whichever fails first.
+    fn error(&self, name: &str) -> String {
+        let outcome = self
+            .open(name, &LocalOptions::default())
+            .and_then(|dataset| dataset.scan());
+        let error = outcome.expect_err("bad input is refused");
+        assert!(error.is_input(), "{error}");
+        error
+            .to_string()
+            .replace(&format!("{}/", self.dir.path().display()), "")
+    }
+}
+
+fn documents(dataset: &Dataset, splits: &[Split]) -> Vec<Document> {
+    dataset
+        .documents(splits)
+        .expect("text")
+        .collect::<Result<_, _>>()
+        .expect("good documents")
+}
+
+fn examples(dataset: &Dataset, splits: &[Split]) -> Vec<TaskExample> {
+    dataset
+        .examples(splits)
+        .expect("a task")
+        .collect::<Result<_, _>>()
+        .expect("good examples")
+}
+
+fn texts(dataset: &Dataset, split: Split) -> Vec<String> {
+    documents(dataset, &[split])
+        .into_iter()
+        .map(|document| document.text)
+        .collect()
+}
+
+/// A manifest for `source`, with more tables after it.
+fn manifest(kind: &str, source: &str, rest: &str) -> String {
+    format!(
+        "name = \"mine\"\ntitle = \"Mine\"\ndescription = \"d\"\nkind = \"{kind}\"\nlicence = \"MIT\"\n[source]\n{source}\n{rest}\n"
+    )
+}
+
+fn zip(path: &Path, files: &[(&str, &str)]) {
+    let mut zip = zip::ZipWriter::new(File::create(path).expect("a file"));
+    for (name, content) in files {
+        zip.start_file(*name, zip::write::SimpleFileOptions::default())
+            .expect("an entry");
+        zip.write_all(content.as_bytes()).expect("its content");
+    }
+    zip.finish().expect("a zip");
+}
+
+#[test]
+fn an_archive_is_verified_unpacked_once_and_read() {
+    let home = Home::new();
+    zip(
+        &home.path("x.whl"),
+        &[
+            ("p/b.txt", "second"),
+            ("p/a.txt", "first"),
+            ("p/a_f.txt", "not this"),
+            ("q/a.txt", "nor this"),
+        ],
+    );
+    let text = manifest(
+        "text",
+        "path = \"x.whl\"\nfiles = [\"p/a.txt\", \"p/b*.txt\"]",
+        "",
+    );
+    let path = home.write("mine.toml", text);
+    let dataset = Manifest::load(&path)
+        .unwrap()
+        .fetch(&home.cache(), &Progress::Silent)
+        .unwrap();
+    let found = documents(&dataset, &Split::ALL);
+    assert_eq!(
+        found
+            .iter()
+            .map(|d| (d.key.as_str(), d.text.as_str()))
+            .collect::<Vec<_>>(),
+        [("p/a.txt", "first"), ("p/b.txt", "second")]
+    );
+    // A torn unpacked file is noticed and unpacked again.
+    fs::write(dataset.files().next().unwrap(), "fi").unwrap();
+    let again = Manifest::load(&path)
+        .unwrap()
+        .fetch(&home.cache(), &Progress::Silent)
+        .unwrap();
+    assert_eq!(texts(&again, Split::Train), ["first", "second"]);
+}
+
+#[test]
+fn a_wrong_hash_is_refused_and_nothing_is_unpacked() {
+    let home = Home::new();
+    zip(&home.path("x.whl"), &[("a.txt", "first")]);
+    let source = format!(
+        "path = \"x.whl\"\nfiles = [\"a.txt\"]\nsha256 = \"{}\"",
+        "0".repeat(64)
+    );
+    let path = home.write("mine.toml", manifest("text", &source, ""));
+    let error = Manifest::load(&path)
+        .unwrap()
+        .fetch(&home.cache(), &Progress::Silent)
+        .unwrap_err();
+    assert!(
+        !error.is_input() && error.to_string().contains("nothing of it was used"),
+        "{error}"
+    );
+    assert!(!home.path("cache").exists());
+}
+
+#[test]
+fn a_pattern_that_matches_nothing_is_named() {
+    let home = Home::new();
+    zip(&home.path("x.zip"), &[("a.txt", "first")]);
+    let path = home.write(
+        "mine.toml",
+        manifest(
+            "text",
+            "path = \"x.zip\"\nfiles = [\"a.txt\", \"b*.txt\"]",
+            "",
+        ),
+    );
+    let error = Manifest::load(&path)
+        .unwrap()
+        .fetch(&home.cache(), &Progress::Silent)
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("matches `b*.txt`"), "{error}");
+}
+
+#[test]
+fn processes_that_unpack_at_once_do_not_disturb_each_other() {
+    let home = Home::new();
+    let content = "word ".repeat(50_000);
+    zip(
+        &home.path("x.zip"),
+        &[("a.txt", &content), ("b.txt", &content)],
+    );
+    let path = home.write(
+        "mine.toml",
+        manifest("text", "path = \"x.zip\"\nfiles = [\"*.txt\"]", ""),
+    );
+    std::thread::scope(|scope| {
+        let runs: Vec<_> = (0..4)
+            .map(|_| {
+                scope.spawn(|| {
+                    let dataset = Manifest::load(&path)
+                        .unwrap()
+                        .fetch(&home.cache(), &Progress::Silent)
+                        .unwrap();
+                    documents(&dataset, &Split::ALL).len()
+                })
+            })
+            .collect();
+        for run in runs {
+            assert_eq!(run.join().unwrap(), 2);
+        }
+    });
+    assert!(
+        !fs::read_dir(home.path("cache/datasets"))
+            .unwrap()
+            .flatten()
+            .any(|slot| slot.path().join("staging").exists())
+    );
+}
+
+#[test]
+fn joined_files_are_cut_at_the_byte() {
+    let home = Home::new();
+    home.write("f/b.txt", "\u{feff}two\r\n");
+    home.write("f/a.txt", "one\n\n");
+    let text = manifest(
+        "text",
+        "path = \"f\"",
+        "[read]\ndocuments = \"joined\"\n[split]\ntail_bytes = 4",
+    );
+    let path = home.write("mine.toml", text);
+    let dataset = Manifest::load(&path)
+        .unwrap()
+        .fetch(&home.cache(), &Progress::Silent)
+        .unwrap();
+    assert_eq!(texts(&dataset, Split::Train), ["one\n\n\u{feff}t"]);
+    assert_eq!(texts(&dataset, Split::Validation), ["wo\r\n"]);
+    let scan = dataset.scan().unwrap();
+    assert_eq!((scan.train.bytes, scan.validation.bytes), (9, 4));
+    // Two bytes earlier the cut would fall into the byte-order mark.
+    home.write(
+        "mine.toml",
+        fs::read_to_string(&path).unwrap().replace("= 4", "= 6"),
+    );
+    let dataset = Manifest::load(&path)
+        .unwrap()
+        .fetch(&home.cache(), &Progress::Silent)
+        .unwrap();
+    let error = dataset.scan().unwrap_err().to_string();
+    assert!(
+        error.contains("cuts a character in two at byte 7"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_text_file_is_split_at_a_line_near_its_end() {
+    let home = Home::new();
+    let lines: Vec<String> = (0..100).map(|i| format!("line {i:03}\n")).collect();
+    home.write("mine.txt", lines.concat());
+    let dataset = home.open("mine.txt", &LocalOptions::default()).unwrap();
+    let (train, validation) = (
+        texts(&dataset, Split::Train),
+        texts(&dataset, Split::Validation),
+    );
+    assert_eq!((train.len(), validation.len()), (1, 1));
+    assert_eq!(train.concat() + &validation.concat(), lines.concat());
+    assert_eq!(validation[0].lines().count(), 5);
+    let tail = &documents(&dataset, &[Split::Validation])[0];
+    assert_eq!(tail.source.line, 96);
+    let none = LocalOptions {
+        validation: Some(0),
+        ..LocalOptions::default()
+    };
+    assert!(texts(&home.open("mine.txt", &none).unwrap(), Split::Validation).is_empty());
+}
+
+#[test]
+fn a_folder_is_read_in_order_and_each_file_is_a_document() {
+    let home = Home::new();
+    for (name, text) in [
+        ("f/b.md", "B\n"),
+        ("f/a/z.txt", "Z\n"),
+        ("f/.hidden.txt", "no"),
+        ("f/c.log", "no"),
+    ] {
+        home.write(name, text.repeat(30));
+    }
+    let options = LocalOptions {
+        validation: Some(0),
+        ..LocalOptions::default()
+    };
+    let dataset = home.open("f", &options).unwrap();
+    let keys: Vec<String> = documents(&dataset, &Split::ALL)
+        .into_iter()
+        .map(|d| d.key)
+        .collect();
+    assert_eq!(keys, ["a/z.txt", "b.md"]);
+}
+
+#[test]
+fn paragraphs_and_lines_can_be_documents() {
+    let home = Home::new();
+    home.write("mine.txt", "one\ntwo\n\n \nthree\n\nfour");
+    for (boundary, expected) in [
+        (
+            Boundary::BlankLines,
+            vec![("one\ntwo", 1), ("three", 5), ("four", 7)],
+        ),
+        (
+            Boundary::Line,
+            vec![("one", 1), ("two", 2), ("three", 5), ("four", 7)],
+        ),
+    ] {
+        let options = LocalOptions {
+            documents: boundary,
+            validation: Some(0),
+            ..LocalOptions::default()
+        };
+        let found = documents(&home.open("mine.txt", &options).unwrap(), &Split::ALL);
+        let found: Vec<_> = found
+            .iter()
+            .map(|d| (d.text.as_str(), d.source.line))
+            .collect();
+        assert_eq!(found, expected);
+    }
+}
+
+#[test]
+fn records_are_recognised_by_their_fields() {
+    let home = Home::new();
+    home.write("t.jsonl", "{\"text\": \"a\"}\n\n{\"text\": \"b\"}\n");
+    assert_eq!(
+        home.open("t.jsonl", &LocalOptions::default())
+            .unwrap()
+            .manifest()
+            .kind,
+        Kind::Text
+    );
+    home.write("c.csv", "prompt,completion\n\"a, b\",c\nd,e\nf,g\n");
+    let dataset = home.open("c.csv", &LocalOptions::default()).unwrap();
+    let all = examples(&dataset, &Split::ALL);
+    assert_eq!(
+        (
+            all.len(),
+            all[0].prompt_text().as_str(),
+            all[0].reference_text(),
+            all[1].source.line
+        ),
+        (3, "a, b", "c", 3)
+    );
+    home.write("s.jsonl", "{\"conversations\": [{\"from\": \"human\", \"value\": \"hi\"}, {\"from\": \"gpt\", \"value\": \"yes?\"}]}\n");
+    let all = examples(
+        &home.open("s.jsonl", &LocalOptions::default()).unwrap(),
+        &Split::ALL,
+    );
+    let TaskBody::Chat { messages } = &all[0].body else {
+        panic!("a conversation")
+    };
+    assert_eq!(
+        (
+            messages.len(),
+            all[0].reference_text(),
+            all[0].prompt_text().as_str()
+        ),
+        (2, "yes?", "hi")
+    );
+    home.write("q.tsv", "question\tanswer\n1+1\t2\n");
+    let options = LocalOptions {
+        prompt: Some("Q: {question}".into()),
+        completion: Some("{answer}".into()),
+        ..LocalOptions::default()
+    };
+    assert_eq!(
+        examples(&home.open("q.tsv", &options).unwrap(), &Split::ALL)[0].prompt_text(),
+        "Q: 1+1"
+    );
+    home.write("l.json", "[{\"text\": \"a\"}, {\"text\": \"b\"}]");
+    assert_eq!(
+        documents(
+            &home.open("l.json", &LocalOptions::default()).unwrap(),
+            &Split::ALL
+        )
+        .len(),
+        2
+    );
+}
+
+#[test]
+fn a_handful_of_examples_still_gets_every_split() {
+    let home = Home::new();
+    let lines: String = (0..7)
+        .map(|i| format!("{{\"prompt\": \"p{i}\", \"completion\": \"c{i}\"}}\n"))
+        .collect();
+    home.write("t.jsonl", lines);
+    let dataset = home.open("t.jsonl", &LocalOptions::default()).unwrap();
+    let scan = dataset.scan().unwrap();
+    assert_eq!(
+        (
+            scan.total().documents,
+            scan.validation.documents >= 1,
+            scan.test.documents >= 1
+        ),
+        (7, true, true)
+    );
+    let again = home.open("t.jsonl", &LocalOptions::default()).unwrap();
+    assert_eq!(
+        examples(&dataset, &[Split::Test]),
+        examples(&again, &[Split::Test])
+    );
+}
+
+#[test]
+fn files_named_for_splits_are_the_splits() {
+    let home = Home::new();
+    for (name, n) in [("train", 3), ("validation", 2), ("test", 1)] {
+        let lines: String = (0..n)
+            .map(|i| format!("{{\"prompt\": \"{name}{i}\", \"completion\": \"c\"}}\n"))
+            .collect();
+        home.write(&format!("d/{name}.jsonl"), lines);
+    }
+    let scan = home
+        .open("d", &LocalOptions::default())
+        .unwrap()
+        .scan()
+        .unwrap();
+    assert_eq!(
+        (
+            scan.train.documents,
+            scan.validation.documents,
+            scan.test.documents
+        ),
+        (3, 2, 1)
+    );
+}
+
+#[test]
+fn text_and_task_of_the_same_records_agree_on_the_split() {
+    let home = Home::new();
+    let lines: String = (0..300)
+        .map(|i| format!("{{\"title\": \"T{i}\", \"lead\": \"L{i}\", \"short\": \"S{i}\"}}\n"))
+        .collect();
+    home.write("w.jsonl", lines);
+    let split = "[split]\nsalt = \"s\"\nvalidation = 10\ntest = 10";
+    let open = |kind: &str, map: &str| {
+        let text = manifest(
+            kind,
+            "path = \"w.jsonl\"",
+            &format!("[read]\nformat = \"jsonl\"\n[map]\nkey = \"{{title}}\"\n{map}\n{split}"),
+        );
+        let path = home.write(&format!("{kind}.toml"), text);
+        Manifest::load(&path)
+            .unwrap()
+            .fetch(&home.cache(), &Progress::Silent)
+            .unwrap()
+    };
+    let text = open("text", "text = \"{lead}\"");
+    // A cut prompt or a word for a value must not change the key.
+    let task = open(
+        "task",
+        "prompt = \"{lead}\"\ncompletion = \"{short}\"\ncut = { title = 1 }",
+    );
+    for split in Split::ALL {
+        let prompts: Vec<String> = examples(&task, &[split])
+            .iter()
+            .map(TaskExample::prompt_text)
+            .collect();
+        assert_eq!(texts(&text, split), prompts);
+        assert!(prompts.len() > 15, "{}", prompts.len());
+    }
+}
+
+#[test]
+fn filters_count_what_they_leave_out() {
+    let home = Home::new();
+    home.write("w.jsonl", "{\"a\": \"good enough\", \"b\": \"x\"}\n{\"a\": \"short\", \"b\": \"x\"}\n{\"a\": \"good enough too\", \"b\": \"none\"}\n{\"a\": \"good enough, long answer\", \"b\": \"12345\"}\n{\"b\": \"y\"}\n");
+    let rest = "[read]\nformat = \"jsonl\"\n[map]\nprompt = \"{a}\"\ncompletion = \"{b}\"\nprompt_chars = 6\n\
+                [filter]\nrequire = [\"a\", \"b\"]\nempty = [\"none\"]\nmin_chars = 8\nmax_completion_chars = 4";
+    let path = home.write("mine.toml", manifest("task", "path = \"w.jsonl\"", rest));
+    let dataset = Manifest::load(&path)
+        .unwrap()
+        .fetch(&home.cache(), &Progress::Silent)
+        .unwrap();
+    let dropped: Vec<(String, u64)> = dataset.scan().unwrap().dropped.into_iter().collect();
+    let expected = [
+        ("completion above 4 characters", 1),
+        ("no `a`", 1),
+        ("no `b`", 1),
+        ("prompt below 8 characters", 1),
+    ];
+    assert_eq!(dropped, expected.map(|(reason, n)| (reason.to_string(), n)));
+    assert_eq!(examples(&dataset, &Split::ALL)[0].prompt_text(), "good");
+}
+
+#[test]
+fn the_fingerprint_follows_the_text() {
+    let home = Home::new();
+    home.write("mine.txt", "some text\n".repeat(10));
+    let before = home
+        .open("mine.txt", &LocalOptions::default())
+        .unwrap()
+        .fingerprint()
+        .unwrap();
+    assert_eq!(
+        before,
+        home.open("mine.txt", &LocalOptions::default())
+            .unwrap()
+            .fingerprint()
+            .unwrap()
+    );
+    home.write("mine.txt", "some test\n".repeat(10));
+    assert_ne!(
+        before,
+        home.open("mine.txt", &LocalOptions::default())
+            .unwrap()
+            .fingerprint()
+            .unwrap()
+    );
+}
+
+#[test]
+fn a_reader_that_is_dropped_early_stops() {
+    let home = Home::new();
+    home.write("t.jsonl", "{\"text\": \"a\"}\n".repeat(5000));
+    let dataset = home
+        .open(
+            "t.jsonl",
+            &LocalOptions {
+                validation: Some(0),
+                ..LocalOptions::default()
+            },
+        )
+        .unwrap();
+    assert_eq!(dataset.documents(&Split::ALL).unwrap().take(3).count(), 3);
+}
+
+#[test]
+fn bad_lines_are_named() {
+    let home = Home::new();
+    let good = "{\"text\": \"a\"}\n";
+    home.write(
+        "bad.jsonl",
+        format!("{}{{\"text\": oops}}\n{good}", good.repeat(17_341)),
+    );
+    let message = home.error("bad.jsonl");
+    assert!(
+        message.starts_with("bad.jsonl:17342: not valid JSON: expected value at column 10: "),
+        "{message}"
+    );
+
+    home.write(
+        "missing.jsonl",
+        format!("{}{{\"txet\": \"b\"}}\n", good.repeat(3)),
+    );
+    assert_eq!(
+        home.error("missing.jsonl"),
+        "missing.jsonl:4: no field `text`: did you mean `txet`?"
+    );
+
+    home.write("list.jsonl", format!("{good}[1]\n"));
+    assert!(
+        home.error("list.jsonl")
+            .starts_with("list.jsonl:2: the line is JSON but not an object")
+    );
+
+    home.write(
+        "utf8.jsonl",
+        [good.as_bytes(), b"{\"text\": \"\x92\"}\n"].concat(),
+    );
+    assert!(
+        home.error("utf8.jsonl")
+            .starts_with("utf8.jsonl:2: byte 0x92 at offset 24 is not UTF-8: ")
+    );
+
+    home.write("utf8.txt", b"one\ntwo\nth\xffree\n");
+    assert!(
+        home.error("utf8.txt")
+            .starts_with("utf8.txt:3: byte 0xFF at offset 10 is not UTF-8: ")
+    );
+
+    home.write("rows.csv", "text,more\na,b\nc\n");
+    assert!(
+        home.error("rows.csv")
+            .starts_with("rows.csv:3: this row has 1 cells and the header 2: "),
+        "{}",
+        home.error("rows.csv")
+    );
+
+    home.write("broken.json", "[{\"text\": \"a\"},\n {\"text\": }]");
+    assert!(
+        home.error("broken.json")
+            .starts_with("broken.json:2: not valid JSON: "),
+        "{}",
+        home.error("broken.json")
+    );
+
+    home.write("items.json", "[{\"text\": \"a\"}, 3]");
+    assert!(
+        home.error("items.json")
+            .contains("record 2 is not an object"),
+        "{}",
+        home.error("items.json")
+    );
+}
+
+#[test]
+fn empty_and_unusable_data_is_named() {
+    let home = Home::new();
+    home.write("empty.txt", "");
+    assert_eq!(
+        home.error("empty.txt"),
+        "empty.txt: nothing is left of it: 1 with empty text: change the data or `filter`"
+    );
+    home.write("empty.jsonl", "\n\n");
+    assert!(
+        home.error("empty.jsonl")
+            .contains("there is no record in it")
+    );
+    home.write("d/x.log", "x");
+    assert!(
+        home.error("d").contains("no file to read"),
+        "{}",
+        home.error("d")
+    );
+    home.write("m/a.txt", "x");
+    home.write("m/b.csv", "text\nx\n");
+    assert!(
+        home.error("m")
+            .contains("mixes formats: `a.txt` and `b.csv`")
+    );
+    home.write("x.docx", "x");
+    assert!(home.error("x.docx").contains("unknown kind of file"));
+    assert!(
+        home.error("nowhere.txt")
+            .contains("no data set and no file is called")
+    );
+    home.write("f.jsonl", "{\"input\": \"a\", \"output\": \"b\"}\n");
+    assert!(
+        home.error("f.jsonl")
+            .contains("f.jsonl:1: the record has the fields `input`, `output`; expected")
+    );
+}
+
+#[test]
+fn bad_conversations_are_named() {
+    let home = Home::new();
+    let good = "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"assistant\", \"content\": \"b\"}]}\n";
+    for (bad, expected) in [
+        (
+            "[{\"role\": \"usr\", \"content\": \"a\"}]",
+            "turn 1 has the role `usr`",
+        ),
+        ("[{\"content\": \"a\"}]", "turn 1 has no role"),
+        ("[{\"role\": \"user\"}]", "turn 1 has no `content`"),
+        (
+            "[{\"role\": \"user\", \"content\": \"a\"}]",
+            "no assistant turn",
+        ),
+        ("\"hello\"", "not a list of turns"),
+    ] {
+        home.write("c.jsonl", format!("{good}{{\"messages\": {bad}}}\n"));
+        let message = home.error("c.jsonl");
+        assert!(
+            message.starts_with("c.jsonl:2: ") && message.contains(expected),
+            "{message}"
+        );
+    }
+}
+
+#[test]
+fn text_is_not_a_task_and_a_task_is_not_text() {
+    let home = Home::new();
+    home.write("mine.txt", "text\n".repeat(30));
+    let dataset = home.open("mine.txt", &LocalOptions::default()).unwrap();
+    assert!(
+        dataset
+            .examples(&Split::ALL)
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("a task was wanted")
+    );
+    home.write("t.jsonl", "{\"prompt\": \"p\", \"completion\": \"c\"}\n");
+    let dataset = home.open("t.jsonl", &LocalOptions::default()).unwrap();
+    assert!(
+        dataset
+            .documents(&Split::ALL)
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("text was wanted")
+    );
+}

@@ -1,0 +1,1 @@
+//! Perplexity, bits per byte and task scores of a model.

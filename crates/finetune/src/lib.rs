@@ -1,0 +1,1 @@
+//! The second stage: a base model and examples to a task model.

@@ -1,0 +1,1 @@
+//! The first stage: general text to a base model.

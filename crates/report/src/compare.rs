@@ -1,0 +1,118 @@
+//! Figures that put the curves of several runs into one chart.
+
+use anyhow::Result;
+
+use crate::canvas::{Ink, SERIES};
+use crate::chart::{Chart, Mark, NARROW, WIDE};
+use crate::figures::{Figure, Words, curve, figure, segments};
+use crate::metric::metric;
+use crate::run::{EvalPoint, Run};
+use crate::series;
+
+/// The validation curves of several runs in one chart; `by_byte` chooses bits per byte over loss.
+pub(crate) fn validation(
+    runs: &[(String, &Run)],
+    by_byte: bool,
+    caption: Vec<String>,
+) -> Result<Option<Figure>> {
+    let value = |point: &EvalPoint| {
+        if by_byte {
+            point.bits_per_byte
+        } else {
+            point.loss
+        }
+    };
+    let curves = runs.iter().enumerate().map(|(index, (name, run))| {
+        let parts = series::segments(run.evals.iter().map(|point| (point.step, value(point))));
+        curve(name, Ink::Series((index % SERIES) as u8), Mark::Dots, parts)
+    });
+    let (title, unit) = if by_byte {
+        ("Bits per byte on validation text", "bits")
+    } else {
+        ("Validation loss", "nats per token")
+    };
+    figure(
+        Chart {
+            curves: curves.collect(),
+            ..Chart::default()
+        },
+        Words {
+            title,
+            unit,
+            level: None,
+            caption,
+        },
+        &[WIDE, NARROW],
+    )
+}
+
+/// The smoothed training curves of several runs in one chart.
+pub(crate) fn training(runs: &[(String, &Run)], caption: Vec<String>) -> Result<Option<Figure>> {
+    let curves = runs.iter().enumerate().map(|(index, (name, run))| {
+        let parts = segments(&run.train, |point| point.loss);
+        let parts = series::smooth_all(&parts);
+        curve(name, Ink::Series((index % SERIES) as u8), Mark::Line, parts)
+    });
+    let words = Words {
+        title: "Training loss, smoothed",
+        unit: "nats per token",
+        level: None,
+        caption,
+    };
+    figure(
+        Chart {
+            curves: curves.collect(),
+            ..Chart::default()
+        },
+        words,
+        &[WIDE, NARROW],
+    )
+}
+
+/// One task metric of several runs in one chart.
+pub(crate) fn task(runs: &[(String, &Run)], key: &str) -> Result<Option<Figure>> {
+    let curves = runs.iter().enumerate().map(|(index, (name, run))| {
+        let value = |scores: &[(String, f64)]| {
+            scores
+                .iter()
+                .find(|(name, _)| name == key)
+                .map(|found| found.1)
+        };
+        let parts = series::segments(
+            run.tasks
+                .iter()
+                .map(|point| (point.step, value(&point.scores))),
+        );
+        let name = if name.is_empty() { "on the task" } else { name };
+        curve(name, Ink::Series((index % SERIES) as u8), Mark::Dots, parts)
+    });
+    let chart = Chart {
+        curves: curves.collect(),
+        ..Chart::default()
+    };
+    let known = metric(key);
+    let way = if known.higher_is_better {
+        "higher is better"
+    } else {
+        "lower is better"
+    };
+    let caption = vec![
+        format!(
+            "{} Measured on a few examples while training; {way}.",
+            known.meaning
+        )
+        .trim_start()
+        .to_owned(),
+    ];
+    let title = format!("{} during training", known.label);
+    figure(
+        chart,
+        Words {
+            title: &title,
+            unit: "",
+            level: None,
+            caption,
+        },
+        &[WIDE, NARROW],
+    )
+}

@@ -1,0 +1,87 @@
+//! The names of scores: how a metric is called on the page and which way is better.
+
+/// A metric as the page shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Metric {
+    pub(crate) label: String,
+    /// One line for someone who meets it for the first time; empty for unknown metrics.
+    pub(crate) meaning: &'static str,
+    pub(crate) higher_is_better: bool,
+}
+
+/// Looks a metric up by its key in the score files; unknown keys are shown as they are, and taken
+/// to be better when higher unless they look like a loss.
+pub(crate) fn metric(key: &str) -> Metric {
+    let known = |label: &str, higher_is_better, meaning| Metric {
+        label: label.into(),
+        meaning,
+        higher_is_better,
+    };
+    match key {
+        "bits_per_byte" => known(
+            "Bits per byte",
+            false,
+            "How surprised the model is by each byte of the right answer.",
+        ),
+        "perplexity" => known(
+            "Perplexity",
+            false,
+            "Among how many equally likely tokens the model hesitates.",
+        ),
+        "loss" => known("Loss", false, "Surprise per token, in nats."),
+        "rouge_1" => known("ROUGE-1", true, "Words that answer and reference share."),
+        "rouge_2" => known(
+            "ROUGE-2",
+            true,
+            "Pairs of neighbouring words that answer and reference share.",
+        ),
+        "rouge_l" => known(
+            "ROUGE-L",
+            true,
+            "Longest run of words, in order, that answer and reference share.",
+        ),
+        "rouge_lsum" => known("ROUGE-Lsum", true, "ROUGE-L counted sentence by sentence."),
+        "bleu" => known(
+            "BLEU",
+            true,
+            "Word sequences up to four long that match the reference.",
+        ),
+        "chrf" => known(
+            "chrF",
+            true,
+            "Character sequences that match the reference.",
+        ),
+        "exact_match" => known(
+            "Exact match",
+            true,
+            "Share of answers that equal the reference.",
+        ),
+        "f1" | "token_f1" => known(
+            "Token F1",
+            true,
+            "Balance of words found and words invented.",
+        ),
+        "accuracy" => known("Accuracy", true, "Share of right answers."),
+        other => {
+            let lower = ["loss", "perplexity", "bits", "error", "nll"];
+            Metric {
+                label: other.replace('_', " "),
+                meaning: "",
+                higher_is_better: !lower.iter().any(|word| other.contains(word)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_are_better_when_lower() {
+        assert!(!metric("bits_per_byte").higher_is_better);
+        assert!(!metric("word_error_rate").higher_is_better);
+        assert!(metric("rouge_l").higher_is_better);
+        assert_eq!(metric("my_score").label, "my score");
+    }
+}

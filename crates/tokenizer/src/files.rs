@@ -1,0 +1,116 @@
+//! Loading and saving model folders. A file is written beside its place and then moved there, so
+//! that what was saved before stays whole when writing fails.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::config::Config;
+use crate::{Tokenizer, TokenizerError};
+
+const TOKENIZER: &str = "tokenizer.json";
+const CONFIG: &str = "tokenizer_config.json";
+const TEMPLATE: &str = "chat_template.jinja";
+
+/// See [`Tokenizer::load`].
+pub(crate) fn load(path: &Path) -> Result<Tokenizer, TokenizerError> {
+    let (file, folder) = locate(path)?;
+    let bytes = read(&file)?;
+    let engine =
+        tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| TokenizerError::Parse {
+            path: file.clone(),
+            message: error.to_string(),
+        })?;
+    let config = match &folder {
+        Some(folder) => Config::read(folder)?,
+        None => Config::default(),
+    };
+    // A template in a file of its own is the newer form and wins.
+    let template = match folder.map(|folder| folder.join(TEMPLATE)) {
+        Some(path) if path.is_file() => Some(read_text(&path)?),
+        _ => config.template()?,
+    };
+    let tokenizer = Tokenizer::new(engine, config)?;
+    match template {
+        Some(source) => tokenizer.with_chat_template(&source),
+        None => Ok(tokenizer),
+    }
+}
+
+/// The tokenizer's file, and the folder whose other files belong to it.
+fn locate(path: &Path) -> Result<(PathBuf, Option<PathBuf>), TokenizerError> {
+    if path.is_dir() {
+        let file = path.join(TOKENIZER);
+        if !file.is_file() {
+            return Err(TokenizerError::NoTokenizer {
+                folder: path.to_owned(),
+            });
+        }
+        return Ok((file, Some(path.to_owned())));
+    }
+    // Under any other name it may lie among the files of another model.
+    let is_canonical = path.file_name().is_some_and(|name| name == TOKENIZER);
+    let folder = is_canonical.then(|| path.parent().unwrap_or(Path::new("")).to_owned());
+    Ok((path.to_owned(), folder))
+}
+
+/// See [`Tokenizer::save`].
+pub(crate) fn save(tokenizer: &Tokenizer, folder: &Path) -> Result<(), TokenizerError> {
+    std::fs::create_dir_all(folder).map_err(|source| TokenizerError::Write {
+        path: folder.to_owned(),
+        source,
+    })?;
+    let template = tokenizer.chat_template().map(|template| template.source());
+    let config = tokenizer.config().to_json(template);
+    let config = serde_json::to_string_pretty(&config).map_err(TokenizerError::engine)?;
+    let engine = tokenizer
+        .engine()
+        .to_string(true)
+        .map_err(TokenizerError::engine)?;
+    write(&folder.join(TOKENIZER), &engine)?;
+    write(&folder.join(CONFIG), &(config + "\n"))?;
+    // One from another tokenizer would win over ours.
+    let separate = folder.join(TEMPLATE);
+    match template {
+        Some(source) if separate.exists() => write(&separate, source)?,
+        None if separate.exists() => {
+            std::fs::remove_file(&separate).map_err(|source| TokenizerError::Write {
+                path: separate,
+                source,
+            })?
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {
+    std::fs::read(path).map_err(|source| TokenizerError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn read_text(path: &Path) -> Result<String, TokenizerError> {
+    std::fs::read_to_string(path).map_err(|source| TokenizerError::Read {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn write(path: &Path, text: &str) -> Result<(), TokenizerError> {
+    let unfinished = path.with_extension(format!("tmp-{}", std::process::id()));
+    let attempt = || {
+        let mut file = std::fs::File::create(&unfinished)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&unfinished, path)
+    };
+    attempt().map_err(|source| {
+        // The first error is the one to report.
+        let _ = std::fs::remove_file(&unfinished);
+        TokenizerError::Write {
+            path: path.to_owned(),
+            source,
+        }
+    })
+}

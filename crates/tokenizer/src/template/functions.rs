@@ -1,0 +1,100 @@
+//! The environment of a chat template: the filters and functions that Hugging Face gives one, and
+//! Python's ways where Jinja lets Python shine through.
+
+use std::fmt::Write as _;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Kwargs;
+use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, Value};
+
+use super::{GENERATION, MARKS, is_container, python};
+
+/// An environment without templates.
+pub(super) fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    let syntax = SyntaxConfig::builder()
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .build();
+    environment.set_syntax(syntax.expect("the default delimiters are valid"));
+    environment.set_undefined_behavior(UndefinedBehavior::Lenient);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_formatter(|out, _, value| {
+        let written = match value.as_str() {
+            Some(text) => out.write_str(text),
+            None if value.is_undefined() => Ok(()),
+            None if value.is_number() && !is_container(value) => {
+                write!(out, "{}", python::number(value))
+            }
+            None => out.write_str(&python::repr(value)),
+        };
+        written.map_err(|_| Error::from(ErrorKind::WriteFailure))
+    });
+    environment.add_function("raise_exception", raise_exception);
+    environment.add_function("strftime_now", strftime_now);
+    environment.add_filter("tojson", to_json);
+    environment.add_filter(GENERATION, mark_generation);
+    environment
+}
+
+fn raise_exception(message: String) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message))
+}
+
+/// The local date and time in the manner of C's `strftime`.
+fn strftime_now(format: String) -> Result<String, Error> {
+    let mut text = String::new();
+    match write!(text, "{}", chrono::Local::now().format(&format)) {
+        Ok(()) => Ok(text),
+        Err(_) => Err(Error::new(
+            ErrorKind::InvalidOperation,
+            format!("strftime_now does not know the format {format:?}"),
+        )),
+    }
+}
+
+/// `json.dumps` with `ensure_ascii=False`, which Hugging Face puts in place of Jinja's own filter.
+fn to_json(value: &Value, positional: Option<Value>, options: Kwargs) -> Result<String, Error> {
+    // The parameters of theirs, in order: ensure_ascii, indent, separators, sort_keys.
+    let ascii: Option<Value> = options.get("ensure_ascii")?;
+    let ensure_ascii = ascii.or(positional).is_some_and(|value| value.is_true());
+    let indent: Option<Value> = options.get("indent")?;
+    let separators: Option<Vec<String>> = options.get("separators")?;
+    let sort_keys: Option<bool> = options.get("sort_keys")?;
+    options.assert_all_used()?;
+    let indent = match indent.filter(|indent| !indent.is_none()) {
+        Some(indent) => Some(match indent.as_str() {
+            Some(text) => text.to_owned(),
+            None => " ".repeat(indent.as_usize().unwrap_or(0)),
+        }),
+        None => None,
+    };
+    let (item, key) = match separators.as_deref() {
+        Some([item, key]) => (item.clone(), key.clone()),
+        _ if indent.is_some() => (",".to_owned(), ": ".to_owned()),
+        _ => (", ".to_owned(), ": ".to_owned()),
+    };
+    let style = python::JsonStyle {
+        indent,
+        item,
+        key,
+        sort_keys: sort_keys.unwrap_or(false),
+        ensure_ascii,
+    };
+    python::to_json(value, &style)
+}
+
+/// Puts the two marks of the rendering, if it has any, around the text of the block.
+fn mark_generation(state: &State, text: String) -> String {
+    let marks = state.lookup(MARKS);
+    let mut marks = marks
+        .as_ref()
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .chars();
+    match (marks.next(), marks.next()) {
+        (Some(open), Some(close)) => format!("{open}{text}{close}"),
+        _ => text,
+    }
+}

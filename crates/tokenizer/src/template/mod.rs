@@ -1,0 +1,196 @@
+//! Chat templates in the Jinja dialect of Hugging Face: the same source gives the same text as
+//! `apply_chat_template(tokenize=False)` of Python's `transformers`.
+//!
+//! Which parts of that text are whose, and what of it is learnt, is worked out in `chat`.
+
+mod functions;
+mod python;
+
+use std::sync::LazyLock;
+
+use minijinja::{Environment, Value, value::ValueKind};
+use regex::Regex;
+
+use crate::{Message, TokenizerError};
+
+const NAME: &str = "chat_template";
+/// The filter that stands in for `{% generation %}` blocks.
+const GENERATION: &str = "etude_generation";
+/// The variable that holds the two marks which the filter puts around its text.
+const MARKS: &str = "etude_marks";
+
+/// What a rendering may cost: instructions and data, in units of the template engine. A real
+/// template takes some hundred units a message.
+const FUEL: u64 = 5_000_000;
+const FUEL_PER_MESSAGE: u64 = 20_000;
+
+/// `{% generation %}` and `{% endgeneration %}`, with their white-space control.
+static GENERATION_TAG: LazyLock<Regex> = LazyLock::new(|| {
+    Regex::new(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}").expect("the pattern is fixed")
+});
+
+/// A compiled chat template, and the special tokens that it may name.
+pub struct ChatTemplate {
+    source: String,
+    environment: Environment<'static>,
+    special_tokens: Vec<(&'static str, String)>,
+    marks_generation: bool,
+}
+
+impl ChatTemplate {
+    /// Compiles `source`; `special_tokens` are variables such as `eos_token`.
+    pub(crate) fn new(
+        source: &str,
+        special_tokens: &[(&'static str, String)],
+    ) -> Result<Self, TokenizerError> {
+        let marks_generation = GENERATION_TAG.is_match(source);
+        let compiled = GENERATION_TAG.replace_all(source, |tag: &regex::Captures<'_>| {
+            let inside = match tag.get(2) {
+                Some(_) => "endfilter".to_owned(),
+                None => format!("filter {GENERATION}"),
+            };
+            format!("{{%{} {inside} {}%}}", &tag[1], &tag[3])
+        });
+        let mut environment = functions::environment();
+        environment
+            .add_template_owned(NAME, compiled.into_owned())
+            .map_err(|error| template_error(&error))?;
+        Ok(Self {
+            source: source.to_owned(),
+            environment,
+            special_tokens: special_tokens.to_vec(),
+            marks_generation,
+        })
+    }
+
+    /// The template as it was written.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether the template marks the assistant's text with `{% generation %}`.
+    pub fn marks_generation(&self) -> bool {
+        self.marks_generation
+    }
+
+    /// The text of a conversation, with the opening of the assistant's next turn if asked for.
+    ///
+    /// This text does not tell the template's special tokens from such that a message spells; to
+    /// encode a conversation use [`Tokenizer::render_prompt`](crate::Tokenizer::render_prompt).
+    ///
+    /// # Errors
+    /// A template that fails, refuses the conversation, or does not end.
+    pub fn render(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<String, TokenizerError> {
+        let messages = messages
+            .iter()
+            .map(|message| (message.role.as_str(), message.content.as_str()));
+        self.render_pairs(messages, add_generation_prompt, None)
+    }
+
+    /// [`render`](Self::render) for messages with more than a role and a content (tool calls,
+    /// names), written as JSON, and with further variables (`tools`, `documents`, a template's own
+    /// switches).
+    ///
+    /// # Errors
+    /// As [`render`](Self::render).
+    pub fn render_json(
+        &self,
+        messages: &serde_json::Value,
+        add_generation_prompt: bool,
+        variables: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<String, TokenizerError> {
+        let count = messages.as_array().map_or(0, Vec::len);
+        let variables = variables
+            .iter()
+            .map(|(name, value)| (name.clone(), python::from_json(value)));
+        let messages = python::from_json(messages);
+        self.run(messages, count, add_generation_prompt, variables.collect())
+    }
+
+    /// Renders `(role, content)` pairs, with the two `marks` around what `{% generation %}` holds.
+    pub(crate) fn render_pairs<'m>(
+        &self,
+        messages: impl Iterator<Item = (&'m str, &'m str)>,
+        add_generation_prompt: bool,
+        marks: Option<&str>,
+    ) -> Result<String, TokenizerError> {
+        let messages: Vec<Value> = messages
+            .map(|(role, content)| Value::from_pairs([("role", role), ("content", content)]))
+            .collect();
+        let count = messages.len();
+        let marks = marks.map(|marks| (MARKS.to_owned(), Value::from(marks)));
+        self.run(
+            Value::from(messages),
+            count,
+            add_generation_prompt,
+            marks.into_iter().collect(),
+        )
+    }
+
+    fn run(
+        &self,
+        messages: Value,
+        count: usize,
+        add_generation_prompt: bool,
+        variables: Vec<(String, Value)>,
+    ) -> Result<String, TokenizerError> {
+        let mut environment = self.environment.clone();
+        environment.set_fuel(Some(FUEL + FUEL_PER_MESSAGE * count as u64));
+        let none = || Value::from(());
+        let mut context: Vec<(String, Value)> = vec![
+            ("messages".to_owned(), messages),
+            ("tools".to_owned(), none()),
+            ("documents".to_owned(), none()),
+            (
+                "add_generation_prompt".to_owned(),
+                Value::from(add_generation_prompt),
+            ),
+        ];
+        let tokens = self.special_tokens.iter();
+        context.extend(tokens.map(|(name, text)| ((*name).to_owned(), Value::from(text))));
+        context.extend(variables);
+        environment
+            .get_template(NAME)
+            .and_then(|template| template.render(Value::from_pairs(context)))
+            .map_err(|error| template_error(&error))
+    }
+}
+
+impl std::fmt::Debug for ChatTemplate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChatTemplate")
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}
+
+fn template_error(error: &minijinja::Error) -> TokenizerError {
+    use minijinja::ErrorKind;
+    let detail = error
+        .detail()
+        .map_or_else(|| error.kind().to_string(), str::to_owned);
+    let message = match error.kind() {
+        ErrorKind::OutOfFuel => {
+            "runs on and on; a loop in it does not end, or the conversation is far too long".into()
+        }
+        // Raised by the template itself: it speaks for itself.
+        ErrorKind::InvalidOperation => detail,
+        kind => format!("{kind}: {detail}"),
+    };
+    TokenizerError::Template {
+        line: error.line(),
+        message,
+    }
+}
+
+/// Whether a value prints as a container.
+fn is_container(value: &Value) -> bool {
+    matches!(
+        value.kind(),
+        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable
+    )
+}

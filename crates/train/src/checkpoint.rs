@@ -1,0 +1,248 @@
+//! Checkpoints: a model folder plus `trainer/`, written whole or not at all.
+//!
+//! A checkpoint is made under a temporary name, every file synced, a manifest of sizes and hashes written
+//! last, and then renamed into place. Reading takes the newest whole one; a torn one is named and skipped.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::durable;
+
+const MANIFEST: &str = "manifest.json";
+const TRAINER: &str = "trainer";
+const UNFINISHED: &str = ".unfinished-";
+
+/// What the loop needs besides weights and optimizer state.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TrainerState {
+    /// Steps done.
+    pub step: u64,
+    /// Tokens that went through the model.
+    pub tokens: u64,
+    /// Tokens that were supervised.
+    pub supervised: u64,
+    /// Seconds trained, over all sessions.
+    pub seconds: f64,
+    /// Steps in a row that were skipped, up to now.
+    pub bad_steps: u64,
+    /// The best validation loss so far and its step.
+    pub best: Option<(f64, u64)>,
+    /// The last validation's figures.
+    pub last_evaluation: Option<crate::trainer::Evaluation>,
+    /// Hash of what the run is a function of: recipe and data. A run resumes only under the same one.
+    pub fingerprint: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Entry {
+    path: String,
+    bytes: u64,
+    sha256: String,
+}
+
+/// The checkpoints of a run.
+#[derive(Debug, Clone)]
+pub struct Checkpoints {
+    folder: PathBuf,
+}
+
+/// A checkpoint that was found whole.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// Its folder, which is a model folder.
+    pub folder: PathBuf,
+    /// The loop's state.
+    pub state: TrainerState,
+}
+
+impl Checkpoint {
+    /// The optimizer's state.
+    pub fn optimizer(&self) -> PathBuf {
+        self.folder.join(TRAINER).join("optimizer.safetensors")
+    }
+}
+
+impl Checkpoints {
+    /// The checkpoints under `run/checkpoints`.
+    pub fn new(run: &Path) -> Self {
+        Self { folder: run.join("checkpoints") }
+    }
+
+    /// Writes the checkpoint of `state.step`. `write_model` and `write_optimizer` fill the folder and file
+    /// they are given.
+    ///
+    /// # Errors
+    /// When anything cannot be written; older checkpoints are untouched then.
+    pub fn save(
+        &self,
+        state: &TrainerState,
+        write_model: impl FnOnce(&Path) -> Result<()>,
+        write_optimizer: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
+        let name = step_name(state.step);
+        let place = self.folder.join(&name);
+        fs::create_dir_all(&self.folder).with_context(|| format!("{}: cannot be made", self.folder.display()))?;
+        if place.join(MANIFEST).is_file() && verify(&place).is_ok() {
+            return Ok(place); // this very step was saved before
+        }
+        let unfinished = self.folder.join(format!("{UNFINISHED}{name}"));
+        remove(&unfinished)?;
+        let written = (|| {
+            fs::create_dir_all(unfinished.join(TRAINER))?;
+            write_model(&unfinished)?;
+            write_optimizer(&unfinished.join(TRAINER).join("optimizer.safetensors"))?;
+            let json = serde_json::to_vec_pretty(state).context("the state is plain data")?;
+            fs::write(unfinished.join(TRAINER).join("state.json"), json)?;
+            let manifest = serde_json::to_vec_pretty(&entries(&unfinished)?).context("plain data")?;
+            fs::write(unfinished.join(MANIFEST), manifest)?;
+            durable::sync_tree(&unfinished)
+        })();
+        if let Err(error) = written {
+            // What is half-written is of no use; what was saved before stays.
+            let _ = remove(&unfinished);
+            return Err(error.context(format!(
+                "{}: the checkpoint could not be written (older ones are untouched); make room or choose another --run",
+                place.display()
+            )));
+        }
+        remove(&place)?; // only a torn one can be in the way
+        fs::rename(&unfinished, &place).with_context(|| format!("{}: cannot be put in place", place.display()))?;
+        durable::sync_folder(&self.folder)?;
+        Ok(place)
+    }
+
+    /// The steps that have a folder, oldest first.
+    pub fn steps(&self) -> Vec<u64> {
+        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
+        let mut steps: Vec<u64> = entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix("step-")?.parse().ok())
+            .collect();
+        steps.sort_unstable();
+        steps
+    }
+
+    /// The newest whole checkpoint, and a line for each torn one that was passed over.
+    pub fn newest(&self) -> (Option<Checkpoint>, Vec<String>) {
+        let mut torn = Vec::new();
+        for step in self.steps().into_iter().rev() {
+            match self.open(step) {
+                Ok(checkpoint) => return (Some(checkpoint), torn),
+                Err(error) => torn.push(format!("{error:#}")),
+            }
+        }
+        (None, torn)
+    }
+
+    /// Opens the checkpoint of one step and verifies it.
+    ///
+    /// # Errors
+    /// What is torn.
+    pub fn open(&self, step: u64) -> Result<Checkpoint> {
+        let folder = self.folder.join(step_name(step));
+        verify(&folder).with_context(|| format!("{}: the checkpoint is not whole", folder.display()))?;
+        let path = folder.join(TRAINER).join("state.json");
+        let text = fs::read(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
+        let state: TrainerState =
+            serde_json::from_slice(&text).with_context(|| format!("{}: not a trainer's state", path.display()))?;
+        if state.step != step {
+            bail!("{}: is of step {}, not {step}", path.display(), state.step);
+        }
+        Ok(Checkpoint { folder, state })
+    }
+
+    /// Removes all but the last `keep` and the best, and what a crash left half-written.
+    ///
+    /// # Errors
+    /// When a folder cannot be removed.
+    pub fn prune(&self, keep: usize, best: Option<u64>) -> Result<()> {
+        let steps = self.steps();
+        for &step in steps.iter().take(steps.len().saturating_sub(keep)) {
+            if Some(step) != best {
+                remove(&self.folder.join(step_name(step)))?;
+            }
+        }
+        let Ok(entries) = fs::read_dir(&self.folder) else { return Ok(()) };
+        for entry in entries.flatten() {
+            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+                remove(&entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `step-00000500`.
+pub fn step_name(step: u64) -> String {
+    format!("step-{step:08}")
+}
+
+fn remove(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("{}: cannot be removed", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Size and hash of every file below `folder`, by path.
+fn entries(folder: &Path) -> Result<Vec<Entry>> {
+    let mut files = Vec::new();
+    list(folder, folder, &mut files)?;
+    files.sort();
+    files
+        .into_iter()
+        .map(|path| {
+            let full = folder.join(&path);
+            let bytes = fs::metadata(&full)?.len();
+            Ok(Entry { sha256: hash(&full)?, path, bytes })
+        })
+        .collect()
+}
+
+fn list(root: &Path, folder: &Path, files: &mut Vec<String>) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            list(root, &path, files)?;
+        } else {
+            let relative = path.strip_prefix(root).context("below its root")?;
+            files.push(relative.to_str().context("our own names are UTF-8")?.to_owned());
+        }
+    }
+    Ok(())
+}
+
+fn hash(path: &Path) -> Result<String> {
+    let mut file = fs::File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    let mut hasher = Sha256::new();
+    std::io::copy(&mut file, &mut hasher).with_context(|| format!("{}: cannot be read", path.display()))?;
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// Compares a checkpoint with its manifest.
+fn verify(folder: &Path) -> Result<()> {
+    let path = folder.join(MANIFEST);
+    let text = fs::read(&path).with_context(|| format!("{}: is missing", path.display()))?;
+    let manifest: Vec<Entry> =
+        serde_json::from_slice(&text).with_context(|| format!("{}: is damaged", path.display()))?;
+    let has = |name: &str| manifest.iter().any(|entry| entry.path == name);
+    if !has("trainer/state.json") || !has("config.json") {
+        bail!("{}: does not list a whole checkpoint", path.display());
+    }
+    for entry in &manifest {
+        let file = folder.join(&entry.path);
+        let bytes = fs::metadata(&file).with_context(|| format!("{}: is missing", file.display()))?.len();
+        if bytes != entry.bytes {
+            bail!("{}: has {bytes} bytes, {} were written", file.display(), entry.bytes);
+        }
+        if hash(&file)? != entry.sha256 {
+            bail!("{}: does not have the contents that were written", file.display());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,28 @@
+//! What both stages share: settings, schedules, optimizers, the step, the loop, checkpoints and the log.
+//!
+//! `pretrain` and `finetune` give the loop a [`Stage`]: where batches come from, what validation means,
+//! what a sample looks like. Reading order: [`settings`], [`schedule`], [`optimizer`] and [`muon`],
+//! [`step`], [`trainer`] (the loop), [`checkpoint`], [`metrics`].
+
+pub mod checkpoint;
+pub mod durable;
+pub mod interrupt;
+pub mod metrics;
+pub mod muon;
+pub mod optimizer;
+pub mod progress;
+pub mod recipe;
+pub mod run;
+pub mod schedule;
+pub mod settings;
+pub mod step;
+pub mod trainer;
+
+pub use optimizer::Optimizer;
+pub use recipe::RecipeText;
+pub use run::{Environment, RunFolder};
+pub use schedule::learning_rate_scale;
+pub use settings::{
+    ModelSettings, OptimizerKind, OptimizerSettings, ScheduleKind, ScheduleSettings, TrainSettings,
+};
+pub use trainer::{Ended, Evaluation, Sample, Stage, Summary, Trainer};

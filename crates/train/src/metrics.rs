@@ -1,0 +1,75 @@
+//! The run's log: `metrics.jsonl` and `samples.jsonl`, a JSON object a line.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::durable;
+
+/// A file of JSON lines that is appended to.
+#[derive(Debug)]
+pub struct JsonLines {
+    path: PathBuf,
+    file: File,
+}
+
+impl JsonLines {
+    /// Opens `path` to continue after `step`: lines of later steps, which will be made again, and a torn
+    /// last line are dropped.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub fn resume(path: &Path, step: u64) -> Result<Self> {
+        if let Ok(text) = fs::read_to_string(path) {
+            let keep: Vec<&str> = text.lines().filter(|line| belongs(line, step)).collect();
+            if keep.len() != text.lines().count() || !(text.is_empty() || text.ends_with('\n')) {
+                let mut kept = keep.join("\n");
+                if !kept.is_empty() {
+                    kept.push('\n');
+                }
+                durable::write(path, kept.as_bytes())?;
+            }
+        }
+        let file = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(path)
+            .with_context(|| format!("{}: cannot be written", path.display()))?;
+        Ok(Self { path: path.to_owned(), file })
+    }
+
+    /// Appends one line.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&mut self, line: &impl Serialize) -> Result<()> {
+        let mut text = serde_json::to_string(line).context("a log line is plain data")?;
+        text.push('\n');
+        self.file.write_all(text.as_bytes()).with_context(|| format!("{}: cannot be written", self.path.display()))
+    }
+}
+
+fn belongs(line: &str, step: u64) -> bool {
+    let Ok(value) = serde_json::from_str::<Value>(line) else { return false };
+    value.get("step").and_then(Value::as_u64).is_some_and(|at| at <= step)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn resuming_drops_what_will_be_made_again() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("metrics.jsonl");
+        fs::write(&path, "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"ste").expect("written");
+        let mut lines = JsonLines::resume(&path, 2).expect("opens");
+        lines.write(&serde_json::json!({"step": 3, "again": true})).expect("written");
+        let text = fs::read_to_string(&path).expect("read");
+        assert_eq!(text, "{\"step\":1}\n{\"step\":2}\n{\"step\":3,\"again\":true}\n");
+    }
+}

@@ -1,0 +1,64 @@
+//! What a person sees while a run goes on: one bar on stderr, with lines above it for what happened.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// A run's progress on stderr. Without a terminal, a plain line now and then.
+#[derive(Debug)]
+pub struct Bar {
+    bar: ProgressBar,
+    terminal: bool,
+}
+
+impl Bar {
+    /// A bar over `steps` that starts at `done`.
+    pub fn new(label: &str, steps: u64, done: u64) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(steps), ProgressDrawTarget::stderr());
+        let style = ProgressStyle::with_template("{prefix} {bar:24} {pos}/{len} {msg}  {eta} left")
+            .expect("the template is valid")
+            .progress_chars("━━─");
+        bar.set_style(style);
+        bar.set_prefix(label.to_owned());
+        bar.set_position(done);
+        bar.reset_eta();
+        bar.enable_steady_tick(Duration::from_millis(500));
+        let terminal = !bar.is_hidden();
+        Self { bar, terminal }
+    }
+
+    /// A bar that shows nothing.
+    pub fn hidden() -> Self {
+        Self { bar: ProgressBar::hidden(), terminal: true }
+    }
+
+    /// Moves to `step`.
+    pub fn advance(&self, step: u64) {
+        self.bar.set_position(step);
+    }
+
+    /// Says how it goes; `line` is for those who have no terminal.
+    pub fn status(&self, message: String, line: impl FnOnce() -> String) {
+        if self.terminal {
+            self.bar.set_message(message);
+        } else {
+            self.say(&line());
+        }
+    }
+
+    /// A line that stays.
+    pub fn say(&self, line: &str) {
+        if self.terminal {
+            self.bar.println(line);
+        } else {
+            use std::io::Write;
+            // A closed stderr must not end a run.
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}

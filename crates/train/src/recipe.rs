@@ -1,0 +1,125 @@
+//! Recipes as text: TOML from a file or built in, `--set` on top, and back to TOML as resolved.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use etude_data::parse_toml;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use toml::{Table, Value};
+
+/// A recipe's text and where it is from.
+#[derive(Debug, Clone)]
+pub struct RecipeText {
+    /// A built-in recipe's name, or a file's stem.
+    pub name: String,
+    /// What messages call it: the file, or `built-in recipe NAME`.
+    pub origin: PathBuf,
+    /// TOML.
+    pub text: String,
+}
+
+impl RecipeText {
+    /// Reads a recipe file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn read(path: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("{}: cannot be read; `etude recipe list` names the built-in recipes", path.display()))?;
+        let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        Ok(Self { name, origin: path.to_owned(), text })
+    }
+
+    /// Parses the recipe, then applies `key.path=value` settings. Unknown keys are refused with the nearest
+    /// known name, in the file and in the settings.
+    ///
+    /// # Errors
+    /// File, line, key and remedy.
+    pub fn parse<T: DeserializeOwned>(&self, settings: &[String]) -> Result<T> {
+        let as_written: T = parse_toml(&self.text, &self.origin)?;
+        if settings.is_empty() {
+            return Ok(as_written);
+        }
+        let mut table: Table = parse_toml(&self.text, &self.origin)?;
+        for setting in settings {
+            apply(&mut table, setting)?;
+            // One at a time, so that the message can name the setting that is wrong.
+            let text = toml::to_string(&table).context("a table is TOML")?;
+            parse_toml::<T>(&text, &self.origin).map_err(|error| explain(setting, &error.to_string()))?;
+        }
+        let text = toml::to_string(&table).context("a table is TOML")?;
+        Ok(parse_toml(&text, &self.origin)?)
+    }
+}
+
+/// A recipe, resolved, as TOML.
+///
+/// # Errors
+/// When the recipe holds what TOML cannot say: a programmer's mistake.
+pub fn to_toml(recipe: &impl Serialize) -> Result<String> {
+    toml::to_string(recipe).context("a recipe is plain data")
+}
+
+fn explain(setting: &str, message: &str) -> anyhow::Error {
+    // The line is one of the merged text, which nobody wrote.
+    let reason = message.split_once(": ").map_or(message, |(_, reason)| reason);
+    anyhow::anyhow!("--set {setting}: {reason}")
+}
+
+fn apply(table: &mut Table, setting: &str) -> Result<()> {
+    let Some((path, value)) = setting.split_once('=') else {
+        bail!("--set {setting}: give it as key.path=value, for example train.steps=200");
+    };
+    let mut keys: Vec<&str> = path.trim().split('.').collect();
+    let last = keys.pop().filter(|key| !key.is_empty());
+    let Some(last) = last else { bail!("--set {setting}: the key is empty") };
+    let mut here = table;
+    for key in keys {
+        let next = here.entry(key).or_insert_with(|| Value::Table(Table::new()));
+        here = next.as_table_mut().with_context(|| format!("--set {setting}: `{key}` is not a table"))?;
+    }
+    here.insert(last.to_owned(), parse_value(value.trim()));
+    Ok(())
+}
+
+/// TOML where it is TOML, text otherwise: `--set train.device=cpu` needs no quotes.
+fn parse_value(text: &str) -> Value {
+    let parsed: Option<Table> = toml::from_str(&format!("value = {text}")).ok();
+    parsed.and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::TrainSettings;
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Recipe {
+        #[serde(default)]
+        train: TrainSettings,
+    }
+
+    fn recipe(text: &str, settings: &[&str]) -> Result<Recipe> {
+        let source = RecipeText { name: "r".to_owned(), origin: "r.toml".into(), text: text.to_owned() };
+        source.parse(&settings.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn settings_go_on_top() {
+        let made = recipe("[train]\nsteps = 5\nseed = 2\n", &["train.steps=7", "train.device=cpu"]).expect("parses");
+        assert_eq!((made.train.steps, made.train.seed, made.train.device.as_str()), (7, 2, "cpu"));
+    }
+
+    #[test]
+    fn misspelt_keys_are_named_with_the_nearest() {
+        let error = recipe("[train]\n\nstesp = 5\n", &[]).expect_err("refused").to_string();
+        assert!(error.contains("r.toml:3") && error.contains("did you mean `steps`"), "{error}");
+        let error = recipe("", &["train.stesp=7"]).expect_err("refused").to_string();
+        assert!(error.contains("--set train.stesp=7") && error.contains("did you mean `steps`"), "{error}");
+        let error = recipe("", &["train.steps=many"]).expect_err("refused").to_string();
+        assert!(error.contains("--set train.steps=many"), "{error}");
+        assert!(recipe("", &["train.steps"]).is_err());
+    }
+}
