@@ -77,8 +77,9 @@ def sentence_piece(legacy):
     """A BPE with byte fallback, in the manner of Llama 2's (`legacy`) or of later conversions."""
     base = Tokenizer(models.BPE())
     base.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.BpeTrainer(vocab_size=220, min_frequency=2, show_progress=False, limit_alphabet=60)
-    base.train_from_iterator(CORPUS, trainer)
+    trainer = trainers.BpeTrainer(vocab_size=220, min_frequency=2, show_progress=False)
+    # The last text is left out: its letters are what byte fallback is for.
+    base.train_from_iterator(CORPUS[:-1], trainer)
     trained = json.loads(base.to_str())["model"]
     special = ["<unk>", "<s>", "</s>", "[INST]", "[/INST]"]
     vocab = {token: index for index, token in enumerate(special + [f"<0x{byte:02X}>" for byte in range(256)])}

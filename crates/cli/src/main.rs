@@ -1,2 +1,28 @@
-//! etude.
-fn main() {}
+//! `etude`: parses the command line, calls one command, prints its failure.
+//!
+//! Results go to stdout, progress and errors to stderr. Exit status: 0 done, 1 failed, 2 wrong use or
+//! bad input, 130 stopped by Ctrl-C. Nothing is done before the command is known, so that help costs no
+//! more than loading libtorch.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod args;
+mod commands;
+mod error;
+mod generation;
+mod model;
+mod output;
+mod recipes;
+mod stage;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let line = args::CommandLine::parse();
+    match commands::run(line.command) {
+        Ok(exit) => exit.into(),
+        Err(failure) => error::report(&failure).into(),
+    }
+}

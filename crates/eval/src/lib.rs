@@ -1,1 +1,20 @@
-//! Perplexity, bits per byte and task scores of a model.
+//! What a model knows and what it can do, in numbers: the loss of held-out text ([`text_loss`],
+//! [`windows_loss`]), and the scores of its answers to a task ([`evaluate`]) with intervals, compared
+//! between models on the same items ([`compare`]).
+//!
+//! Losses are sums of nats, divided once. The metrics themselves are `etude_scores`'; this crate runs
+//! the model for them. It prints nothing: it tells a callback how far it is ([`Progress`]).
+
+mod compare;
+mod nats;
+mod predictions;
+mod progress;
+mod task;
+mod text;
+
+pub use compare::{Comparison, compare};
+pub use nats::{batch_nats, windows_loss};
+pub use predictions::{read_predictions, write_predictions};
+pub use progress::{Progress, Stage};
+pub use task::{TaskItem, TaskMetric, TaskResult, TaskSettings, evaluate, score_items};
+pub use text::{TextScore, TextWindows, text_loss};

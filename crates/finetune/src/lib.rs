@@ -1,1 +1,52 @@
-//! The second stage: a base model and examples to a task model.
+//! The second stage: a base model and examples of one task to a task model.
+//!
+//! A [`Recipe`] names the base model, the examples and how they are rendered; [`run`] renders them once,
+//! into tokens and a mask of which are supervised, and gives the training loop batches of them. Only the
+//! answer and its end token are learnt. Without a base model (`base.path` empty) the same decoder starts
+//! from scratch: the arm that shows what pre-training was worth.
+
+mod base;
+mod recipe;
+mod stage;
+mod task;
+
+use anyhow::{Context, Result};
+use etude_model::hf::TokenIds;
+use etude_tensor::{device, parse_device};
+use etude_train::{Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings, recipe as text};
+
+pub use recipe::{BaseSettings, Method, Recipe, TaskEvalSettings, TaskSettings};
+pub use task::{Task, prepare};
+
+/// Runs a recipe in `context.folder`, or goes on where an earlier run of it stopped.
+///
+/// # Errors
+/// When a setting is impossible, the base model or data cannot be had, the folder holds another run, or
+/// training fails.
+pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
+    recipe.validate()?;
+    let folder = RunFolder::open(&context.folder, &text::to_toml(recipe)?)?;
+    device::set_threads(recipe.train.threads);
+    let on = parse_device(&recipe.train.device)?;
+    let base = base::load(recipe, on)?;
+    let task = prepare(&recipe.task, base.decoder.config().context as usize, &base.tokenizer, context)?;
+    folder.write_json("data.json", &task.description)?;
+
+    let stage = stage::Finetuning::new(recipe, &task, &base.tokenizer)?;
+    let settings = TrainerSettings {
+        train: recipe.train.clone(),
+        optimizer: recipe.optimizer.clone(),
+        schedule: recipe.schedule.clone(),
+        ids: TokenIds {
+            bos: base.tokenizer.bos_id(),
+            eos: base.tokenizer.stop_ids(),
+            pad: base.tokenizer.pad_id(),
+        },
+        length: stage.typical_length(),
+        data_fingerprint: format!("{} {}", base.fingerprint, task.fingerprint),
+    };
+    let stage: &dyn Stage = &stage;
+    Trainer::new(stage, &base.decoder, &settings, context, &folder)?
+        .run()
+        .with_context(|| format!("{}: the run did not finish; what is saved there is whole", context.folder.display()))
+}

@@ -52,7 +52,7 @@ impl LayerCache {
     /// Adds `(B, G, T, D)` keys and values and gives back all there are, `(B, G, S, D)`.
     pub(crate) fn append(&mut self, k: &Tensor, v: &Tensor) -> (Tensor, Tensor) {
         let t = k.size()[2];
-        let mut place = |room: &Tensor, new: &Tensor| room.narrow(2, self.length, t).copy_(new);
+        let place = |room: &Tensor, new: &Tensor| room.narrow(2, self.length, t).copy_(new);
         place(&self.keys, k);
         place(&self.values, v);
         self.length += t;

@@ -7,12 +7,18 @@ mod block;
 mod cache;
 mod config;
 mod decoder;
+mod generate;
 pub mod hf;
 mod masks;
 mod rotary;
+mod sample;
+mod text;
 
 pub use cache::KvCache;
 pub use config::{
     ConfigError, Family, MlpKind, ModelConfig, NormKind, Position, QkNorm, RotaryScaling, Sizes,
 };
 pub use decoder::{Decoder, Input, supervised_places};
+pub use generate::{Continuation, FinishReason, GenerateError, Generator, Request};
+pub use sample::{Sampling, SamplingError};
+pub use text::{Generation, Prompt, TextGenerator, TextSettings};

@@ -1,1 +1,53 @@
 //! The first stage: general text to a base model.
+//!
+//! A [`Recipe`] names the text, the tokenizer, the decoder and how it is trained; [`run`] prepares the
+//! data (fetched, split, tokenized into shards, all cached), and gives the training loop next-token
+//! prediction over windows of it. The result is a run folder whose `model/` is a Hugging Face folder.
+
+mod prepare;
+mod recipe;
+mod stage;
+
+use anyhow::{Context, Result};
+use etude_model::Decoder;
+use etude_model::hf::TokenIds;
+use etude_tensor::{device, parse_device, seed_everything};
+use etude_train::{Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings, recipe as text};
+
+pub use prepare::Prepared;
+pub use recipe::{DataSettings, EvalSettings, Recipe, TokenizerSettings};
+
+/// Runs a recipe in `context.folder`, or goes on where an earlier run of it stopped.
+///
+/// # Errors
+/// When a setting is impossible, the data cannot be had, the folder holds another run, or training fails.
+pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
+    recipe.validate()?;
+    let folder = RunFolder::open(&context.folder, &text::to_toml(recipe)?)?;
+    device::set_threads(recipe.train.threads);
+    let on = parse_device(&recipe.train.device)?;
+    let prepared = prepare::prepare(recipe, context)?;
+    folder.write_json("data.json", &prepared.description)?;
+
+    let tokenizer = &prepared.tokenizer;
+    let config = recipe.model.config(tokenizer.vocab_size())?;
+    seed_everything(recipe.train.seed);
+    let decoder = Decoder::new(config, recipe.train.precision.kind(), on)?;
+    let stage = stage::Pretraining::new(recipe, &prepared)?;
+    let settings = TrainerSettings {
+        train: recipe.train.clone(),
+        optimizer: recipe.optimizer.clone(),
+        schedule: recipe.schedule.clone(),
+        ids: TokenIds {
+            bos: tokenizer.bos_id(),
+            eos: tokenizer.eos_id().into_iter().collect(),
+            pad: tokenizer.pad_id(),
+        },
+        length: recipe.model.context as usize,
+        data_fingerprint: prepared.fingerprint.clone(),
+    };
+    let stage: &dyn Stage = &stage;
+    Trainer::new(stage, &decoder, &settings, context, &folder)?
+        .run()
+        .with_context(|| format!("{}: the run did not finish; what is saved there is whole", context.folder.display()))
+}

@@ -9,46 +9,22 @@
 use std::ops::Range;
 
 use rayon::prelude::*;
-use serde_json::Value;
-use tokenizers::pre_tokenizers::metaspace::PrependScheme;
-use tokenizers::{
-    AddedToken, AddedVocabulary, Model as _, NormalizerWrapper, OffsetReferential, OffsetType,
-    PreTokenizedString, PreTokenizer as _, PreTokenizerWrapper,
-};
+use tokenizers::{AddedToken, AddedVocabulary, NormalizerWrapper, OffsetReferential, OffsetType};
 
+use crate::stages::{
+    Place, PrefixSpace, Stages, forbidden_ids, may_cut, prefix_space, run, without_prefix_space,
+    words_of,
+};
+use crate::train::Split;
+use crate::words::WordCache;
 use crate::{TokenizerError, split};
 
 /// Bytes of text that are encoded at a time where a text may be cut. Longer texts in one go cost
 /// more per byte, and would leave cores idle at the end of a batch.
 const CHUNK: usize = 32 << 10;
 
-/// Where a piece of text stands, as far as a prefix space is concerned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Place {
-    /// Nothing stands before it.
-    Start,
-    /// A special token stands before it.
-    AfterSpecial,
-    /// Text stands before it.
-    Continuing,
-}
-
-/// Which texts the tokenizer puts a space before (SentencePiece's "dummy prefix").
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum PrefixSpace {
-    Never,
-    /// The beginning of a text.
-    First,
-    /// The beginning, and after every special token.
-    Each,
-}
-
-/// The engine's normalizer and pre-tokenizer.
-#[derive(Clone)]
-struct Stages {
-    normalizer: Option<NormalizerWrapper>,
-    pre_tokenizer: Option<PreTokenizerWrapper>,
-}
+/// Bytes of text that share one cache of words, at most; small enough that all cores get some.
+const LARGEST_GROUP: usize = 1 << 20;
 
 /// What encoding needs beside the engine.
 pub(crate) struct Encoder {
@@ -60,9 +36,12 @@ pub(crate) struct Encoder {
     /// `stages` without the prefix space.
     continuing: Stages,
     prefix_space: PrefixSpace,
-    unknown: Option<u32>,
+    /// By id, whether it is a special token that plain text must never give.
+    forbidden: Vec<bool>,
     /// Whether text may be cut where [`split::chunks`] cuts it.
     may_cut: bool,
+    /// How to cut words, where plain text needs nothing of the engine but its BPE.
+    words: Option<Split>,
 }
 
 impl Encoder {
@@ -92,15 +71,21 @@ impl Encoder {
         let prefix_space = prefix_space(&stages);
         let continuing = without_prefix_space(&stages)?;
         let may_cut = may_cut(&stages, all);
-        let unknown = unknown_token(engine);
+        let words = if may_cut {
+            words_of(engine, &stages)
+        } else {
+            None
+        };
+        let forbidden = forbidden_ids(engine);
         Ok(Self {
             plain,
             special,
             stages,
             continuing,
             prefix_space,
-            unknown,
+            forbidden,
             may_cut,
+            words,
         })
     }
 
@@ -144,12 +129,21 @@ impl Encoder {
                 split::chunks(text.as_ref(), CHUNK).map(move |piece| (index, piece))
             })
             .collect();
-        let encoded: Vec<Vec<u32>> = pieces
+        let bytes: usize = pieces.iter().map(|(_, piece)| piece.len()).sum();
+        let group = (bytes / (4 * rayon::current_num_threads())).clamp(CHUNK, LARGEST_GROUP);
+        let groups = grouped(&pieces, group);
+        let encoded: Vec<Vec<Vec<u32>>> = groups
             .par_iter()
-            .map(|(_, piece)| encode(piece))
+            .map(|group| {
+                let mut cache = WordCache::new();
+                let pieces = group.iter().map(|(_, piece)| *piece);
+                pieces
+                    .map(|piece| self.cached(engine, piece, &mut cache))
+                    .collect()
+            })
             .collect::<Result<_, _>>()?;
         let mut ids = vec![Vec::new(); texts.len()];
-        for ((index, _), piece) in pieces.iter().zip(encoded) {
+        for ((index, _), piece) in pieces.iter().zip(encoded.into_iter().flatten()) {
             if ids[*index].is_empty() {
                 ids[*index] = piece;
             } else {
@@ -159,6 +153,22 @@ impl Encoder {
         Ok(ids)
     }
 
+    /// Plain text at the start of a text, or where it may be cut.
+    fn cached<'t>(
+        &self,
+        engine: &tokenizers::Tokenizer,
+        text: &'t str,
+        cache: &mut WordCache<'t>,
+    ) -> Result<Vec<u32>, TokenizerError> {
+        if let Some(split) = self.words {
+            let ids = cache.encode(engine.get_model(), split, text)?;
+            if !self.has_forbidden(&ids) {
+                return Ok(ids);
+            }
+        }
+        self.staged_at(engine, text, Place::Start)
+    }
+
     /// Plain text at some place in a larger one.
     pub(crate) fn plain_at(
         &self,
@@ -166,8 +176,22 @@ impl Encoder {
         text: &str,
         place: Place,
     ) -> Result<Vec<u32>, TokenizerError> {
+        if self.words.is_some() {
+            // With such words there is no prefix space, so the place does not matter.
+            return self.cached(engine, text, &mut WordCache::new());
+        }
+        self.staged_at(engine, text, place)
+    }
+
+    /// Plain text, by the engine's stages.
+    fn staged_at(
+        &self,
+        engine: &tokenizers::Tokenizer,
+        text: &str,
+        place: Place,
+    ) -> Result<Vec<u32>, TokenizerError> {
         let ids = run(engine, &self.plain, self.stages_at(place), text)?;
-        if !self.has_special(engine, &ids) {
+        if !self.has_forbidden(&ids) {
             return Ok(ids);
         }
         // Some models (Unigram, whole words) find special tokens in plain text all by themselves.
@@ -182,7 +206,7 @@ impl Encoder {
             (place, rest) = (Place::Continuing, tail);
         }
         ids.extend(run(engine, &self.plain, self.stages_at(place), rest)?);
-        if self.has_special(engine, &ids) {
+        if self.has_forbidden(&ids) {
             let message = "ordinary text encodes to a special token; \
                            its tokenizer.json marks a token as special that text is made of";
             return Err(TokenizerError::engine(message));
@@ -233,14 +257,23 @@ impl Encoder {
 
     /// The first special token in `text`, with the white space that it takes in.
     pub(crate) fn first_special(&self, text: &str) -> Option<(Range<usize>, String)> {
+        self.specials(text).next()
+    }
+
+    /// Where the last special token in `text` stands.
+    pub(crate) fn last_special(&self, text: &str) -> Option<Range<usize>> {
+        self.specials(text).last().map(|(range, _)| range)
+    }
+
+    fn specials(&self, text: &str) -> impl Iterator<Item = (Range<usize>, String)> {
         let mut at = 0;
-        for (piece, special) in self.split_special(text) {
-            if let Some(token) = special {
-                return Some((at..at + piece.len(), token));
-            }
-            at += piece.len();
-        }
-        None
+        self.split_special(text)
+            .into_iter()
+            .filter_map(move |(piece, special)| {
+                let start = at;
+                at += piece.len();
+                special.map(|token| (start..at, token))
+            })
     }
 
     /// `text` in pieces, each a special token (named by its own spelling, without white space
@@ -271,10 +304,9 @@ impl Encoder {
         }
     }
 
-    fn has_special(&self, engine: &tokenizers::Tokenizer, ids: &[u32]) -> bool {
-        let known = engine.get_added_vocabulary().get_added_tokens_decoder();
+    fn has_forbidden(&self, ids: &[u32]) -> bool {
         ids.iter()
-            .any(|id| Some(*id) != self.unknown && known.get(id).is_some_and(|token| token.special))
+            .any(|id| self.forbidden.get(*id as usize).copied().unwrap_or(false))
     }
 
     /// The first spelling of a special token, in the text as the model sees it too.
@@ -293,134 +325,16 @@ impl Encoder {
     }
 }
 
-/// Runs the engine's stages over `text`.
-fn run(
-    engine: &tokenizers::Tokenizer,
-    vocabulary: &AddedVocabulary,
-    stages: &Stages,
-    text: &str,
-) -> Result<Vec<u32>, TokenizerError> {
-    if text.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut pieces: PreTokenizedString =
-        vocabulary.extract_and_normalize(stages.normalizer.as_ref(), text);
-    if let Some(pre_tokenizer) = &stages.pre_tokenizer {
-        pre_tokenizer
-            .pre_tokenize(&mut pieces)
-            .map_err(TokenizerError::engine)?;
-    }
-    engine
-        .get_model()
-        .tokenize_in_pretokenized(&mut pieces, None)
-        .map_err(TokenizerError::engine)?;
-    let splits = pieces.get_splits(OffsetReferential::Normalized, OffsetType::None);
-    let tokens = splits
-        .iter()
-        .filter_map(|(_, _, tokens)| tokens.as_ref())
-        .flatten();
-    Ok(tokens.map(|token| token.id).collect())
-}
-
-/// The model's unknown token, which is special in some files and yet comes out of ordinary text.
-fn unknown_token(engine: &tokenizers::Tokenizer) -> Option<u32> {
-    use tokenizers::ModelWrapper::{BPE, Unigram, WordLevel, WordPiece};
-    match engine.get_model() {
-        BPE(model) => model
-            .get_unk_token()
-            .as_ref()
-            .and_then(|token| model.token_to_id(token)),
-        WordPiece(model) => model.token_to_id(&model.unk_token),
-        WordLevel(model) => model.token_to_id(&model.unk_token),
-        // Not public there; every file spells it so.
-        Unigram(model) => model
-            .token_to_id("<unk>")
-            .or_else(|| model.token_to_id("[UNK]")),
-    }
-}
-
-/// The pre-tokenizer that sees the text whole.
-fn first_pre_tokenizer(stages: &Stages) -> Option<&PreTokenizerWrapper> {
-    match stages.pre_tokenizer.as_ref()? {
-        PreTokenizerWrapper::Sequence(sequence) => sequence.as_ref().first(),
-        single => Some(single),
-    }
-}
-
-fn prefix_space(stages: &Stages) -> PrefixSpace {
-    let prepends =
-        |normalizer: &NormalizerWrapper| matches!(normalizer, NormalizerWrapper::Prepend(_));
-    let normalizer_prepends = match &stages.normalizer {
-        Some(NormalizerWrapper::Sequence(sequence)) => sequence.as_ref().iter().any(prepends),
-        Some(single) => prepends(single),
-        None => false,
-    };
-    if normalizer_prepends {
-        return PrefixSpace::Each;
-    }
-    match first_pre_tokenizer(stages) {
-        Some(PreTokenizerWrapper::ByteLevel(byte_level)) if byte_level.add_prefix_space => {
-            PrefixSpace::Each
-        }
-        Some(PreTokenizerWrapper::Metaspace(metaspace)) => match metaspace.prepend_scheme {
-            PrependScheme::Always => PrefixSpace::Each,
-            PrependScheme::First => PrefixSpace::First,
-            PrependScheme::Never => PrefixSpace::Never,
-        },
-        _ => PrefixSpace::Never,
-    }
-}
-
-/// The same stages, adding no space. A pre-tokenizer that stands behind one that cuts words keeps
-/// its prefix: there it marks every word, not the beginning of a text.
-fn without_prefix_space(stages: &Stages) -> Result<Stages, TokenizerError> {
-    let mut continuing = stages.clone();
-    if let Some(normalizer) = &stages.normalizer {
-        let mut json = serde_json::to_value(normalizer).map_err(TokenizerError::engine)?;
-        let prepends = |part: &Value| part.get("type").and_then(Value::as_str) == Some("Prepend");
-        if prepends(&json) {
-            continuing.normalizer = None;
-        } else if let Some(parts) = json.get_mut("normalizers").and_then(Value::as_array_mut) {
-            parts.retain(|part| !prepends(part));
-            continuing.normalizer =
-                Some(serde_json::from_value(json).map_err(TokenizerError::engine)?);
+/// `pieces` in groups of about `bytes` bytes.
+fn grouped<'p, 't>(pieces: &'p [(usize, &'t str)], bytes: usize) -> Vec<&'p [(usize, &'t str)]> {
+    let mut groups = Vec::new();
+    let (mut start, mut size) = (0, 0);
+    for (index, (_, piece)) in pieces.iter().enumerate() {
+        size += piece.len();
+        if size >= bytes || index + 1 == pieces.len() {
+            groups.push(&pieces[start..=index]);
+            (start, size) = (index + 1, 0);
         }
     }
-    let first = match &mut continuing.pre_tokenizer {
-        Some(PreTokenizerWrapper::Sequence(sequence)) => sequence.as_mut().first_mut(),
-        Some(single) => Some(single),
-        None => None,
-    };
-    match first {
-        Some(PreTokenizerWrapper::ByteLevel(byte_level)) => byte_level.add_prefix_space = false,
-        Some(PreTokenizerWrapper::Metaspace(metaspace)) => {
-            metaspace.set_prepend_scheme(PrependScheme::Never);
-        }
-        _ => {}
-    }
-    Ok(continuing)
-}
-
-/// Whether cutting text as [`split::chunks`] does cannot change an id: the words are those of the
-/// pattern that it was made for, and nothing else looks across them.
-fn may_cut(stages: &Stages, added: &AddedVocabulary) -> bool {
-    let is_pattern = |part: &PreTokenizerWrapper| matches!(part, PreTokenizerWrapper::ByteLevel(b) if b.use_regex && !b.add_prefix_space);
-    let words = match &stages.pre_tokenizer {
-        Some(PreTokenizerWrapper::Sequence(sequence)) => match sequence.as_ref() {
-            [single] => is_pattern(single),
-            [PreTokenizerWrapper::Digits(_), second] => is_pattern(second),
-            _ => false,
-        },
-        Some(single) => is_pattern(single),
-        None => false,
-    };
-    // Special tokens play no part in plain text; other added tokens may span a cut or look beyond.
-    let local = |token: &AddedToken| {
-        token.special
-            || !(token.lstrip
-                || token.rstrip
-                || token.single_word
-                || token.content.contains(char::is_whitespace))
-    };
-    stages.normalizer.is_none() && words && added.get_added_tokens_decoder().values().all(local)
+    groups
 }

@@ -110,6 +110,12 @@ pub enum TokenizerError {
         /// Index of the assistant's message, from 0.
         turn: usize,
     },
+    /// Rows of different lengths, and no token to fill them up with.
+    #[error(
+        "this tokenizer has neither a padding nor an end token to fill up shorter rows with; \
+         name a pad_token in its tokenizer_config.json"
+    )]
+    NoPadding,
     /// An id that stands for no token.
     #[error(
         "id {id} is not in this tokenizer's vocabulary of {vocab_size}; the ids come from another \

@@ -4,6 +4,11 @@
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use tokenizers::models::bpe::BPE;
+use tokenizers::{
+    DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
+};
+
 use crate::config::Config;
 use crate::{Tokenizer, TokenizerError};
 
@@ -14,12 +19,10 @@ const TEMPLATE: &str = "chat_template.jinja";
 /// See [`Tokenizer::load`].
 pub(crate) fn load(path: &Path) -> Result<Tokenizer, TokenizerError> {
     let (file, folder) = locate(path)?;
-    let bytes = read(&file)?;
-    let engine =
-        tokenizers::Tokenizer::from_bytes(&bytes).map_err(|error| TokenizerError::Parse {
-            path: file.clone(),
-            message: error.to_string(),
-        })?;
+    let engine = parse(&read_text(&file)?).map_err(|error| TokenizerError::Parse {
+        path: file.clone(),
+        message: error.to_string(),
+    })?;
     let config = match &folder {
         Some(folder) => Config::read(folder)?,
         None => Config::default(),
@@ -83,11 +86,20 @@ pub(crate) fn save(tokenizer: &Tokenizer, folder: &Path) -> Result<(), Tokenizer
     Ok(())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TokenizerError> {
-    std::fs::read(path).map_err(|source| TokenizerError::Read {
-        path: path.to_owned(),
-        source,
-    })
+/// Nearly every model is a BPE, and to say so in advance makes parsing two to three times as fast:
+/// the engine otherwise copies vocabulary and merges twice to find out.
+fn parse(json: &str) -> Result<tokenizers::Tokenizer, serde_json::Error> {
+    type OfBpe = TokenizerImpl<
+        BPE,
+        NormalizerWrapper,
+        PreTokenizerWrapper,
+        PostProcessorWrapper,
+        DecoderWrapper,
+    >;
+    match serde_json::from_str::<OfBpe>(json) {
+        Ok(engine) => Ok(engine.into()),
+        Err(_) => serde_json::from_str(json),
+    }
 }
 
 fn read_text(path: &Path) -> Result<String, TokenizerError> {

@@ -33,6 +33,10 @@
 //! # Ok::<(), etude_tokenizer::TokenizerError>(())
 //! ```
 
+#[doc = include_str!("../README.md")]
+#[cfg(doctest)]
+struct ReadmeExamples;
+
 mod bytes;
 mod chat;
 mod config;
@@ -42,14 +46,20 @@ mod error;
 mod files;
 mod sample;
 mod split;
+mod stages;
 mod template;
+#[cfg(feature = "tensor")]
+mod tensor;
 mod tokenizer;
 mod train;
+mod words;
 
 pub use chat::{Message, Rendered, Role, Segment};
 pub use decode::IncrementalDecoder;
 pub use error::TokenizerError;
 pub use template::ChatTemplate;
+#[cfg(feature = "tensor")]
+pub use tensor::{IdBatch, PadSide};
 pub use tokenizer::Tokenizer;
 pub use train::{
     ASSISTANT, DEFAULT_TEMPLATE, END_OF_TEXT, END_OF_TURN, PAD, SYSTEM, Split, TrainReport,

@@ -150,6 +150,18 @@ mod tests {
         }
     }
 
+    /// The tables of Unicode may be of different age here and in the engine.
+    #[test]
+    fn every_character_is_of_the_same_class() {
+        let all: Vec<char> = ('\0'..=char::MAX).collect();
+        for block in all.chunks(4096) {
+            // A letter joins the x, a digit its like, white space neither, and others the dot.
+            let text: String = block.iter().flat_map(|c| ['x', *c, *c, '.']).collect();
+            let same = ours(&text, Split::Words) == engines(&text, Split::Words);
+            assert!(same, "in the block from U+{:X}", block[0] as u32);
+        }
+    }
+
     #[test]
     fn chunks_are_cut_where_it_is_safe() {
         let found: Vec<&str> = chunks("one two  three, four\nfive", 4).collect();

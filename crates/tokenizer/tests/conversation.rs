@@ -1,5 +1,6 @@
 //! Segments: what is supervised, that training and serving agree, that nobody injects a special
 //! token, and that the ids are those of Python's `transformers` where nobody tries.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod support;
 
@@ -139,6 +140,12 @@ fn same_ids(tokenizer: &Tokenizer, templates: &Value) -> usize {
             // White space at the edges of a content may join that of the template.
             let edges = |m: &Message| m.content.trim() != m.content || m.content.is_empty();
             if talk.iter().any(edges) {
+                continue;
+            }
+            // Two line breaks are one token at the end of a prompt and two before a word, so the
+            // whole text begins otherwise than the prompt did. Ours goes on from the prompt.
+            let answered = talk.iter().any(|m| m.role == Role::Assistant);
+            if entry["name"] == "headers" && answered {
                 continue;
             }
             let prompt = case["add_generation_prompt"].as_bool().unwrap();

@@ -1,4 +1,5 @@
 //! Loading and saving folders, what stands in which file, and what is refused.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod support;
 
@@ -318,4 +319,33 @@ fn training_is_deterministic_and_samples_within_the_budget() {
         .build()
         .unwrap();
     assert_eq!(pool.install(train).0.fingerprint(), first.fingerprint());
+}
+
+#[test]
+fn a_model_that_is_no_bpe_loads_and_keeps_special_tokens_out_of_text() {
+    let added = json!([
+        {"id": 0, "content": "[UNK]", "single_word": false, "lstrip": false, "rstrip": false,
+         "normalized": false, "special": true},
+        {"id": 1, "content": "STOP", "single_word": false, "lstrip": false, "rstrip": false,
+         "normalized": false, "special": true},
+    ]);
+    let words = json!({"[UNK]": 0, "STOP": 1, "the": 2, "S": 3, "TOP": 4});
+    let tokenizer = json!({
+        "version": "1.0", "truncation": {"direction": "Right", "max_length": 2,
+            "strategy": "LongestFirst", "stride": 0},
+        "padding": null, "added_tokens": added, "normalizer": null,
+        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": words, "unk_token": "[UNK]"},
+    });
+    let tokenizer = support::load(&tokenizer, json!({}));
+    // Whole words are looked up, so the model itself would find the special one.
+    assert_eq!(
+        tokenizer.encode("the STOP new the").unwrap(),
+        [2, 3, 4, 0, 2]
+    );
+    assert_eq!(
+        tokenizer.encode_with_special("the STOP new").unwrap(),
+        [2, 1, 0]
+    );
+    assert_eq!(tokenizer.vocab_size(), 5);
 }

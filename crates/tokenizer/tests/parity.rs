@@ -1,4 +1,5 @@
 //! The same ids, text and merges as Python's `tokenizers`, on goldens.
+#![allow(clippy::unwrap_used, reason = "a test may")]
 
 mod support;
 

@@ -4,6 +4,7 @@
 //! last, and then renamed into place. Reading takes the newest whole one; a torn one is named and skipped.
 
 use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -35,6 +36,22 @@ pub struct TrainerState {
     pub last_evaluation: Option<crate::trainer::Evaluation>,
     /// Hash of what the run is a function of: recipe and data. A run resumes only under the same one.
     pub fingerprint: String,
+}
+
+impl TrainerState {
+    /// Before the first step.
+    pub fn new(fingerprint: String) -> Self {
+        Self {
+            step: 0,
+            tokens: 0,
+            supervised: 0,
+            seconds: 0.0,
+            bad_steps: 0,
+            best: None,
+            last_evaluation: None,
+            fingerprint,
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -220,7 +237,14 @@ fn list(root: &Path, folder: &Path, files: &mut Vec<String>) -> Result<()> {
 fn hash(path: &Path) -> Result<String> {
     let mut file = fs::File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
     let mut hasher = Sha256::new();
-    std::io::copy(&mut file, &mut hasher).with_context(|| format!("{}: cannot be read", path.display()))?;
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let read = file.read(&mut buffer).with_context(|| format!("{}: cannot be read", path.display()))?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&buffer[..read]);
+    }
     Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

@@ -20,9 +20,9 @@ pub mod trainer;
 
 pub use optimizer::Optimizer;
 pub use recipe::RecipeText;
-pub use run::{Environment, RunFolder};
+pub use run::{Environment, RunContext, RunFolder};
 pub use schedule::learning_rate_scale;
 pub use settings::{
     ModelSettings, OptimizerKind, OptimizerSettings, ScheduleKind, ScheduleSettings, TrainSettings,
 };
-pub use trainer::{Ended, Evaluation, Sample, Stage, Summary, Trainer};
+pub use trainer::{Ended, Evaluation, MakeBatch, Sample, Stage, Summary, Trainer, TrainerSettings};

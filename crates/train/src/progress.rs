@@ -9,6 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 pub struct Bar {
     bar: ProgressBar,
     terminal: bool,
+    silent: bool,
 }
 
 impl Bar {
@@ -24,12 +25,17 @@ impl Bar {
         bar.reset_eta();
         bar.enable_steady_tick(Duration::from_millis(500));
         let terminal = !bar.is_hidden();
-        Self { bar, terminal }
+        Self { bar, terminal, silent: false }
     }
 
     /// A bar that shows nothing.
     pub fn hidden() -> Self {
-        Self { bar: ProgressBar::hidden(), terminal: true }
+        Self { bar: ProgressBar::hidden(), terminal: true, silent: true }
+    }
+
+    /// Whether the bar is drawn (or hidden altogether), so that messages cost nothing to others.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
     }
 
     /// Moves to `step`.
@@ -48,6 +54,9 @@ impl Bar {
 
     /// A line that stays.
     pub fn say(&self, line: &str) {
+        if self.silent {
+            return;
+        }
         if self.terminal {
             self.bar.println(line);
         } else {

@@ -53,7 +53,7 @@ impl ModelSettings {
         let n_inner = match (self.n_inner, gated) {
             (0, false) => 4 * self.n_embd,
             // Two thirds of four widths, rounded up to a multiple of 32, as Llama has it.
-            (0, true) => (self.n_embd * 8 / 3).div_ceil(32) * 32,
+            (0, true) => (self.n_embd * 8 / 3 + 31) / 32 * 32,
             (chosen, _) => chosen,
         };
         let n_kv_head = if self.n_kv_head == 0 { self.n_head } else { self.n_kv_head };

@@ -99,3 +99,13 @@ pub fn loss_sum(decoder: &Decoder, batch: &Batch) -> Tensor {
     };
     decoder.loss_sum(input, &targets, &supervised_places(&batch.targets))
 }
+
+/// Summed nats and number of scored tokens over batches, without gradients.
+pub fn windows_loss(decoder: &Decoder, batches: impl Iterator<Item = Batch>) -> (f64, u64) {
+    etude_tensor::no_grad(|| {
+        batches.fold((0.0, 0), |(nats, tokens), batch| {
+            let sum = loss_sum(decoder, &batch).double_value(&[]); // sync
+            (nats + sum, tokens + batch.supervised() as u64)
+        })
+    })
+}

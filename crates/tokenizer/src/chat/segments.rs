@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use super::slots::{Renderer, Slotted};
 use super::turns::{self, Turns};
 use super::{Message, Rendered, Role, Segment};
-use crate::encode::Place;
+use crate::stages::Place;
 use crate::{Tokenizer, TokenizerError};
 
 /// See [`Tokenizer::render_conversation`].
@@ -33,7 +33,7 @@ pub(crate) fn render_conversation(
             "the chat template marks no text with {% generation %}",
         ));
     }
-    Ok(cut(&full, &turns, messages))
+    Ok(cut(tokenizer, &full, &turns, messages))
 }
 
 /// See [`Tokenizer::render_prompt`].
@@ -46,7 +46,7 @@ pub(crate) fn render_prompt(
     // Earlier turns are cut as they are for training, so that the ids agree. Where that cannot
     // be, the conversation cannot be trained on either.
     let turns = turns::find(tokenizer, &renderer, &full).unwrap_or_default();
-    let mut segments = cut(&full, &turns, messages);
+    let mut segments = cut(tokenizer, &full, &turns, messages);
     segments
         .iter_mut()
         .for_each(|segment| segment.supervised = false);
@@ -54,7 +54,7 @@ pub(crate) fn render_prompt(
 }
 
 /// Cuts the rendering at slots, at the ends of prompts, and where supervision begins and ends.
-fn cut(full: &Slotted, turns: &Turns, messages: &[Message]) -> Vec<Segment> {
+fn cut(tokenizer: &Tokenizer, full: &Slotted, turns: &Turns, messages: &[Message]) -> Vec<Segment> {
     let learnt_starts = turns.learnt.iter().map(|range| range.start);
     let prompt_ends: BTreeSet<usize> = learnt_starts
         .chain(turns.prompt_ends.iter().copied())
@@ -82,7 +82,7 @@ fn cut(full: &Slotted, turns: &Turns, messages: &[Message]) -> Vec<Segment> {
             let role = messages[slot.message].role;
             let mut segment = Segment::content(role, slot.value.clone(), supervised);
             if !prompt_ends.contains(&start) {
-                take_space(&mut segments, &mut segment);
+                take_white_space(tokenizer, &mut segments, &mut segment);
             }
             segments.push(segment);
             slots.next();
@@ -115,16 +115,23 @@ fn last_role(full: &Slotted, messages: &[Message], end: usize) -> Role {
         .map_or(Role::Assistant, |message| message.role)
 }
 
-/// Moves the space that ends the template's text to the content behind it: in nearly every
-/// vocabulary a space belongs to the word that follows.
-fn take_space(segments: &mut [Segment], content: &mut Segment) {
+/// Moves the white space that ends the template's text to the content behind it: in nearly every
+/// vocabulary it belongs to what follows, as in ` word`, so this gives the ids of the whole text.
+fn take_white_space(tokenizer: &Tokenizer, segments: &mut [Segment], content: &mut Segment) {
     let Some(before) = segments.last_mut() else {
         return;
     };
-    if before.trusted && before.supervised == content.supervised && before.text.ends_with(' ') {
-        before.text.pop();
-        content.text.insert(0, ' ');
+    if !before.trusted || before.supervised != content.supervised {
+        return;
     }
+    // A special token may take in the white space after it; that stays.
+    let specials_end = tokenizer
+        .encoder()
+        .last_special(&before.text)
+        .map_or(0, |last| last.end);
+    let words_end = before.text.trim_end().len().max(specials_end);
+    let white_space = before.text.split_off(words_end);
+    content.text.insert_str(0, &white_space);
 }
 
 /// See [`Tokenizer::encode_segments`].

@@ -77,7 +77,10 @@ fn turn_end(
             let near = first_difference(&through.text, &full.text);
             TokenizerError::NotPrefixStable { turn, near }
         })?;
-        let found = last_special(tokenizer, &full.text[start..limit]).ok_or_else(no_end)?;
+        let found = tokenizer
+            .encoder()
+            .last_special(&full.text[start..limit])
+            .ok_or_else(no_end)?;
         return Ok(start + found.end);
     }
 
@@ -152,8 +155,10 @@ fn marked_turns(
         .filter(|(_, marked)| !marked.is_empty())
     {
         let text = &full.text[marked.clone()];
-        let ends =
-            last_special(tokenizer, text).is_some_and(|last| text[last.end..].trim().is_empty());
+        let ends = tokenizer
+            .encoder()
+            .last_special(text)
+            .is_some_and(|last| text[last.end..].trim().is_empty());
         let mut end = marked.end;
         if !ends {
             let next = full
@@ -183,17 +188,6 @@ fn turn_of(full: &Slotted, range: &Range<usize>) -> usize {
         .iter()
         .find(|slot| range.contains(&slot.range.start));
     inside.map_or(0, |slot| slot.message)
-}
-
-/// The last special token of `text`.
-fn last_special(tokenizer: &Tokenizer, text: &str) -> Option<Range<usize>> {
-    let mut last = None;
-    let mut at = 0;
-    while let Some((found, _)) = tokenizer.encoder().first_special(&text[at..]) {
-        last = Some(at + found.start..at + found.end);
-        at += found.end;
-    }
-    last
 }
 
 /// A little of `text` from where `prompt` stops being its beginning.

@@ -63,13 +63,11 @@ fn to_json(value: &Value, positional: Option<Value>, options: Kwargs) -> Result<
     let separators: Option<Vec<String>> = options.get("separators")?;
     let sort_keys: Option<bool> = options.get("sort_keys")?;
     options.assert_all_used()?;
-    let indent = match indent.filter(|indent| !indent.is_none()) {
-        Some(indent) => Some(match indent.as_str() {
-            Some(text) => text.to_owned(),
-            None => " ".repeat(indent.as_usize().unwrap_or(0)),
-        }),
-        None => None,
-    };
+    let indent = indent.filter(|indent| !indent.is_none());
+    let indent = indent.map(|indent| match indent.as_str() {
+        Some(text) => text.to_owned(),
+        None => " ".repeat(indent.as_usize().unwrap_or(0)),
+    });
     let (item, key) = match separators.as_deref() {
         Some([item, key]) => (item.clone(), key.clone()),
         _ if indent.is_some() => (",".to_owned(), ": ".to_owned()),

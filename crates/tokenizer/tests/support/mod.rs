@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use etude_tokenizer::{Message, Tokenizer};
 use serde_json::Value;
 
-pub fn golden(name: &str) -> Value {
+pub(crate) fn golden(name: &str) -> Value {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/goldens")
         .join(name);
@@ -15,7 +15,7 @@ pub fn golden(name: &str) -> Value {
 }
 
 /// A model folder with a tokenizer of the goldens, loaded.
-pub fn load(tokenizer: &Value, config: Value) -> Tokenizer {
+pub(crate) fn load(tokenizer: &Value, config: Value) -> Tokenizer {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
     std::fs::write(
@@ -26,7 +26,7 @@ pub fn load(tokenizer: &Value, config: Value) -> Tokenizer {
     Tokenizer::load(folder.path()).unwrap()
 }
 
-pub fn ids(value: &Value) -> Vec<u32> {
+pub(crate) fn ids(value: &Value) -> Vec<u32> {
     value
         .as_array()
         .unwrap()
@@ -35,16 +35,16 @@ pub fn ids(value: &Value) -> Vec<u32> {
         .collect()
 }
 
-pub fn text(value: &Value) -> &str {
+pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap()
 }
 
-pub fn messages(value: &Value) -> Vec<Message> {
+pub(crate) fn messages(value: &Value) -> Vec<Message> {
     serde_json::from_value(value.clone()).unwrap()
 }
 
 /// All that a decoder returns for `ids`, piece by piece.
-pub fn stream(tokenizer: &Tokenizer, ids: &[u32], skip_special: bool) -> Vec<String> {
+pub(crate) fn stream(tokenizer: &Tokenizer, ids: &[u32], skip_special: bool) -> Vec<String> {
     let mut decoder = tokenizer.decoder(skip_special);
     let mut pieces: Vec<String> = ids
         .iter()

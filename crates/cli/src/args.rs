@@ -1,0 +1,107 @@
+//! The command line's outline: the commands in the order of use, and the help that stands above them.
+//! Each command's own arguments stand in its own file.
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{
+    chat, completions, data, doctor, export, generate, pretrain, recipe, report, tokenizer,
+};
+
+const ABOUT: &str = "\
+Etude teaches a language model in two stages, and shows what each one bought.
+
+  general text ──▶ PRE-TRAIN ──▶ base model ──┐
+                                              ▼
+  task examples ──────────────────────▶ FINE-TUNE ──▶ task model ──▶ eval · generate · chat
+
+Pre-training teaches the language from any text; fine-tuning teaches one job from examples of it.
+Both read a recipe (TOML) and write a run folder, which holds the model, the log and a report.";
+
+const AFTER: &str = "\
+Three commands to begin with:
+  etude doctor                  what is installed, what is missing and how to get it
+  etude recipe list             the recipes that are built in
+  etude data list               the data sets that are known by name
+
+`etude COMMAND --help` explains each command and shows examples.
+Exit status: 0 done, 1 failed, 2 wrong use or bad input, 130 stopped by Ctrl-C.";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "etude",
+    version,
+    about = ABOUT,
+    after_help = AFTER,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
+pub(crate) struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Say what is installed and what is missing, or check a model folder
+    Doctor(doctor::DoctorArgs),
+    /// List, fetch and look at data sets
+    Data(data::DataArgs),
+    /// Train a tokenizer, encode and decode with one, look at one
+    Tokenizer(tokenizer::TokenizerArgs),
+    /// List and show the built-in recipes
+    Recipe(recipe::RecipeArgs),
+    /// Pre-train: general text to a base model
+    Pretrain(pretrain::PretrainArgs),
+    /// Continue a prompt
+    Generate(generate::GenerateArgs),
+    /// Converse with a fine-tuned model
+    Chat(chat::ChatArgs),
+    /// Write a model out as a Hugging Face folder
+    Export(export::ExportArgs),
+    /// Write the report of one run, or of several side by side
+    Report(report::ReportArgs),
+    /// Print the completion script for a shell
+    Completions(completions::CompletionsArgs),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::CommandLine;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_explains_itself_with_an_example() {
+        fn check(command: &clap::Command, path: &str) {
+            if command.has_subcommands() {
+                for inner in command.get_subcommands() {
+                    check(inner, &format!("{path} {}", inner.get_name()));
+                }
+                return;
+            }
+            let help = command
+                .get_after_long_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(help.contains(path), "{path} --help shows no example of it");
+            for argument in command.get_arguments() {
+                assert!(
+                    argument.get_help().is_some(),
+                    "{path}: {} has no help",
+                    argument.get_id()
+                );
+            }
+        }
+        check(&CommandLine::command(), "etude");
+    }
+}

@@ -1,0 +1,33 @@
+//! The commands, a file each: arguments, checks, one call into a library, and what it prints.
+
+pub(crate) mod chat;
+pub(crate) mod completions;
+pub(crate) mod data;
+pub(crate) mod doctor;
+pub(crate) mod export;
+pub(crate) mod generate;
+pub(crate) mod pretrain;
+pub(crate) mod recipe;
+pub(crate) mod report;
+pub(crate) mod tokenizer;
+
+use anyhow::Result;
+
+use crate::args::Command;
+use crate::error::Exit;
+
+/// Runs one command.
+pub(crate) fn run(command: Command) -> Result<Exit> {
+    match command {
+        Command::Doctor(args) => doctor::run(&args),
+        Command::Data(args) => data::run(&args),
+        Command::Tokenizer(args) => tokenizer::run(&args),
+        Command::Recipe(args) => recipe::run(&args),
+        Command::Pretrain(args) => pretrain::run(&args),
+        Command::Generate(args) => generate::run(&args),
+        Command::Chat(args) => chat::run(&args),
+        Command::Export(args) => export::run(&args),
+        Command::Report(args) => report::run(&args),
+        Command::Completions(args) => completions::run(&args),
+    }
+}

@@ -1,0 +1,37 @@
+//! `etude finetune`: a base model and examples to a task model.
+
+use anyhow::Result;
+use clap::Args;
+use etude_finetune::Recipe;
+
+use crate::error::Exit;
+use crate::recipes::Stage;
+use crate::stage::{self, Library, StageArgs};
+
+const ABOUT: &str = "\
+Fine-tune: a base model and examples of one task to a task model.
+
+The examples are a data set by name, or your own JSONL with {\"prompt\", \"completion\"} or {\"messages\"}. \
+Only the answers are learnt. The run folder holds the same as that of pre-training, and the task's scores.
+
+The same command goes on where an earlier run of the same recipe stopped. Ctrl-C saves a checkpoint first.";
+
+const EXAMPLES: &str = "\
+Examples:
+  etude recipe list                                         what is built in
+  etude finetune RECIPE
+  etude finetune RECIPE --set train.steps=200 --run runs/short
+  etude finetune mine.toml --dry-run                        the recipe as it would be run";
+
+/// Which recipe.
+#[derive(Debug, Args)]
+#[command(long_about = ABOUT, after_long_help = EXAMPLES)]
+pub(crate) struct FinetuneArgs {
+    #[command(flatten)]
+    stage: StageArgs,
+}
+
+pub(crate) fn run(args: &FinetuneArgs) -> Result<Exit> {
+    let library = Library { validate: Recipe::validate, run: etude_finetune::run };
+    stage::run(&args.stage, Stage::Finetune, &library)
+}

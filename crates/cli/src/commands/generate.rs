@@ -1,0 +1,124 @@
+//! `etude generate`: a model continues a prompt.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use etude_model::{Generation, Prompt};
+use etude_tokenizer::{Message, Role};
+use serde_json::json;
+
+use super::tokenizer::read_text;
+use crate::error::Exit;
+use crate::generation::{self, SamplingArgs};
+use crate::model::{self, DeviceArgs};
+use crate::output;
+
+const ABOUT: &str = "\
+Continue a prompt.
+
+The text appears as it is made. A base model goes on with the text as it stands; with --chat the prompt \
+becomes a user's turn in the model's chat template, as a fine-tuned model expects it. Without a prompt \
+the model begins a document of its own.";
+
+const EXAMPLES: &str = "\
+Examples:
+  etude generate runs/shakespeare --prompt 'ROMEO:'
+  etude generate runs/shakespeare --prompt 'To be' --temperature 0 --max-tokens 40 --json
+  etude generate runs/task --chat --prompt 'A river in France.'
+  cat start.txt | etude generate runs/shakespeare --prompt - --seed 7 --stop '\\n\\n'";
+
+/// From what, and how.
+#[derive(Debug, Args)]
+#[command(long_about = ABOUT, after_long_help = EXAMPLES)]
+pub(crate) struct GenerateArgs {
+    /// A model folder, run folder or checkpoint
+    #[arg(value_name = "MODEL")]
+    model: PathBuf,
+    /// The text to continue; `-` reads it from standard input, without its last line break
+    #[arg(
+        long,
+        short,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    prompt: String,
+    /// Put the prompt into the model's chat template, as a user's turn
+    #[arg(long)]
+    chat: bool,
+    /// What the system's turn says before it
+    #[arg(long, value_name = "TEXT", requires = "chat")]
+    system: Option<String>,
+    /// Begin a document: put the tokenizer's beginning token before the prompt
+    #[arg(long, conflicts_with = "chat")]
+    bos: bool,
+    /// Print the prompt before its continuation
+    #[arg(long, conflicts_with = "json")]
+    echo: bool,
+    /// Print {"text", "ids", "tokens_per_second", "finish_reason"} when it is done
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    sampling: SamplingArgs,
+    #[command(flatten)]
+    device: DeviceArgs,
+}
+
+pub(crate) fn run(args: &GenerateArgs) -> Result<Exit> {
+    let settings = args.sampling.settings()?;
+    let text = prompt_text(&args.prompt)?;
+    let loaded = args.device.load(&args.model)?;
+    let prompt = if args.chat {
+        model::demand_template(&loaded)?;
+        let system = args
+            .system
+            .iter()
+            .map(|system| Message::new(Role::System, system));
+        Prompt::Messages(system.chain([Message::new(Role::User, &text)]).collect())
+    } else if args.bos || text.is_empty() {
+        Prompt::Document(text.clone())
+    } else {
+        Prompt::Text(text.clone())
+    };
+    let generator = generation::generator(&loaded)?;
+    if args.json {
+        print(&generator.complete(&prompt, &settings)?)?;
+        return Ok(Exit::Done);
+    }
+    if args.echo {
+        output::text(&text)?;
+    }
+    let made = generation::stream(&generator, &prompt, &settings, &|| true)?;
+    output::text("\n")?;
+    output::note(&format!(
+        "[{} tokens, {:.0} a second, ended by {}]",
+        made.ids.len(),
+        made.tokens_per_second,
+        made.finish_reason.name()
+    ));
+    Ok(Exit::Done)
+}
+
+fn prompt_text(prompt: &str) -> Result<String> {
+    if prompt != "-" {
+        return Ok(prompt.to_owned());
+    }
+    let mut text = read_text(Path::new("-"))?;
+    if text.ends_with('\n') {
+        text.pop();
+        if text.ends_with('\r') {
+            text.pop();
+        }
+    }
+    Ok(text)
+}
+
+fn print(made: &Generation) -> Result<()> {
+    output::json(&json!({
+        "text": made.text,
+        "ids": made.ids,
+        "tokens_per_second": made.tokens_per_second,
+        "finish_reason": made.finish_reason,
+    }))
+}

@@ -1,0 +1,215 @@
+//! What a MODEL argument means, and loading it: a model folder, a run folder (its `model/`) or a checkpoint.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use etude_model::Decoder;
+use etude_model::hf::{self, TokenIds};
+use etude_tensor::{Kind, device, memory, parse_device};
+use etude_tokenizer::{Tokenizer, TokenizerError};
+
+use crate::error::Misuse;
+
+/// Where a model runs.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DeviceArgs {
+    /// Where to run: auto, cpu, cuda, cuda:N or mps
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: String,
+    /// Threads of an operation on the CPU; 0 leaves libtorch's choice
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
+    pub(crate) threads: u16,
+}
+
+/// A model and its tokenizer, ready to run.
+pub(crate) struct Loaded {
+    /// The model folder that the argument led to.
+    pub(crate) folder: PathBuf,
+    /// The decoder with its weights.
+    pub(crate) decoder: Decoder,
+    /// Its special tokens.
+    pub(crate) ids: TokenIds,
+    /// The tokenizer beside it.
+    pub(crate) tokenizer: Tokenizer,
+}
+
+impl DeviceArgs {
+    /// Loads a model and its tokenizer onto the device. The first thing a command does that needs a model.
+    ///
+    /// # Errors
+    /// What is wrong with the device, the folder, the tokenizer, or their fit.
+    pub(crate) fn load(&self, model: &Path) -> Result<Loaded> {
+        memory::keep_freed_memory();
+        let folder = folder(model)?;
+        let device = self.device()?;
+        let (config, _) = hf::load_config(&folder)?;
+        let tokenizer = tokenizer(&folder)?;
+        check_fit(&folder, &tokenizer, config.vocab_size)?;
+        let hf::LoadedModel { decoder, ids } = hf::load(&folder, Kind::Float, device)?;
+        Ok(Loaded {
+            folder,
+            decoder,
+            ids,
+            tokenizer,
+        })
+    }
+
+    /// The device, with the number of threads set.
+    ///
+    /// # Errors
+    /// A device that is not known or not there.
+    pub(crate) fn device(&self) -> Result<etude_tensor::Device> {
+        let device = parse_device(&self.device)?;
+        device::set_threads(usize::from(self.threads));
+        Ok(device)
+    }
+}
+
+/// The model folder that a MODEL argument means.
+///
+/// # Errors
+/// Nothing there, or nothing that holds a model; what lies there instead is named.
+pub(crate) fn folder(given: &Path) -> Result<PathBuf> {
+    let holds_model = |folder: &Path| folder.join("config.json").is_file();
+    if holds_model(given) {
+        return Ok(given.to_owned());
+    }
+    let result = given.join("model");
+    if holds_model(&result) {
+        return Ok(result);
+    }
+    let shown = given.display();
+    if !given.exists() {
+        let remedy = "give a model folder, a run folder or a checkpoint folder; runs lie in runs/ by default";
+        return Err(Misuse::error(
+            format!("{shown}: there is no such folder"),
+            remedy,
+        ));
+    }
+    if !given.is_dir() {
+        let parent = given
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
+        let remedy = if holds_model(parent) {
+            format!("give the folder that holds it, {}", parent.display())
+        } else {
+            "give the folder that holds config.json and model.safetensors".to_owned()
+        };
+        return Err(Misuse::error(
+            format!("{shown}: is a file, not a model folder"),
+            remedy,
+        ));
+    }
+    Err(Misuse::error(
+        format!("{shown}: holds no model (no config.json, no model/config.json)"),
+        elsewhere(given),
+    ))
+}
+
+/// What to give in place of a folder without a model.
+fn elsewhere(given: &Path) -> String {
+    let names = |folder: &Path, holds: &dyn Fn(&Path) -> bool| -> Vec<PathBuf> {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut found: Vec<PathBuf> = entries
+            .map(|entry| entry.path())
+            .filter(|path| holds(path))
+            .collect();
+        found.sort();
+        found
+    };
+    let checkpoints = names(&given.join("checkpoints"), &|path| {
+        path.join("config.json").is_file()
+    });
+    if let Some(newest) = checkpoints.last() {
+        return format!(
+            "the run has not finished; its newest checkpoint is {}",
+            newest.display()
+        );
+    }
+    let runs = names(given, &|path| {
+        path.join("model").join("config.json").is_file()
+    });
+    if runs.is_empty() {
+        return "give the folder that holds config.json and model.safetensors".to_owned();
+    }
+    let runs: Vec<String> = runs.iter().map(|run| run.display().to_string()).collect();
+    format!("give one of the runs in it: {}", runs.join(", "))
+}
+
+/// The tokenizer of a tokenizer folder or file, of a model folder, or of a run.
+///
+/// # Errors
+/// None there, or one that cannot be read.
+pub(crate) fn tokenizer(given: &Path) -> Result<Tokenizer> {
+    let in_run = given.join("model");
+    let place =
+        if !given.join("tokenizer.json").is_file() && in_run.join("tokenizer.json").is_file() {
+            in_run
+        } else {
+            given.to_owned()
+        };
+    match Tokenizer::load(&place) {
+        Err(TokenizerError::NoTokenizer { folder }) if folder.join("config.json").is_file() => {
+            Err(Misuse::error(
+                format!(
+                    "{}: the model folder holds no tokenizer.json",
+                    folder.display()
+                ),
+                "copy the tokenizer.json that the model was trained with into it",
+            ))
+        }
+        loaded => Ok(loaded?),
+    }
+}
+
+/// Refuses a tokenizer that has ids the model does not know.
+pub(crate) fn check_fit(folder: &Path, tokenizer: &Tokenizer, vocab_size: i64) -> Result<()> {
+    let tokens = tokenizer.vocab_size();
+    if tokens as i64 <= vocab_size {
+        return Ok(());
+    }
+    Err(Misuse::error(
+        format!(
+            "{}: its tokenizer has {tokens} tokens, its model knows {vocab_size}",
+            folder.display()
+        ),
+        "put the tokenizer that the model was trained with into the folder",
+    ))
+}
+
+/// Refuses a model without a chat template where one is needed.
+///
+/// # Errors
+/// It has none.
+pub(crate) fn demand_template(loaded: &Loaded) -> Result<()> {
+    if loaded.tokenizer.chat_template().is_some() {
+        return Ok(());
+    }
+    Err(Misuse::error(
+        format!(
+            "{}: a base model without a chat template, which a conversation needs",
+            loaded.folder.display()
+        ),
+        "continue text with `etude generate` without --chat, fine-tune the model first, or put a \
+         chat_template.jinja beside its tokenizer.json",
+    ))
+}
+
+/// Whether the folder is a pre-training run's: its `summary.json` or, in a checkpoint, its run's says so.
+pub(crate) fn is_base(folder: &Path) -> bool {
+    let stage = |run: &Path| {
+        let text = fs::read(run.join("summary.json")).ok()?;
+        let summary: serde_json::Value = serde_json::from_slice(&text).ok()?;
+        Some(summary.get("stage")?.as_str()? == "pretrain")
+    };
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    folder
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .find_map(stage)
+        .unwrap_or(false)
+}

@@ -1,0 +1,249 @@
+//! The built-in recipes, compiled in, and finding the one that a user names.
+
+use std::path::Path;
+
+use anyhow::Result;
+use etude_data::nearest;
+use etude_train::RecipeText;
+
+use crate::error::{Misuse, bad_input};
+
+macro_rules! built_in {
+    ($($name:literal),* $(,)?) => {
+        &[$(BuiltIn { name: $name, text: include_str!(concat!("../recipes/", $name, ".toml")) }),*]
+    };
+}
+
+/// All of `recipes/`, in the order they are listed in. The beginning of a name tells the stage; the first
+/// line of a file is a comment that says what it is for.
+pub(crate) const BUILT_IN: &[BuiltIn] = built_in![];
+
+/// A recipe that needs no file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BuiltIn {
+    /// Its file's stem.
+    pub(crate) name: &'static str,
+    /// TOML.
+    pub(crate) text: &'static str,
+}
+
+/// Which command runs a recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// General text to a base model.
+    Pretrain,
+    /// A base model and examples to a task model.
+    Finetune,
+}
+
+impl Stage {
+    /// The command's name, with which its built-in recipes begin.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Stage::Pretrain => "pretrain",
+            Stage::Finetune => "finetune",
+        }
+    }
+
+    fn other(self) -> Stage {
+        match self {
+            Stage::Pretrain => Stage::Finetune,
+            Stage::Finetune => Stage::Pretrain,
+        }
+    }
+
+    fn begins(self, name: &str) -> bool {
+        name.strip_prefix(self.name())
+            .is_some_and(|rest| rest.starts_with('-'))
+    }
+}
+
+impl BuiltIn {
+    /// The stage that its name begins with.
+    pub(crate) fn stage(&self) -> Stage {
+        if Stage::Finetune.begins(self.name) {
+            Stage::Finetune
+        } else {
+            Stage::Pretrain
+        }
+    }
+
+    /// What its first line says.
+    pub(crate) fn description(&self) -> &'static str {
+        self.text
+            .lines()
+            .next()
+            .unwrap_or_default()
+            .trim_start_matches('#')
+            .trim()
+    }
+}
+
+/// The built-in recipe of that name.
+///
+/// # Errors
+/// There is none: the nearest name is offered.
+pub(crate) fn find(name: &str) -> Result<&'static BuiltIn> {
+    pick(BUILT_IN, name)
+}
+
+fn pick<'a>(recipes: &'a [BuiltIn], name: &str) -> Result<&'a BuiltIn> {
+    if let Some(found) = recipes.iter().find(|recipe| recipe.name == name) {
+        return Ok(found);
+    }
+    let remedy = match nearest(name, recipes.iter().map(|recipe| recipe.name)) {
+        Some(close) => format!("did you mean `{close}`? `etude recipe list` shows all"),
+        None => "`etude recipe list` shows the built-in ones; a file of your own ends in .toml"
+            .to_owned(),
+    };
+    Err(Misuse::error(
+        format!("no built-in recipe is called `{name}`"),
+        remedy,
+    ))
+}
+
+/// The recipe that a training command was given: a file, or a built-in one by name, of which the stage's
+/// prefix may be left out.
+///
+/// # Errors
+/// No such recipe, a file that cannot be read, or a built-in recipe of the other stage.
+pub(crate) fn for_stage(stage: Stage, name_or_path: &str) -> Result<RecipeText> {
+    let path = Path::new(name_or_path);
+    let is_path =
+        path.extension().is_some_and(|ending| ending == "toml") || path.components().count() > 1;
+    if is_path || path.is_file() {
+        return RecipeText::read(path).map_err(bad_input);
+    }
+    let recipe = pick_for(stage, BUILT_IN, name_or_path)?;
+    Ok(RecipeText {
+        name: recipe.name.to_owned(),
+        origin: format!("built-in recipe {}", recipe.name).into(),
+        text: recipe.text.to_owned(),
+    })
+}
+
+fn pick_for<'a>(stage: Stage, recipes: &'a [BuiltIn], name: &str) -> Result<&'a BuiltIn> {
+    let with_prefix = |stage: Stage| format!("{}-{name}", stage.name());
+    let named = |name: &str| recipes.iter().find(|recipe| recipe.name == name);
+    if let Some(found) = named(name)
+        .or_else(|| named(&with_prefix(stage)))
+        .filter(|found| found.stage() == stage)
+    {
+        return Ok(found);
+    }
+    if let Some(found) = named(name).or_else(|| named(&with_prefix(stage.other()))) {
+        let verb = stage.other().name();
+        let what = format!(
+            "`{}` is a recipe for `etude {verb}`, not for `etude {}`",
+            found.name,
+            stage.name()
+        );
+        return Err(Misuse::error(
+            what,
+            format!("run `etude {verb} {}`", found.name),
+        ));
+    }
+    // The nearest one of this stage, whichever way its name was written.
+    let own: Vec<BuiltIn> = recipes
+        .iter()
+        .filter(|recipe| recipe.stage() == stage)
+        .copied()
+        .collect();
+    let full = if stage.begins(name) {
+        name.to_owned()
+    } else {
+        with_prefix(stage)
+    };
+    let near = nearest(&full, own.iter().map(|recipe| recipe.name)).and_then(named);
+    match near {
+        Some(near) => Err(Misuse::error(
+            format!("no built-in recipe is called `{name}`"),
+            format!(
+                "did you mean `{}`? `etude recipe list` shows all",
+                near.name
+            ),
+        )),
+        None => pick(recipes, name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOME: &[BuiltIn] = &[
+        BuiltIn {
+            name: "pretrain-plays",
+            text: "# Plays.\n[train]\n",
+        },
+        BuiltIn {
+            name: "finetune-leads",
+            text: "# Leads.\n",
+        },
+    ];
+
+    #[test]
+    fn the_list_is_the_folder() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("recipes");
+        let files = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut files: Vec<String> = files.filter(|name| name.ends_with(".toml")).collect();
+        files.sort();
+        let mut names: Vec<String> = BUILT_IN
+            .iter()
+            .map(|recipe| format!("{}.toml", recipe.name))
+            .collect();
+        names.sort();
+        assert_eq!(
+            files, names,
+            "BUILT_IN in recipes.rs lists the files of crates/cli/recipes/"
+        );
+    }
+
+    #[test]
+    fn every_recipe_tells_its_stage_and_what_it_is_for() {
+        for recipe in BUILT_IN {
+            let known = [Stage::Pretrain, Stage::Finetune]
+                .into_iter()
+                .any(|stage| stage.begins(recipe.name));
+            assert!(known, "{}", recipe.name);
+            assert!(
+                recipe.text.starts_with("# ") && recipe.description().len() > 10,
+                "{}",
+                recipe.name
+            );
+        }
+    }
+
+    #[test]
+    fn a_stage_finds_its_own_recipes_with_or_without_the_prefix() {
+        for name in ["plays", "pretrain-plays"] {
+            assert_eq!(
+                pick_for(Stage::Pretrain, SOME, name).unwrap().name,
+                "pretrain-plays"
+            );
+        }
+    }
+
+    #[test]
+    fn the_other_stage_and_the_nearest_name_are_offered() {
+        let told = |stage, name| crate::error::rendered(&pick_for(stage, SOME, name).unwrap_err());
+        for name in ["leads", "finetune-leads"] {
+            let message = told(Stage::Pretrain, name);
+            assert!(
+                message.contains("run `etude finetune finetune-leads`"),
+                "{message}"
+            );
+        }
+        for name in ["pays", "pretrain-play", "plais"] {
+            let message = told(Stage::Pretrain, name);
+            assert!(
+                message.contains("did you mean `pretrain-plays`"),
+                "{message}"
+            );
+        }
+        let message = told(Stage::Pretrain, "something-else-entirely");
+        assert!(message.contains("etude recipe list"), "{message}");
+    }
+}

@@ -1,0 +1,102 @@
+//! What `pretrain` and `finetune` share: from a recipe's name to a run folder and its summary.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use etude_data::Cache;
+use etude_tensor::memory;
+use etude_train::{Ended, RunContext, Summary, recipe};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::commands::data::CatalogArgs;
+use crate::error::{Exit, bad_input};
+use crate::output;
+use crate::recipes::{self, Stage};
+
+/// Which recipe, what is changed in it, and where the run goes.
+#[derive(Debug, Args)]
+pub(crate) struct StageArgs {
+    /// A built-in recipe's name, or a recipe file (.toml)
+    #[arg(value_name = "RECIPE")]
+    recipe: String,
+    /// Change one setting, as in train.steps=200; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    /// The run folder; by default runs/ and the recipe's name
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// Print the recipe as it would be run, and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// Show no bars
+    #[arg(long, short)]
+    quiet: bool,
+    /// Print the run's summary as one JSON object
+    #[arg(long, conflicts_with = "dry_run")]
+    json: bool,
+    #[command(flatten)]
+    catalog: CatalogArgs,
+}
+
+/// A stage's library: its recipe type's check, and its run.
+pub(crate) struct Library<R> {
+    /// Refuses impossible settings.
+    pub(crate) validate: fn(&R) -> Result<()>,
+    /// Trains.
+    pub(crate) run: fn(&R, &RunContext) -> Result<Ended>,
+}
+
+/// Runs one stage.
+pub(crate) fn run<R>(args: &StageArgs, stage: Stage, library: &Library<R>) -> Result<Exit>
+where
+    R: Serialize + DeserializeOwned,
+{
+    memory::keep_freed_memory();
+    let source = recipes::for_stage(stage, &args.recipe)?;
+    let settings: R = source.parse(&args.settings).map_err(bad_input)?;
+    (library.validate)(&settings).map_err(bad_input)?;
+    if args.dry_run {
+        output::text(&recipe::to_toml(&settings)?)?;
+        return Ok(Exit::Done);
+    }
+    let folder = args.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&source.name));
+    let context = RunContext::new(folder.clone(), args.catalog.catalog()?, Cache::user()?, !args.quiet)?;
+    match (library.run)(&settings, &context)? {
+        Ended::Interrupted { step } => {
+            output::note(&format!("stopped after step {step}; the same command goes on from there"));
+            Ok(Exit::Interrupted)
+        }
+        Ended::Finished(summary) => {
+            // The run is done and saved; a page that cannot be written does not undo it.
+            let page = etude_report::write(&folder);
+            if let Err(failure) = &page {
+                output::note(&format!("note: no report was written: {failure:#}"));
+            }
+            if args.json {
+                output::json(&summary)?;
+            } else {
+                output::text(&tell(&summary, &folder, page.ok()))?;
+            }
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn tell(summary: &Summary, folder: &std::path::Path, page: Option<PathBuf>) -> String {
+    let row = |key: &str, value: String| vec![key.to_owned(), value];
+    let last = &summary.last;
+    let mut rows = vec![
+        row("model", folder.join("model").display().to_string()),
+        row("parameters", output::count(summary.parameters)),
+        row("steps", output::count(summary.steps)),
+        row("tokens", format!("{}, {:.0} a second", output::count(summary.tokens), summary.tokens_per_second)),
+        row("time", format!("{:.1} s", summary.seconds)),
+        row("validation loss", format!("{:.4} nats a token", last.validation_loss)),
+        row("", format!("{:.4} bits per byte, perplexity {:.2}", last.bits_per_byte, last.perplexity)),
+    ];
+    rows.extend(summary.scores.iter().map(|(name, value)| row(name, format!("{value:.4}"))));
+    rows.extend(page.map(|page| row("report", page.display().to_string())));
+    output::columns(&rows)
+}

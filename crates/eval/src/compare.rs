@@ -1,0 +1,107 @@
+//! Two models on the same items: the difference of their scores, by paired bootstrap.
+
+use std::collections::{BTreeMap, HashMap};
+
+use anyhow::{Context, Result, bail, ensure};
+use etude_scores::{Bootstrap, Difference};
+use serde::{Deserialize, Serialize};
+
+use crate::task::{TaskItem, TaskMetric};
+
+/// The first model's scores minus the second's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// The items that both answered.
+    pub n: usize,
+    /// By metric; where less is better, a gain is negative.
+    pub differences: BTreeMap<String, Difference>,
+}
+
+/// Compares the results `a` and `b` of two models on the same items, in any order.
+///
+/// # Errors
+/// Results on other items, or with other reference answers, and scores that are not finite.
+pub fn compare(
+    a: &[TaskItem],
+    b: &[TaskItem],
+    metrics: &[TaskMetric],
+    bootstrap: &Bootstrap,
+) -> Result<Comparison> {
+    let b = in_order_of(a, b)?;
+    let difference = |metric: &TaskMetric| {
+        let difference = metric.measure(a).and_then(|a| a.minus(&metric.measure(&b)?, bootstrap));
+        let difference = difference.with_context(|| format!("cannot compare by {metric}"))?;
+        Ok((metric.name().to_owned(), difference))
+    };
+    let differences = metrics.iter().map(difference).collect::<Result<_>>()?;
+    Ok(Comparison { n: a.len(), differences })
+}
+
+/// The items of `b` as those of `a` stand. Names may repeat: equal ones are taken in order.
+fn in_order_of(a: &[TaskItem], b: &[TaskItem]) -> Result<Vec<TaskItem>> {
+    ensure!(
+        a.len() == b.len(),
+        "the two results have {} and {} items; evaluate both models on the same examples, with the same context",
+        a.len(),
+        b.len()
+    );
+    let mut by_id: HashMap<&str, Vec<&TaskItem>> = HashMap::new();
+    for item in b.iter().rev() {
+        by_id.entry(&item.id).or_default().push(item);
+    }
+    let mut ordered = Vec::with_capacity(b.len());
+    for item in a {
+        let Some(other) = by_id.get_mut(item.id.as_str()).and_then(Vec::pop) else {
+            bail!("item `{}` is missing from the second result; evaluate both models on the same examples", item.id);
+        };
+        ensure!(
+            other.reference == item.reference,
+            "item `{}` has another reference answer in the second result; evaluate both models on the same examples",
+            item.id
+        );
+        ordered.push(other.clone());
+    }
+    Ok(ordered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::testing::item;
+
+    fn metrics() -> Vec<TaskMetric> {
+        ["rouge_l", "bits_per_byte"].map(|name| TaskMetric::parse(name).expect("known")).to_vec()
+    }
+
+    #[test]
+    fn pairs_items_by_name() -> Result<()> {
+        let a: Vec<TaskItem> = (0..30).map(|i| item(&format!("{i}"), "x y z", "x y z")).collect();
+        let mut b: Vec<TaskItem> = (0..30).map(|i| item(&format!("{i}"), "x q", "x y z")).collect();
+        for item in &mut b {
+            item.nats *= 2.0;
+        }
+        b.reverse();
+        let found = compare(&a, &b, &metrics(), &Bootstrap::default())?;
+        assert_eq!(found.n, 30);
+        // ROUGE-L of "x q" against "x y z" is 2 * 1 / (2 + 3).
+        let rouge = found.differences["rouge_l"];
+        assert!((rouge.value - 0.6).abs() < 1e-12 && rouge.low > 0.0 && rouge.p < 0.01, "{rouge:?}");
+        let bits = found.differences["bits_per_byte"];
+        let own = a[0].nats / a[0].bytes as f64 / std::f64::consts::LN_2;
+        assert!((bits.value + own).abs() < 1e-12 && bits.high < 0.0, "{bits:?}");
+        Ok(())
+    }
+
+    #[test]
+    fn other_items_are_refused() {
+        let a = [item("a", "x", "x"), item("b", "x", "x")];
+        let says = |b: &[TaskItem], words: &str| {
+            let error = compare(&a, b, &metrics(), &Bootstrap::default()).expect_err(words);
+            assert!(error.to_string().contains(words), "{error}");
+        };
+        says(&a[..1], "2 and 1 items");
+        says(&[item("a", "x", "x"), item("c", "x", "x")], "`b` is missing");
+        says(&[item("a", "x", "x"), item("a", "x", "x")], "`b` is missing");
+        says(&[item("b", "x", "y"), item("a", "x", "x")], "`b` has another reference");
+    }
+}

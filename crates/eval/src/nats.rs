@@ -1,0 +1,106 @@
+//! The model's loss in nats, as sums over batches of plain data. Training's validation and `eval` both
+//! come here.
+//!
+//! B rows, T columns, C model width, N supervised places, V vocabulary.
+
+use etude_data::Batch;
+use etude_model::{Decoder, Input, supervised_places};
+use etude_tensor::{Kind, Tensor, no_grad};
+
+/// Places whose logits exist at a time in [`batch_nats`].
+const PLACES: usize = 512;
+
+/// A batch on the decoder's device.
+struct Tensors {
+    ids: Tensor,
+    targets: Tensor,
+    /// Positions and documents; none where rows are plain, since the decoder then counts by itself.
+    packed: Option<(Tensor, Tensor)>,
+}
+
+impl Tensors {
+    fn new(decoder: &Decoder, batch: &Batch) -> Self {
+        let device = decoder.device();
+        let shape = [batch.rows as i64, batch.cols as i64];
+        let place = |values: &[i64]| Tensor::from_slice(values).view(shape).to_device(device); // (B, T)
+        let packed = batch.doc_ids.as_ref().map(|documents| {
+            let documents = Tensor::from_slice(documents).view(shape).to_device(device); // (B, T)
+            (place(&batch.position_ids), documents)
+        });
+        Self {
+            ids: place(&batch.input_ids),
+            targets: place(&batch.targets),
+            packed,
+        }
+    }
+
+    fn input(&self) -> Input<'_> {
+        Input {
+            ids: &self.ids,
+            positions: self.packed.as_ref().map(|(positions, _)| positions),
+            documents: self.packed.as_ref().map(|(_, documents)| documents),
+        }
+    }
+}
+
+/// The summed cross-entropy in nats over all targets of the batches, and how many targets there are.
+/// No gradients are kept. The mean loss is the one divided by the other; it is not a number when
+/// there is no target, and not finite when the model is broken.
+///
+/// Number formats are the decoder's; a caller that trains in bf16 wraps the call in its autocast.
+///
+/// # Panics
+/// When a row is longer than the context or an id is outside the vocabulary: [`Batch::validate`] says
+/// which.
+pub fn windows_loss(decoder: &Decoder, batches: impl IntoIterator<Item = Batch>) -> (f64, u64) {
+    let (mut nats, mut tokens) = (0.0, 0);
+    for batch in batches {
+        let places = supervised_places(&batch.targets);
+        if places.is_empty() {
+            continue;
+        }
+        let sum = no_grad(|| {
+            let tensors = Tensors::new(decoder, &batch);
+            decoder.loss_sum(tensors.input(), &tensors.targets, &places)
+        });
+        nats += sum.double_value(&[]); // sync
+        tokens += places.len() as u64;
+    }
+    (nats, tokens)
+}
+
+/// The summed cross-entropy in nats of each row's targets; 0 for a row without one.
+///
+/// # Panics
+/// As [`windows_loss`].
+pub fn batch_nats(decoder: &Decoder, batch: &Batch) -> Vec<f64> {
+    let places = supervised_places(&batch.targets);
+    let mut rows = vec![0.0; batch.rows];
+    no_grad(|| {
+        let tensors = Tensors::new(decoder, batch);
+        let hidden = decoder.hidden(tensors.input(), None); // (B, T, C)
+        let flat = hidden.reshape([-1, decoder.config().n_embd]); // (B * T, C)
+        let targets = tensors.targets.reshape([-1]); // (B * T)
+        for places in places.chunks(PLACES) {
+            let index = Tensor::from_slice(places).to_device(decoder.device());
+            let nats = place_nats(decoder, &flat, &targets, &index);
+            let nats = Vec::<f64>::try_from(nats.to_kind(Kind::Double)).expect("float64"); // sync
+            for (place, nats) in places.iter().zip(nats) {
+                rows[*place as usize / batch.cols] += nats;
+            }
+        }
+    });
+    rows
+}
+
+/// The cross-entropy at some places, `(N)`.
+fn place_nats(decoder: &Decoder, hidden: &Tensor, targets: &Tensor, index: &Tensor) -> Tensor {
+    let logits = decoder.logits(&hidden.index_select(0, index)); // (N, V)
+    let wide = if logits.kind() == Kind::Double { Kind::Double } else { Kind::Float };
+    let log_probabilities = logits.log_softmax(-1, wide); // (N, V)
+    let targets = targets.index_select(0, index).unsqueeze(1); // (N, 1)
+    -log_probabilities.gather(1, &targets, false).squeeze_dim(1) // (N)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,196 @@
+//! Task evaluation: a model's answers to examples, scored against the reference answers, and the
+//! likelihood it gives to those.
+
+mod answers;
+mod likelihood;
+mod metric;
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use etude_data::{RenderedExample, RenderedPrompt, Renderer, Rendering, TaskExample};
+use etude_model::{Decoder, FinishReason};
+use etude_scores::{Bootstrap, Score};
+use etude_tokenizer::Tokenizer;
+use serde::{Deserialize, Serialize};
+
+use crate::progress::Progress;
+pub use metric::{TaskMetric, score_items};
+
+/// How a task is evaluated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TaskSettings {
+    /// What is scored. Default `rouge_1`, `rouge_2`, `rouge_l`, `bleu`, `chrf`, `exact_match`,
+    /// `token_f1`, `bits_per_byte`.
+    pub metrics: Vec<TaskMetric>,
+    /// At most this many tokens in an answer; default 128.
+    pub max_tokens: usize,
+    /// Texts that end an answer, besides the end tokens. Default none.
+    pub stop: Vec<String>,
+    /// Answers generated at a time, at most; default 32.
+    pub rows: usize,
+    /// How intervals are made.
+    pub bootstrap: Bootstrap,
+}
+
+impl Default for TaskSettings {
+    fn default() -> Self {
+        Self {
+            metrics: TaskMetric::usual(),
+            max_tokens: 128,
+            stop: Vec::new(),
+            rows: 32,
+            bootstrap: Bootstrap::default(),
+        }
+    }
+}
+
+impl TaskSettings {
+    /// Refuses values that mean nothing.
+    ///
+    /// # Errors
+    /// The field, and what it must be.
+    pub fn validate(&self) -> Result<()> {
+        ensure!(!self.metrics.is_empty(), "metrics is empty; name at least one, such as `rouge_l`");
+        ensure!(self.max_tokens > 0, "max_tokens = 0 leaves no room for an answer; give at least 1");
+        ensure!(self.rows > 0, "rows = 0 answers nothing; give at least 1");
+        ensure!(!self.stop.iter().any(String::is_empty), "stop holds an empty text; leave it out");
+        Ok(self.bootstrap.validate()?)
+    }
+}
+
+/// One item: what was asked, what the answer should be, and what the model made of it. A line of a
+/// predictions file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskItem {
+    /// The example's name.
+    pub id: String,
+    /// What the model was given, before any template.
+    pub prompt: String,
+    /// The right answer.
+    pub reference: String,
+    /// The model's.
+    pub prediction: String,
+    /// Why the model's ends.
+    pub finish_reason: FinishReason,
+    /// Its tokens, the end token included.
+    pub tokens: u64,
+    /// The nats that the model gives the right answer, with the token that ends it. In a
+    /// conversation all of the assistant's turns count, as in training.
+    pub nats: f64,
+    /// The bytes of the right answer that `nats` is for; the end token stands for none.
+    pub bytes: u64,
+}
+
+/// A model's result on a task.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct TaskResult {
+    /// The items, in the order of the examples.
+    pub items: Vec<TaskItem>,
+    /// Each metric's score with its interval.
+    pub scores: BTreeMap<String, Score>,
+    /// Examples that were left out because they do not fit the model's context, by reason. Scores say
+    /// nothing about them.
+    pub left_out: BTreeMap<String, u64>,
+    /// Items whose prompt was cut to fit.
+    pub truncated_prompts: u64,
+    /// Seconds that generating took.
+    pub seconds: f64,
+    /// Generated tokens per second, over all rows of a batch.
+    pub tokens_per_second: f64,
+}
+
+/// An example that can be evaluated.
+struct Item<'a> {
+    example: &'a TaskExample,
+    prompt: RenderedPrompt,
+    whole: RenderedExample,
+}
+
+/// Evaluates a model on examples: greedy answers to their prompts, rendered exactly as for training,
+/// scored against the reference answers.
+///
+/// An example is left out, and counted in [`TaskResult::left_out`], when training would leave it out:
+/// `renderer`'s context and truncation decide. `on_progress` hears of items.
+///
+/// # Errors
+/// Settings that mean nothing, an example without an answer, none that fits, or a tokenizer of another
+/// model.
+pub fn evaluate(
+    decoder: &Decoder,
+    tokenizer: &Tokenizer,
+    renderer: &Renderer,
+    examples: &[TaskExample],
+    settings: &TaskSettings,
+    on_progress: &mut dyn FnMut(Progress),
+) -> Result<TaskResult> {
+    settings.validate()?;
+    check_context(decoder, renderer)?;
+    let (items, left_out) = render(renderer, examples)?;
+    let nats = likelihood::nats(decoder, &items, on_progress)?;
+    let answers = answers::answers(decoder, tokenizer, renderer, &items, settings, on_progress)?;
+    let truncated_prompts = items.iter().filter(|item| item.prompt.truncated).count() as u64;
+    let tokens: u64 = answers.rows.iter().map(|answer| answer.tokens).sum();
+    let items: Vec<TaskItem> = (items.iter().zip(answers.rows).zip(nats))
+        .map(|((item, answer), nats)| TaskItem {
+            id: item.example.id.clone(),
+            prompt: item.example.prompt_text(),
+            reference: item.example.reference_text().to_owned(),
+            prediction: answer.text,
+            finish_reason: answer.finish_reason,
+            tokens: answer.tokens,
+            nats,
+            bytes: item.whole.target_bytes,
+        })
+        .collect();
+    Ok(TaskResult {
+        scores: score_items(&items, &settings.metrics, &settings.bootstrap)?,
+        items,
+        left_out,
+        truncated_prompts,
+        seconds: answers.seconds,
+        tokens_per_second: tokens as f64 / answers.seconds.max(f64::MIN_POSITIVE),
+    })
+}
+
+fn check_context(decoder: &Decoder, renderer: &Renderer) -> Result<()> {
+    let (given, model) = (renderer.settings().context, decoder.config().context);
+    ensure!(
+        given as i64 <= model,
+        "examples are rendered for a context of {given} tokens, and the model's is {model}; lower the context to it"
+    );
+    Ok(())
+}
+
+/// The examples that fit, and the number of those that do not, by reason.
+fn render<'a>(
+    renderer: &Renderer,
+    examples: &'a [TaskExample],
+) -> Result<(Vec<Item<'a>>, BTreeMap<String, u64>)> {
+    ensure!(!examples.is_empty(), "there is no example to evaluate on; give at least one");
+    let mut items = Vec::with_capacity(examples.len());
+    let mut left_out = BTreeMap::new();
+    for example in examples {
+        match (renderer.render_prompt(example)?, renderer.render(example)?) {
+            (Rendering::Kept(prompt), Rendering::Kept(whole)) => {
+                items.push(Item { example, prompt, whole });
+            }
+            (_, Rendering::Dropped(reason)) | (Rendering::Dropped(reason), _) => {
+                *left_out.entry(reason.to_string()).or_insert(0) += 1;
+            }
+        }
+    }
+    let reasons = || left_out.iter().map(|(reason, n)| format!("{n} {reason}")).collect::<Vec<_>>();
+    let first = items.first().context("no example can be evaluated");
+    first.with_context(|| {
+        let context = renderer.settings().context;
+        format!("none of the {} examples fits a context of {context} tokens ({}); raise it, or let prompts be truncated", examples.len(), reasons().join(", "))
+    })?;
+    Ok((items, left_out))
+}
+
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

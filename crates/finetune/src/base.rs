@@ -1,0 +1,73 @@
+//! The model that fine-tuning starts from.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use etude_model::{Decoder, hf};
+use etude_tensor::{Device, seed_everything};
+use etude_tokenizer::Tokenizer;
+use sha2::{Digest, Sha256};
+
+use crate::recipe::Recipe;
+
+pub(crate) struct Base {
+    pub(crate) decoder: Decoder,
+    pub(crate) tokenizer: Tokenizer,
+    /// Of the starting weights: a run resumes only from the same ones.
+    pub(crate) fingerprint: String,
+}
+
+pub(crate) fn load(recipe: &Recipe, device: Device) -> Result<Base> {
+    let folder = model_folder(&recipe.base.path);
+    let kind = recipe.train.precision.kind();
+    let tokenizer = Tokenizer::load(&folder)
+        .with_context(|| format!("base.path = {}: its tokenizer cannot be loaded", recipe.base.path.display()))?;
+    let (decoder, fingerprint) = if recipe.base.from_scratch {
+        let (config, _) = hf::load_config(&folder)?;
+        seed_everything(recipe.train.seed);
+        (Decoder::new(config, kind, device)?, "from scratch".to_owned())
+    } else {
+        let loaded = hf::load(&folder, kind, device)?;
+        (loaded.decoder, weights_fingerprint(&folder)?)
+    };
+    let rows = decoder.config().vocab_size;
+    ensure!(
+        tokenizer.vocab_size() as i64 <= rows,
+        "{}: its tokenizer has ids up to {}, its embedding {rows} rows; the two are of different models",
+        folder.display(),
+        tokenizer.vocab_size() - 1
+    );
+    Ok(Base { decoder, tokenizer, fingerprint })
+}
+
+/// A run folder stands for its result.
+fn model_folder(path: &Path) -> PathBuf {
+    let inside = path.join("model");
+    if !path.join("config.json").is_file() && inside.is_dir() { inside } else { path.to_owned() }
+}
+
+/// Hash over the weight files' names, sizes and first and last 64 KiB: cheap for gigabytes, and different
+/// for every training step.
+fn weights_fingerprint(folder: &Path) -> Result<String> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .with_context(|| format!("{}: cannot be read", folder.display()))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|ending| ending == "safetensors"))
+        .collect();
+    files.sort();
+    let mut hasher = Sha256::new();
+    for path in files {
+        let mut file = std::fs::File::open(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
+        let bytes = file.metadata()?.len();
+        hasher.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+        hasher.update(bytes.to_le_bytes());
+        for start in [0, bytes.saturating_sub(1 << 16)] {
+            let mut part = Vec::new();
+            file.seek(SeekFrom::Start(start))?;
+            file.by_ref().take(1 << 16).read_to_end(&mut part)?;
+            hasher.update(&part);
+        }
+    }
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+}

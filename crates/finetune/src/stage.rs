@@ -1,0 +1,115 @@
+//! Supervised examples for the training loop.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use etude_data::{Batch, FinetuneBatches, FinetuneSettings, RenderedExample, Rendering, Rows, collate};
+use etude_model::{Decoder, Prompt, TextGenerator, TextSettings};
+use etude_tokenizer::Tokenizer;
+use etude_train::step::windows_loss;
+use etude_train::{Evaluation, MakeBatch, Sample, Stage};
+
+use crate::recipe::Recipe;
+use crate::task::Task;
+
+/// Prompts answered during the run, as tokens and as text.
+struct Shown {
+    text: String,
+    ids: Vec<u32>,
+}
+
+pub(crate) struct Finetuning {
+    batches: FinetuneBatches,
+    validation: Vec<RenderedExample>,
+    shown: Vec<Shown>,
+    tokenizer: Tokenizer,
+    rows: usize,
+    pad: u32,
+    answer_tokens: usize,
+}
+
+impl Finetuning {
+    pub(crate) fn new(recipe: &Recipe, task: &Task, tokenizer: &Tokenizer) -> Result<Self> {
+        // Padding is never attended to or supervised; any token will do where none is named.
+        let pad = tokenizer.pad_id().or(tokenizer.eos_id()).unwrap_or(0);
+        let settings = FinetuneSettings {
+            rows: recipe.train.batch_rows,
+            layout: Rows::Padded,
+            seed: recipe.train.seed,
+            pad,
+        };
+        let batches = FinetuneBatches::new(task.train.clone(), settings)?;
+        let limit = match recipe.eval.examples {
+            0 => task.validation.len(),
+            limit => limit.min(task.validation.len()),
+        };
+        let mut validation = Vec::with_capacity(limit);
+        for example in &task.validation[..limit] {
+            validation.extend(task.renderer.render(example)?.kept());
+        }
+        ensure!(!validation.is_empty(), "{}: no validation example fits into the context", task.name);
+        // Rows of like length go together, so that little is padding.
+        validation.sort_by_key(|example| example.ids.len());
+        let mut shown = Vec::new();
+        for example in task.validation.iter().take(recipe.eval.samples) {
+            if let Rendering::Kept(prompt) = task.renderer.render_prompt(example)? {
+                shown.push(Shown { text: example.prompt_text().to_string(), ids: prompt.ids });
+            }
+        }
+        Ok(Self {
+            batches,
+            validation,
+            shown,
+            tokenizer: tokenizer.clone(),
+            rows: recipe.train.rows_at_a_time(),
+            pad,
+            answer_tokens: recipe.task.answer_tokens,
+        })
+    }
+
+    /// The mean length of the training examples, in tokens.
+    pub(crate) fn typical_length(&self) -> usize {
+        let examples = self.batches.examples();
+        examples.iter().map(|example| example.ids.len()).sum::<usize>() / examples.len()
+    }
+}
+
+impl Stage for Finetuning {
+    fn name(&self) -> &'static str {
+        "finetune"
+    }
+
+    fn batches(&self) -> MakeBatch {
+        let batches = self.batches.clone();
+        Arc::new(move |step| Ok(batches.finetune_batch(step)))
+    }
+
+    fn largest_batch(&self) -> Option<Batch> {
+        Some(self.batches.largest_batch())
+    }
+
+    fn evaluate(&self, decoder: &Decoder, _last: bool) -> Result<Evaluation> {
+        let rows = self.validation.chunks(self.rows.max(16));
+        let (nats, tokens) = windows_loss(decoder, rows.map(|rows| collate(&rows.iter().collect::<Vec<_>>(), self.pad)));
+        let bytes: u64 = self.validation.iter().map(|example| example.target_bytes).sum();
+        let loss = nats / tokens as f64;
+        let bits_per_byte = nats / std::f64::consts::LN_2 / bytes as f64;
+        Ok(Evaluation { loss, bits_per_byte, perplexity: loss.exp(), scores: Default::default() })
+    }
+
+    fn samples(&self, decoder: &Decoder) -> Result<Vec<Sample>> {
+        let generator = TextGenerator::new(decoder, &self.tokenizer)?;
+        let settings = TextSettings { max_tokens: self.answer_tokens, ..TextSettings::default() };
+        let mut samples = Vec::with_capacity(self.shown.len());
+        for shown in &self.shown {
+            let made = generator.complete(&Prompt::Ids(shown.ids.clone()), &settings)?;
+            samples.push(Sample { prompt: shown.text.clone(), text: made.text });
+        }
+        Ok(samples)
+    }
+
+    fn save_tokenizer(&self, folder: &Path) -> Result<()> {
+        Ok(self.tokenizer.save(folder)?)
+    }
+}

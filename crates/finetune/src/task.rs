@@ -1,0 +1,138 @@
+//! From a task's name or file to rendered examples.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, ensure};
+use etude_data::{
+    ExampleSettings, Order, Progress, RenderReport, RenderedExample, Renderer, Split, TaskExample,
+};
+use etude_tokenizer::Tokenizer;
+use etude_train::RunContext;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::recipe::TaskSettings;
+
+/// A task, ready: training examples rendered, validation and test examples as they are.
+#[derive(Debug)]
+pub struct Task {
+    /// The task's name.
+    pub name: String,
+    /// Rendered training examples.
+    pub train: Vec<RenderedExample>,
+    /// Validation examples.
+    pub validation: Vec<TaskExample>,
+    /// Test examples.
+    pub test: Vec<TaskExample>,
+    /// Renders examples and prompts as in training.
+    pub renderer: Renderer,
+    /// `data.json`.
+    pub description: Description,
+    /// Hash of the files, the splits and the rendering.
+    pub fingerprint: String,
+}
+
+/// `data.json`.
+#[derive(Debug, Serialize)]
+pub struct Description {
+    sources: Vec<SourceDescription>,
+    examples: Examples,
+    train_tokens: u64,
+    supervised_tokens: u64,
+    truncated: u64,
+    dropped: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct SourceDescription {
+    name: String,
+    title: String,
+    licence: String,
+    documents: u64,
+    bytes: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct Examples {
+    train: u64,
+    validation: u64,
+    test: u64,
+}
+
+/// Fetches, splits and renders a task for a model with `context` positions and this tokenizer.
+///
+/// # Errors
+/// When the data cannot be had, or no example has anything to learn.
+pub fn prepare(settings: &TaskSettings, context: usize, tokenizer: &Tokenizer, run: &RunContext) -> Result<Task> {
+    let mut manifest = run.catalog.get_with(&settings.source, &settings.local)?;
+    if settings.prompt_chars > 0 {
+        manifest.map.prompt_chars = Some(settings.prompt_chars as _);
+    }
+    let progress = if run.progress { Progress::Shown } else { Progress::Silent };
+    let dataset = manifest.fetch(&run.cache, &progress)?;
+    let read = |split| dataset.examples(&[split])?.collect::<Result<Vec<TaskExample>, _>>();
+    let train = chosen(read(Split::Train)?, settings.examples);
+    let (validation, test) = (read(Split::Validation)?, read(Split::Test)?);
+    ensure!(
+        !validation.is_empty(),
+        "{}: holds out no example for validation; set task.local.validation to a percentage",
+        settings.source
+    );
+    let context = match settings.context {
+        0 => context,
+        asked => asked.min(context),
+    };
+    let example = ExampleSettings {
+        format: settings.format()?,
+        context,
+        answer_tokens: settings.answer_tokens.min(context),
+        truncation: settings.truncation,
+    };
+    let renderer = Renderer::new(tokenizer, example)?;
+    let bytes = train.iter().map(|example| (example.prompt_text().len() + example.reference_text().len()) as u64).sum();
+    let (rendered, report) = renderer.render_all(&train)?;
+    if run.progress {
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), "{}: {report}", manifest.name);
+    }
+    let mut hasher = Sha256::new();
+    hasher.update(dataset.fingerprint()?);
+    hasher.update(tokenizer.fingerprint());
+    for example in &rendered {
+        example.ids.iter().for_each(|id| hasher.update(id.to_le_bytes()));
+        hasher.update([0xff; 4]);
+    }
+    let source = SourceDescription {
+        name: manifest.name.clone(),
+        title: manifest.title.clone(),
+        licence: manifest.licence.clone(),
+        documents: train.len() as u64,
+        bytes,
+    };
+    let examples = Examples { train: report.kept, validation: validation.len() as u64, test: test.len() as u64 };
+    let description = describe(source, examples, &report);
+    let fingerprint = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Task { name: manifest.name.clone(), train: rendered, validation, test, renderer, description, fingerprint })
+}
+
+/// The first `limit` by a fixed shuffle, so that a smaller set is part of a larger one.
+fn chosen(examples: Vec<TaskExample>, limit: usize) -> Vec<TaskExample> {
+    if limit == 0 || limit >= examples.len() {
+        return examples;
+    }
+    let order = Order::new(examples.len() as u64, 0x0e70_de5e_ed00);
+    let mut places: Vec<usize> = (0..limit as u64).map(|index| order.at(index).item as usize).collect();
+    places.sort_unstable();
+    places.into_iter().map(|place| examples[place].clone()).collect()
+}
+
+fn describe(source: SourceDescription, examples: Examples, report: &RenderReport) -> Description {
+    Description {
+        sources: vec![source],
+        examples,
+        train_tokens: report.tokens,
+        supervised_tokens: report.supervised,
+        truncated: report.truncated,
+        dropped: report.dropped.iter().map(|(reason, &count)| (reason.to_string(), count)).collect(),
+    }
+}

@@ -1,0 +1,222 @@
+//! From the recipe's sources to a tokenizer and token shards, everything cached.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use etude_data::{Dataset, Progress, Shard, Split, TokenStream, TokenizeSettings, tokenize};
+use etude_tokenizer::Tokenizer;
+use etude_train::RunContext;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use crate::recipe::Recipe;
+
+/// Data that is ready to be trained on.
+#[derive(Debug)]
+pub struct Prepared {
+    /// The tokenizer, loaded or trained.
+    pub tokenizer: Tokenizer,
+    /// The training text.
+    pub train: TokenStream,
+    /// The held-out text.
+    pub validation: TokenStream,
+    /// `data.json`.
+    pub description: Description,
+    /// Hash of everything above: a run resumes only on the same.
+    pub fingerprint: String,
+}
+
+/// `data.json`.
+#[derive(Debug, Serialize)]
+pub struct Description {
+    sources: Vec<SourceDescription>,
+    train_tokens: u64,
+    train_bytes: u64,
+    validation_tokens: u64,
+    validation_bytes: u64,
+    vocab_size: usize,
+    dropped: std::collections::BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct SourceDescription {
+    name: String,
+    title: String,
+    licence: String,
+    documents: u64,
+    bytes: u64,
+}
+
+/// Fetches, trains and tokenizes, or finds what an earlier run left in the cache.
+pub(crate) fn prepare(recipe: &Recipe, context: &RunContext) -> Result<Prepared> {
+    let progress = if context.progress { Progress::Shown } else { Progress::Silent };
+    let mut sources = Vec::new();
+    for name in &recipe.data.sources {
+        let manifest = context.catalog.get_with(name, &recipe.data.local)?;
+        sources.push(manifest.fetch(&context.cache, &progress)?);
+    }
+    let fingerprints = sources.iter().map(|source| Ok(source.fingerprint()?)).collect::<Result<Vec<_>>>()?;
+    let tokenizer = tokenizer(recipe, context, &sources, &fingerprints)?;
+    let separator = tokenizer.eos_id().context(
+        "the tokenizer names no end-of-text token, which separates documents; choose another tokenizer.path",
+    )?;
+
+    let (mut train, mut validation, mut described) = (Vec::new(), Vec::new(), Vec::new());
+    for (source, fingerprint) in sources.iter().zip(&fingerprints) {
+        let shard = |split| shard(source, fingerprint, split, &tokenizer, separator, context);
+        let of_source = shard(Split::Train)?;
+        let (Some(shard_train), held_out) = (of_source, shard(Split::Validation)?) else {
+            anyhow::bail!("{}: has no text to train on", source.manifest().name);
+        };
+        let manifest = source.manifest();
+        described.push(SourceDescription {
+            name: manifest.name.clone(),
+            title: manifest.title.clone(),
+            licence: manifest.licence.clone(),
+            documents: shard_train.documents(),
+            bytes: shard_train.text_bytes(),
+        });
+        train.push(shard_train);
+        validation.extend(held_out);
+    }
+    ensure!(
+        !validation.is_empty(),
+        "none of data.sources holds out text for validation; set data.local.validation to a percentage"
+    );
+    let (train, validation) = (TokenStream::new(train)?, TokenStream::new(validation)?);
+    let mut hasher = Sha256::new();
+    for part in fingerprints.iter().chain([&tokenizer.fingerprint()]) {
+        hasher.update(part.as_bytes());
+    }
+    let description = Description {
+        sources: described,
+        train_tokens: train.tokens(),
+        train_bytes: train.text_bytes(),
+        validation_tokens: validation.tokens(),
+        validation_bytes: validation.text_bytes(),
+        vocab_size: tokenizer.vocab_size(),
+        dropped: std::collections::BTreeMap::new(),
+    };
+    Ok(Prepared { tokenizer, train, validation, description, fingerprint: hex(&hasher.finalize()) })
+}
+
+/// The recipe's tokenizer: loaded, or trained on the training text and kept in the cache under a hash of
+/// the text and the settings.
+fn tokenizer(recipe: &Recipe, context: &RunContext, sources: &[Dataset], fingerprints: &[String]) -> Result<Tokenizer> {
+    if let Some(path) = &recipe.tokenizer.path {
+        return Ok(Tokenizer::load(path)?);
+    }
+    let settings = recipe.tokenizer.bpe();
+    let mut hasher = Sha256::new();
+    hasher.update(serde_json::to_vec(&settings).context("settings are plain data")?);
+    for fingerprint in fingerprints {
+        hasher.update(fingerprint.as_bytes());
+    }
+    let key = hex(&hasher.finalize());
+    let folder = context.cache.root().join("tokenizers").join(&key[..24]);
+    if folder.join("tokenizer.json").is_file() {
+        return Ok(Tokenizer::load(&folder)?);
+    }
+    say(context, &format!("training a tokenizer of {} tokens", settings.vocab_size));
+    let mut failure = None;
+    let mut documents = Vec::new();
+    for source in sources {
+        documents.push(source.documents(&[Split::Train])?);
+    }
+    let texts = documents.into_iter().flatten().map_while(|document| match document {
+        Ok(document) => Some(document.text),
+        Err(error) => {
+            failure = Some(error);
+            None
+        }
+    });
+    let (tokenizer, report) = Tokenizer::train(texts, &settings)?;
+    if let Some(error) = failure {
+        return Err(error.into());
+    }
+    say(
+        context,
+        &format!(
+            "trained on {:.1} of {:.1} MB in {:.1} s",
+            report.bytes_used as f64 / 1e6,
+            report.bytes_seen as f64 / 1e6,
+            report.seconds
+        ),
+    );
+    keep(&tokenizer, &folder)?;
+    Ok(tokenizer)
+}
+
+/// Puts a tokenizer's folder in its place in the cache, whole; another process may have been faster.
+fn keep(tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
+    let parent = folder.parent().context("below the cache")?;
+    fs::create_dir_all(parent).with_context(|| format!("{}: cannot be made", parent.display()))?;
+    let fresh = parent.join(format!(".unfinished-{}", std::process::id()));
+    fs::create_dir_all(&fresh).with_context(|| format!("{}: cannot be made", fresh.display()))?;
+    tokenizer.save(&fresh)?;
+    if fs::rename(&fresh, folder).is_err() {
+        fs::remove_dir_all(&fresh).with_context(|| format!("{}: cannot be removed", fresh.display()))?;
+        ensure!(folder.join("tokenizer.json").is_file(), "{}: cannot be written", folder.display());
+    }
+    Ok(())
+}
+
+/// The token shard of one split of a source; none when the split is empty.
+///
+/// What a source's split became is noted in the cache under the source's and the tokenizer's fingerprints,
+/// so that a prepared recipe starts without reading the text again.
+fn shard(
+    source: &Dataset,
+    fingerprint: &str,
+    split: Split,
+    tokenizer: &Tokenizer,
+    separator: u32,
+    context: &RunContext,
+) -> Result<Option<Shard>> {
+    let cache = context.cache.root().join("shards");
+    let mut hasher = Sha256::new();
+    for part in [fingerprint, split.name(), &tokenizer.fingerprint()] {
+        hasher.update(part.as_bytes());
+        hasher.update([0]);
+    }
+    let note = cache.join(format!("{}.source", &hex(&hasher.finalize())[..32]));
+    if let Ok(name) = fs::read_to_string(&note) {
+        if name.is_empty() {
+            return Ok(None);
+        }
+        let path = cache.join(&name);
+        if path.is_file() {
+            let shard = Shard::open(&path)?;
+            shard.check_tokenizer(&tokenizer.fingerprint())?;
+            return Ok(Some(shard));
+        }
+    }
+    if source.documents(&[split])?.next().transpose()?.is_none() {
+        return write_note(&note, "").map(|()| None);
+    }
+    let name = format!("{}-{}", source.manifest().name, split.name());
+    say(context, &format!("tokenizing {name}"));
+    let settings = TokenizeSettings { cache, name, separator };
+    let made = tokenize(tokenizer, || Ok(source.documents(&[split])?), &settings, &mut |_| {})?;
+    let file = made.shard.path().file_name().context("a shard is a file")?.to_string_lossy().into_owned();
+    write_note(&note, &file)?;
+    Ok(Some(made.shard))
+}
+
+fn write_note(path: &PathBuf, name: &str) -> Result<()> {
+    fs::create_dir_all(path.parent().context("below the cache")?)?;
+    etude_train::durable::write(path, name.as_bytes())
+}
+
+fn say(context: &RunContext, line: &str) {
+    use std::io::Write;
+    if context.progress {
+        // A closed stderr must not end a run.
+        let _ = writeln!(std::io::stderr(), "{line}");
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

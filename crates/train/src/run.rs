@@ -1,0 +1,268 @@
+//! The run folder: who may write to it, what it is a run of, and the small files that tell its story.
+
+use std::fs::{self, File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use etude_data::{Cache, Catalog};
+use etude_tensor::{Device, LIBTORCH_VERSION, device, peak};
+use serde::Serialize;
+use toml::{Table, Value};
+
+use crate::durable;
+use crate::interrupt::Interrupt;
+
+/// Where a stage runs and what it may use.
+#[derive(Debug)]
+pub struct RunContext {
+    /// The run folder.
+    pub folder: PathBuf,
+    /// The data sets that recipes may name.
+    pub catalog: Catalog,
+    /// Where fetched data and token shards are kept.
+    pub cache: Cache,
+    /// Whether to show bars on stderr.
+    pub progress: bool,
+    /// Whether someone asked the run to stop.
+    pub interrupt: Interrupt,
+    /// When the process (or this run) started.
+    pub started: Instant,
+}
+
+impl RunContext {
+    /// A run in `folder`, started now, that listens for Ctrl-C and SIGTERM.
+    ///
+    /// # Errors
+    /// When the system refuses the signal handlers.
+    pub fn new(folder: PathBuf, catalog: Catalog, cache: Cache, progress: bool) -> Result<Self> {
+        Ok(Self { folder, catalog, cache, progress, interrupt: Interrupt::listen()?, started: Instant::now() })
+    }
+
+    /// The same context for another run folder.
+    pub fn for_folder(&self, folder: PathBuf) -> Self {
+        Self {
+            folder,
+            catalog: self.catalog.clone(),
+            cache: self.cache.clone(),
+            progress: self.progress,
+            interrupt: self.interrupt.clone(),
+            started: Instant::now(),
+        }
+    }
+}
+
+/// Keys of `[train]` that change how a run goes but not what it computes.
+const FREE_KEYS: [&str; 9] = [
+    "device", "threads", "log_every", "eval_every", "sample_every", "checkpoint_every", "keep", "loader_threads",
+    "micro_rows",
+];
+
+/// A run folder that this process alone may write to, until it is dropped.
+#[derive(Debug)]
+pub struct RunFolder {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl RunFolder {
+    /// Makes or reopens a run folder for a recipe (resolved, as TOML).
+    ///
+    /// # Errors
+    /// When it cannot be written, another process has it, or it holds a run of another recipe: then the
+    /// message says what differs.
+    pub fn open(path: &Path, recipe: &str) -> Result<Self> {
+        fs::create_dir_all(path)
+            .with_context(|| format!("{}: the run folder cannot be made; choose another --run", path.display()))?;
+        let lock_path = path.join(".lock");
+        let lock = File::create(&lock_path)
+            .with_context(|| format!("{}: the run folder cannot be written; choose another --run", path.display()))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => bail!(
+                "{}: another etude process is working in this run folder; wait for it or choose another --run",
+                path.display()
+            ),
+            Err(TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("{}: cannot be locked", lock_path.display()));
+            }
+        }
+        let folder = Self { path: path.to_owned(), _lock: lock };
+        let place = folder.file("recipe.toml");
+        if place.is_file() {
+            let saved = fs::read_to_string(&place).with_context(|| format!("{}: cannot be read", place.display()))?;
+            let differences = differences(&saved, recipe)?;
+            ensure!(
+                differences.is_empty(),
+                "{}: holds a run of another recipe; choose another --run, or remove the folder to start again\n  {}",
+                path.display(),
+                differences.join("\n  ")
+            );
+        }
+        durable::write(&place, recipe.as_bytes())?;
+        Ok(folder)
+    }
+
+    /// The folder.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A file of the folder.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Writes a JSON file, whole or not at all.
+    ///
+    /// # Errors
+    /// When the folder cannot be written to.
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let mut json = serde_json::to_vec_pretty(value).context("plain data")?;
+        json.push(b'\n');
+        durable::write(&self.file(name), &json)
+    }
+
+    /// Fills the folder `name` by `write`, whole or not at all, in place of what was there.
+    ///
+    /// # Errors
+    /// When it cannot be written; what was there before then stays.
+    pub fn replace_folder(&self, name: &str, write: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+        let (place, fresh) = (self.file(name), self.file(&format!(".{name}.unfinished")));
+        let old = self.file(&format!(".{name}.old"));
+        for leftover in [&fresh, &old] {
+            if leftover.exists() {
+                fs::remove_dir_all(leftover).with_context(|| format!("{}: cannot be removed", leftover.display()))?;
+            }
+        }
+        fs::create_dir_all(&fresh).with_context(|| format!("{}: cannot be made", fresh.display()))?;
+        write(&fresh)?;
+        durable::sync_tree(&fresh)?;
+        if place.exists() {
+            fs::rename(&place, &old).with_context(|| format!("{}: cannot be replaced", place.display()))?;
+        }
+        fs::rename(&fresh, &place).with_context(|| format!("{}: cannot be put in place", place.display()))?;
+        durable::sync_folder(&self.path)?;
+        if old.exists() {
+            fs::remove_dir_all(&old).with_context(|| format!("{}: cannot be removed", old.display()))?;
+        }
+        Ok(place)
+    }
+}
+
+/// What differs between two recipes, a line a key, apart from keys that do not change the result.
+fn differences(saved: &str, now: &str) -> Result<Vec<String>> {
+    let parse = |text: &str| text.parse::<Table>().context("recipe.toml in the run folder is damaged; remove the folder");
+    let (mut before, mut after) = (Vec::new(), Vec::new());
+    flatten("", &Value::Table(parse(saved)?), &mut before);
+    flatten("", &Value::Table(parse(now)?), &mut after);
+    let find = |list: &[(String, String)], key: &str| list.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
+    let mut keys: Vec<&String> = before.iter().chain(&after).map(|(key, _)| key).collect();
+    keys.sort();
+    keys.dedup();
+    let free = |key: &str| key.strip_prefix("train.").is_some_and(|key| FREE_KEYS.contains(&key));
+    let lines = keys.into_iter().filter(|key| !free(key)).filter_map(|key| {
+        let (was, is) = (find(&before, key), find(&after, key));
+        let show = |value: Option<String>| value.unwrap_or_else(|| "unset".to_owned());
+        (was != is).then(|| format!("{key}: the run has {}, the recipe {}", show(was), show(is)))
+    });
+    Ok(lines.collect())
+}
+
+fn flatten(prefix: &str, value: &Value, out: &mut Vec<(String, String)>) {
+    match value {
+        Value::Table(table) => {
+            for (key, value) in table {
+                let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                flatten(&path, value, out);
+            }
+        }
+        leaf => out.push((prefix.to_owned(), leaf.to_string())),
+    }
+}
+
+/// `environment.json`: what the run was made with.
+#[derive(Debug, Clone, Serialize)]
+pub struct Environment {
+    /// Etude's version.
+    pub etude: &'static str,
+    /// libtorch's.
+    pub libtorch: &'static str,
+    /// The device's name.
+    pub device: String,
+    /// The processor, as the system names it.
+    pub processor: Option<String>,
+    /// Threads of an operation.
+    pub threads: usize,
+    /// What a large matrix product reaches here, in floating-point operations a second.
+    pub matmul_peak: f64,
+    /// Operating system and architecture.
+    pub system: String,
+    /// The revision of the folder that the command ran in, when that is a git checkout.
+    pub git_revision: Option<String>,
+    /// The command line.
+    pub command: Vec<String>,
+}
+
+impl Environment {
+    /// Looks around; takes about 0.1 s, most of it the matrix product.
+    pub fn measure(on: Device, kind: etude_tensor::Kind) -> Self {
+        Self {
+            etude: env!("CARGO_PKG_VERSION"),
+            libtorch: LIBTORCH_VERSION,
+            device: device::device_name(on),
+            processor: processor(),
+            threads: device::threads(),
+            matmul_peak: peak::matmul_peak(on, kind),
+            system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            git_revision: git_revision(Path::new(".")),
+            command: std::env::args().collect(),
+        }
+    }
+}
+
+fn processor() -> Option<String> {
+    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("model name"))?;
+    Some(line.split_once(':')?.1.trim().to_owned())
+}
+
+/// The commit that `.git/HEAD` names, read from the files: git itself need not be installed.
+fn git_revision(start: &Path) -> Option<String> {
+    let start = fs::canonicalize(start).ok()?;
+    let git = start.ancestors().map(|folder| folder.join(".git")).find(|git| git.is_dir())?;
+    let head = fs::read_to_string(git.join("HEAD")).ok()?;
+    match head.trim().strip_prefix("ref: ") {
+        Some(name) => Some(fs::read_to_string(git.join(name)).ok()?.trim().to_owned()),
+        None => Some(head.trim().to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_for_one_recipe_and_one_process() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("run");
+        let first = RunFolder::open(&path, "[train]\nsteps = 5\nthreads = 1\n").unwrap();
+        let error = RunFolder::open(&path, "[train]\nsteps = 5\n").unwrap_err().to_string();
+        assert!(error.contains("another etude process"), "{error}");
+        drop(first);
+        RunFolder::open(&path, "[train]\nsteps = 5\nthreads = 2\n").unwrap();
+        let error = RunFolder::open(&path, "[train]\nsteps = 6\n").unwrap_err().to_string();
+        assert!(error.contains("train.steps: the run has 5, the recipe 6"), "{error}");
+    }
+
+    #[test]
+    fn a_replaced_folder_is_the_old_one_or_the_new_one() {
+        let parent = tempfile::tempdir().unwrap();
+        let run = RunFolder::open(&parent.path().join("run"), "").unwrap();
+        run.replace_folder("model", |folder| Ok(fs::write(folder.join("a"), "1")?)).unwrap();
+        run.replace_folder("model", |_| bail!("no room")).unwrap_err();
+        assert_eq!(fs::read_to_string(run.file("model/a")).unwrap(), "1");
+        run.replace_folder("model", |folder| Ok(fs::write(folder.join("a"), "2")?)).unwrap();
+        assert_eq!(fs::read_to_string(run.file("model/a")).unwrap(), "2");
+    }
+}

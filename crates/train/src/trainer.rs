@@ -1,0 +1,513 @@
+//! The training loop, the only one. It reads: learning rate, batch, step (forward, backward, clip,
+//! update), log, what is due, checkpoint.
+
+use std::collections::BTreeMap;
+use std::collections::VecDeque;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use etude_data::{Batch, Loader, LoaderSettings};
+use etude_model::Decoder;
+use etude_model::hf::{self, TokenIds};
+use etude_tensor::memory;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::checkpoint::{Checkpoint, Checkpoints, TrainerState};
+use crate::metrics::JsonLines;
+use crate::optimizer::Optimizer;
+use crate::progress::Bar;
+use crate::run::{Environment, RunContext, RunFolder};
+use crate::schedule::learning_rate_scale;
+use crate::settings::{OptimizerKind, OptimizerSettings, ScheduleSettings, TrainSettings};
+use crate::step::{StepReport, StepSettings, forward_backward, train_step};
+
+/// What a validation found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Mean cross-entropy in nats over the scored tokens.
+    pub loss: f64,
+    /// The same in bits per byte of the scored text.
+    pub bits_per_byte: f64,
+    /// `exp(loss)`.
+    pub perplexity: f64,
+    /// Task scores, by metric; empty where there are none.
+    #[serde(default)]
+    pub scores: BTreeMap<String, f64>,
+}
+
+/// A text that the model made during the run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Sample {
+    /// What it was given.
+    pub prompt: String,
+    /// What it made of it.
+    pub text: String,
+}
+
+/// Makes the batch of a step: a pure function, called on several threads.
+pub type MakeBatch = Arc<dyn Fn(u64) -> Result<Batch> + Send + Sync>;
+
+/// What a stage gives the loop.
+pub trait Stage {
+    /// `pretrain` or `finetune`.
+    fn name(&self) -> &'static str;
+    /// The batches, a function of the step alone.
+    fn batches(&self) -> MakeBatch;
+    /// The largest batch that will come, tried before step 1; none when all are alike.
+    fn largest_batch(&self) -> Option<Batch>;
+    /// Validation: a quick one during the run, a whole one when it is the `last`.
+    ///
+    /// # Errors
+    /// When the data cannot be read.
+    fn evaluate(&self, decoder: &Decoder, last: bool) -> Result<Evaluation>;
+    /// A few texts to see how the model does.
+    ///
+    /// # Errors
+    /// When generation fails.
+    fn samples(&self, decoder: &Decoder) -> Result<Vec<Sample>>;
+    /// Writes what a model folder holds besides weights and configuration: the tokenizer.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    fn save_tokenizer(&self, folder: &Path) -> Result<()>;
+}
+
+/// The settings of a run that both stages have.
+#[derive(Debug, Clone)]
+pub struct TrainerSettings {
+    /// `[train]`.
+    pub train: TrainSettings,
+    /// `[optimizer]`.
+    pub optimizer: OptimizerSettings,
+    /// `[schedule]`.
+    pub schedule: ScheduleSettings,
+    /// Special tokens of the model.
+    pub ids: TokenIds,
+    /// Tokens in a row at most, for the count of operations.
+    pub length: usize,
+    /// Hash of the data that the run is a function of, besides its recipe.
+    pub data_fingerprint: String,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub enum Ended {
+    /// All steps were made.
+    Finished(Box<Summary>),
+    /// Someone asked it to stop; the same command goes on from here.
+    Interrupted {
+        /// Steps made.
+        step: u64,
+    },
+}
+
+/// `summary.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// `pretrain` or `finetune`.
+    pub stage: String,
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Tokens that went through the model.
+    pub tokens: u64,
+    /// Tokens that were supervised.
+    pub supervised_tokens: u64,
+    /// Seconds trained, validation and samples included, over all sessions.
+    pub seconds: f64,
+    /// Tokens a second over those.
+    pub tokens_per_second: f64,
+    /// Seconds from the start of the process to the end of its first step.
+    pub seconds_to_first_step: Option<f64>,
+    /// Numbers in the model.
+    pub parameters: u64,
+    /// The most memory that the process held, in bytes.
+    pub peak_memory: Option<u64>,
+    /// Losses at the end.
+    #[serde(rename = "final")]
+    pub last: FinalLosses,
+    /// Task scores at the end.
+    pub scores: BTreeMap<String, f64>,
+}
+
+/// Losses at the end of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct FinalLosses {
+    /// Of the last step, nats a supervised token.
+    pub train_loss: Option<f64>,
+    /// Of the validation data.
+    pub validation_loss: f64,
+    /// The same in bits per byte.
+    pub bits_per_byte: f64,
+    /// The same as perplexity.
+    pub perplexity: f64,
+}
+
+/// A run in progress.
+pub struct Trainer<'a> {
+    stage: &'a dyn Stage,
+    decoder: &'a Decoder,
+    optimizer: Optimizer,
+    settings: &'a TrainerSettings,
+    context: &'a RunContext,
+    folder: &'a RunFolder,
+    checkpoints: Checkpoints,
+    state: TrainerState,
+    metrics: JsonLines,
+    samples: JsonLines,
+    bar: Bar,
+    peak: f64,
+    resumed: bool,
+    session: Instant,
+    seconds_before: f64,
+    seconds_to_first_step: Option<f64>,
+    last_loss: Option<f64>,
+    /// Steps whose figures are still on the device, with their batches.
+    pending: VecDeque<Pending>,
+    clock: Clock,
+}
+
+impl std::fmt::Debug for Trainer<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Trainer").field("stage", &self.stage.name()).field("state", &self.state).finish_non_exhaustive()
+    }
+}
+
+struct Pending {
+    step: u64,
+    scale: f64,
+    report: StepReport,
+    batch: Batch,
+}
+
+/// Tokens and time of steps alone, without what else happens between them.
+#[derive(Default)]
+struct Clock {
+    tokens: u64,
+    seconds: f64,
+}
+
+impl<'a> Trainer<'a> {
+    /// Prepares a run: takes up the newest whole checkpoint of the folder, or starts.
+    ///
+    /// # Errors
+    /// When the folder holds another run's data, or cannot be written.
+    pub fn new(
+        stage: &'a dyn Stage,
+        decoder: &'a Decoder,
+        settings: &'a TrainerSettings,
+        context: &'a RunContext,
+        folder: &'a RunFolder,
+    ) -> Result<Self> {
+        let optimizer = Optimizer::new(decoder, &settings.optimizer);
+        let checkpoints = Checkpoints::new(folder.path());
+        let precision = settings.train.precision.resolve(decoder.device());
+        let kind = if precision == etude_tensor::Precision::Bfloat16 { etude_tensor::Kind::BFloat16 } else { precision.kind() };
+        let environment = Environment::measure(decoder.device(), kind);
+        folder.write_json("environment.json", &environment)?;
+        let (found, torn) = checkpoints.newest();
+        let state = match &found {
+            Some(checkpoint) => checkpoint.state.clone(),
+            None => TrainerState::new(settings.data_fingerprint.clone()),
+        };
+        if state.fingerprint != settings.data_fingerprint {
+            bail!(
+                "{}: the data has changed since this run began; choose another --run, or bring the old data back",
+                folder.path().display()
+            );
+        }
+        let step = state.step;
+        let bar = if context.progress { Bar::new(stage.name(), settings.train.steps, step) } else { Bar::hidden() };
+        for line in &torn {
+            bar.say(&format!("passed over: {line}"));
+        }
+        let mut trainer = Self {
+            stage,
+            decoder,
+            optimizer,
+            settings,
+            context,
+            folder,
+            checkpoints,
+            metrics: JsonLines::resume(&folder.file("metrics.jsonl"), step)?,
+            samples: JsonLines::resume(&folder.file("samples.jsonl"), step)?,
+            bar,
+            peak: environment.matmul_peak,
+            resumed: found.is_some(),
+            session: Instant::now(),
+            seconds_before: state.seconds,
+            seconds_to_first_step: None,
+            last_loss: None,
+            pending: VecDeque::new(),
+            clock: Clock::default(),
+            state,
+        };
+        if let Some(checkpoint) = found {
+            trainer.restore(&checkpoint)?;
+        }
+        Ok(trainer)
+    }
+
+    fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
+        let saved = hf::load(&checkpoint.folder, self.decoder.params().kind(), self.decoder.device())?;
+        for (param, from) in self.decoder.params().tensors().zip(saved.decoder.params().tensors()) {
+            etude_tensor::no_grad(|| param.shallow_clone().copy_(from));
+        }
+        self.optimizer.load(&checkpoint.optimizer())?;
+        self.bar.say(&format!("resuming after step {} ({})", self.state.step, checkpoint.folder.display()));
+        Ok(())
+    }
+
+    /// Runs to the end, or until it is asked to stop.
+    ///
+    /// # Errors
+    /// When a file cannot be written, the data cannot be read, or too many steps in a row are not finite.
+    pub fn run(mut self) -> Result<Ended> {
+        let train = &self.settings.train;
+        let step_settings = StepSettings {
+            rows: train.rows_at_a_time(),
+            precision: train.precision,
+            max_norm: (self.settings.optimizer.clip > 0.0).then_some(self.settings.optimizer.clip),
+            seed: train.seed,
+        };
+        self.try_largest_batch(&step_settings)?;
+        let make = self.stage.batches();
+        let ahead = LoaderSettings { threads: train.loader_threads, ..LoaderSettings::default() };
+        let mut loader = Loader::new(self.state.step, ahead, move |step| make(step))?;
+        if self.state.step == 0 && !self.resumed && train.sample_every > 0 {
+            self.sample()?; // what an untrained model says
+        }
+        while self.state.step < train.steps {
+            let step = self.state.step;
+            let scale = learning_rate_scale(step, train.steps, &self.settings.schedule);
+            let batch = loader.next()?;
+            let start = Instant::now();
+            let report = train_step(self.decoder, &mut self.optimizer, &batch, step, scale, &step_settings)?;
+            self.state.step += 1;
+            self.state.tokens += report.tokens as u64;
+            self.state.supervised += report.supervised as u64;
+            self.clock.tokens += report.tokens as u64;
+            self.pending.push_back(Pending { step: self.state.step, scale, report, batch });
+            // A device that works ahead is asked about a step when the next one is under way.
+            let lag = usize::from(self.decoder.device() != etude_tensor::Device::Cpu);
+            self.settle(lag, start)?;
+            if self.seconds_to_first_step.is_none() {
+                self.seconds_to_first_step = Some(self.context.started.elapsed().as_secs_f64());
+            }
+            if self.do_what_is_due()? {
+                return Ok(Ended::Interrupted { step: self.state.step });
+            }
+        }
+        self.finish().map(|summary| Ended::Finished(Box::new(summary)))
+    }
+
+    /// Runs the largest batch forward and backward, so that memory that does not suffice shows now.
+    fn try_largest_batch(&self, settings: &StepSettings) -> Result<()> {
+        if let Some(batch) = self.stage.largest_batch().filter(|_| !self.resumed) {
+            let _ = forward_backward(self.decoder, &batch, settings).with_context(|| {
+                format!(
+                    "the largest batch ({} rows of {} tokens) does not go through; lower train.micro_rows",
+                    batch.rows, batch.cols
+                )
+            })?;
+            self.decoder.params().drop_grads();
+        }
+        Ok(())
+    }
+
+    /// Reads the figures of finished steps until only `leave` are outstanding, logs those that are due and
+    /// counts those that were not applied.
+    fn settle(&mut self, leave: usize, start: Instant) -> Result<()> {
+        while self.pending.len() > leave {
+            let Some(done) = self.pending.pop_front() else { break };
+            let loss = done.report.loss.double_value(&[]); // sync
+            let norm = done.report.grad_norm.double_value(&[]); // sync
+            let skipped = done.report.skipped.double_value(&[]) != 0.0; // sync
+            self.last_loss = Some(loss).filter(|loss| loss.is_finite());
+            self.state.bad_steps = if skipped { self.state.bad_steps + 1 } else { 0 };
+            if skipped {
+                self.report_bad(&done, loss, norm)?;
+            }
+            self.clock.seconds += start.elapsed().as_secs_f64();
+            self.bar.advance(done.step);
+            if done.step % self.settings.train.log_every == 0 || done.step == 1 || skipped {
+                self.log(&done, loss, norm, skipped)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn log(&mut self, done: &Pending, loss: f64, norm: f64, skipped: bool) -> Result<()> {
+        let rate = self.clock.tokens as f64 / self.clock.seconds.max(1e-9);
+        let flops = self.decoder.config().flops_per_token(self.settings.length as i64);
+        let mfu = rate * flops / self.peak;
+        self.clock = Clock::default();
+        let optimizer = &self.settings.optimizer;
+        let peak_rate = if optimizer.kind == OptimizerKind::Muon { optimizer.muon_lr } else { optimizer.lr };
+        let finite = |value: f64| Some(value).filter(|value| value.is_finite());
+        self.metrics.write(&json!({
+            "kind": "train", "step": done.step, "loss": finite(loss), "lr": peak_rate * done.scale,
+            "grad_norm": finite(norm), "tokens": self.state.tokens, "supervised": self.state.supervised,
+            "tokens_per_second": rate, "seconds": self.elapsed(), "mfu": mfu, "skipped": skipped,
+        }))?;
+        let status = format!("loss {loss:.3}  {} tokens/s  {:.0}% of matmul peak", grouped(rate), 100.0 * mfu);
+        let (stage, step, steps) = (self.stage.name(), done.step, self.settings.train.steps);
+        let line = status.clone();
+        let left = (steps - step) as f64 * self.elapsed() / step.max(1) as f64;
+        // Without a terminal a line every twentieth of the run is enough.
+        let tell = step == 1 || (step * 20 / steps) != (step.saturating_sub(self.settings.train.log_every) * 20 / steps);
+        if tell || self.bar.is_terminal() {
+            self.bar.status(status, || format!("{stage} {step}/{steps}  {line}  about {left:.0} s left"));
+        }
+        Ok(())
+    }
+
+    fn report_bad(&mut self, done: &Pending, loss: f64, norm: f64) -> Result<()> {
+        let name = format!("bad-steps/step-{:08}.json", done.step);
+        std::fs::create_dir_all(self.folder.file("bad-steps")).context("the run folder cannot be written")?;
+        self.folder.write_json(
+            &name,
+            &json!({"step": done.step, "loss": format!("{loss}"), "grad_norm": format!("{norm}"), "batch": done.batch}),
+        )?;
+        self.bar.say(&format!(
+            "step {} was not applied: loss {loss}, gradient norm {norm}; its batch is in {name}",
+            done.step
+        ));
+        if self.state.bad_steps >= self.settings.train.max_bad_steps {
+            bail!(
+                "{} steps in a row had a loss or gradient that is not finite, the last one step {} (batch in {}); lower the learning rate, or resume from an earlier checkpoint",
+                self.state.bad_steps,
+                done.step,
+                self.folder.file(&name).display()
+            );
+        }
+        Ok(())
+    }
+
+    /// Validation, samples and checkpoints when their step has come. True when the run is to stop.
+    fn do_what_is_due(&mut self) -> Result<bool> {
+        let (step, train) = (self.state.step, &self.settings.train);
+        let due = |every: u64| every > 0 && step.is_multiple_of(every) && step < train.steps;
+        let asked = self.context.interrupt.asked();
+        if due(train.eval_every) || due(train.sample_every) || due(train.checkpoint_every) || asked {
+            self.settle(0, Instant::now())?;
+        }
+        if due(train.eval_every) {
+            self.evaluate()?;
+        }
+        if due(train.sample_every) {
+            self.sample()?;
+        }
+        if due(train.checkpoint_every) || (asked && step < train.steps) {
+            self.checkpoint()?;
+        }
+        if asked && step < train.steps {
+            self.bar.finish();
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn evaluate(&mut self) -> Result<()> {
+        let last = self.state.step == self.settings.train.steps;
+        let evaluation = self.stage.evaluate(self.decoder, last)?;
+        let seconds = self.elapsed();
+        let step = self.state.step;
+        self.metrics.write(&json!({
+            "kind": "eval", "step": step, "loss": evaluation.loss, "bits_per_byte": evaluation.bits_per_byte,
+            "perplexity": evaluation.perplexity, "seconds": seconds,
+        }))?;
+        if !evaluation.scores.is_empty() {
+            self.metrics.write(&json!({"kind": "task", "step": step, "scores": evaluation.scores}))?;
+        }
+        let scores: String = evaluation.scores.iter().map(|(name, value)| format!(", {name} {value:.3}")).collect();
+        self.bar.say(&format!(
+            "step {step}: validation loss {:.4}, {:.4} bits per byte{scores} ({seconds:.0} s)",
+            evaluation.loss, evaluation.bits_per_byte
+        ));
+        self.state.last_evaluation = Some(evaluation);
+        Ok(())
+    }
+
+    fn sample(&mut self) -> Result<()> {
+        for sample in self.stage.samples(self.decoder)? {
+            self.samples.write(&json!({"step": self.state.step, "prompt": sample.prompt, "text": sample.text}))?;
+        }
+        Ok(())
+    }
+
+    fn checkpoint(&mut self) -> Result<()> {
+        self.state.seconds = self.elapsed();
+        if let Some(loss) = self.state.last_evaluation.as_ref().map(|evaluation| evaluation.loss) {
+            let better = self.state.best.is_none_or(|(best, _)| loss < best);
+            let fresh = self.state.step == self.settings.train.steps || self.evaluated_now();
+            if better && fresh {
+                self.state.best = Some((loss, self.state.step));
+            }
+        }
+        let (stage, decoder, optimizer, ids) = (self.stage, self.decoder, &self.optimizer, &self.settings.ids);
+        self.checkpoints.save(&self.state, |folder| save_model(stage, decoder, ids, folder), |file| optimizer.save(file))?;
+        self.checkpoints.prune(self.settings.train.keep, self.state.best.map(|(_, step)| step))
+    }
+
+    fn evaluated_now(&self) -> bool {
+        let every = self.settings.train.eval_every;
+        every > 0 && self.state.step.is_multiple_of(every)
+    }
+
+    fn finish(&mut self) -> Result<Summary> {
+        self.settle(0, Instant::now())?;
+        self.evaluate()?;
+        self.sample()?;
+        self.checkpoint()?;
+        let (stage, decoder, ids) = (self.stage, self.decoder, &self.settings.ids);
+        self.folder.replace_folder("model", |folder| save_model(stage, decoder, ids, folder))?;
+        let last = self.state.last_evaluation.clone().context("validation was just made")?;
+        let seconds = self.elapsed();
+        let summary = Summary {
+            stage: self.stage.name().to_owned(),
+            steps: self.state.step,
+            tokens: self.state.tokens,
+            supervised_tokens: self.state.supervised,
+            seconds,
+            tokens_per_second: self.state.tokens as f64 / seconds.max(1e-9),
+            seconds_to_first_step: self.seconds_to_first_step,
+            parameters: self.decoder.params().numel(),
+            peak_memory: memory::peak_rss(),
+            last: FinalLosses {
+                train_loss: self.last_loss,
+                validation_loss: last.loss,
+                bits_per_byte: last.bits_per_byte,
+                perplexity: last.perplexity,
+            },
+            scores: last.scores,
+        };
+        self.folder.write_json("summary.json", &summary)?;
+        self.bar.finish();
+        Ok(summary)
+    }
+
+    fn elapsed(&self) -> f64 {
+        self.seconds_before + self.session.elapsed().as_secs_f64()
+    }
+}
+
+fn save_model(stage: &dyn Stage, decoder: &Decoder, ids: &TokenIds, folder: &Path) -> Result<()> {
+    hf::save(decoder, ids, folder)?;
+    stage.save_tokenizer(folder)
+}
+
+/// 12345.6 as `12,346`.
+fn grouped(value: f64) -> String {
+    let digits = format!("{value:.0}");
+    let mut out = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}

@@ -1,0 +1,1 @@
+//! The built `etude`, run as a user runs it.
