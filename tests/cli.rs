@@ -1,1 +1,17 @@
-//! The built `etude`, run as a user runs it.
+//! The built `etude`, run as a user runs it: what it prints, how it ends, and what it says when something
+//! is wrong. What each result is worth is tested where it is computed.
+
+#[path = "cli/data.rs"]
+mod data;
+#[path = "cli/errors.rs"]
+mod errors;
+#[path = "cli/help.rs"]
+mod help;
+#[path = "cli/model.rs"]
+mod model;
+#[path = "cli/stages.rs"]
+mod stages;
+#[path = "cli/support.rs"]
+mod support;
+#[path = "cli/tokenizer.rs"]
+mod tokenizer;

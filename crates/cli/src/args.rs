@@ -4,7 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    chat, completions, data, doctor, export, generate, pretrain, recipe, report, tokenizer,
+    chat, completions, data, doctor, eval, export, finetune, generate, pretrain, recipe, report,
+    tokenizer,
 };
 
 const ABOUT: &str = "\
@@ -57,6 +58,10 @@ pub(crate) enum Command {
     Recipe(recipe::RecipeArgs),
     /// Pre-train: general text to a base model
     Pretrain(pretrain::PretrainArgs),
+    /// Fine-tune: a base model and examples of one task to a task model
+    Finetune(finetune::FinetuneArgs),
+    /// Measure a model on a text or on a task
+    Eval(eval::EvalArgs),
     /// Continue a prompt
     Generate(generate::GenerateArgs),
     /// Converse with a fine-tuned model

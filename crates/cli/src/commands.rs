@@ -4,7 +4,9 @@ pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod data;
 pub(crate) mod doctor;
+pub(crate) mod eval;
 pub(crate) mod export;
+pub(crate) mod finetune;
 pub(crate) mod generate;
 pub(crate) mod pretrain;
 pub(crate) mod recipe;
@@ -24,6 +26,8 @@ pub(crate) fn run(command: Command) -> Result<Exit> {
         Command::Tokenizer(args) => tokenizer::run(&args),
         Command::Recipe(args) => recipe::run(&args),
         Command::Pretrain(args) => pretrain::run(&args),
+        Command::Finetune(args) => finetune::run(&args),
+        Command::Eval(args) => eval::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
         Command::Export(args) => export::run(&args),

@@ -16,7 +16,7 @@ macro_rules! built_in {
 
 /// All of `recipes/`, in the order they are listed in. The beginning of a name tells the stage; the first
 /// line of a file is a comment that says what it is for.
-pub(crate) const BUILT_IN: &[BuiltIn] = built_in![];
+pub(crate) const BUILT_IN: &[BuiltIn] = built_in!["pretrain-quickstart", "finetune-quickstart"];
 
 /// A recipe that needs no file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

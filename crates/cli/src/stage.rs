@@ -61,11 +61,21 @@ where
         output::text(&recipe::to_toml(&settings)?)?;
         return Ok(Exit::Done);
     }
-    let folder = args.run.clone().unwrap_or_else(|| PathBuf::from("runs").join(&source.name));
-    let context = RunContext::new(folder.clone(), args.catalog.catalog()?, Cache::user()?, !args.quiet)?;
+    let folder = args
+        .run
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("runs").join(&source.name));
+    let context = RunContext::new(
+        folder.clone(),
+        args.catalog.catalog()?,
+        Cache::user()?,
+        !args.quiet,
+    )?;
     match (library.run)(&settings, &context)? {
         Ended::Interrupted { step } => {
-            output::note(&format!("stopped after step {step}; the same command goes on from there"));
+            output::note(&format!(
+                "stopped after step {step}; the same command goes on from there"
+            ));
             Ok(Exit::Interrupted)
         }
         Ended::Finished(summary) => {
@@ -91,12 +101,33 @@ fn tell(summary: &Summary, folder: &std::path::Path, page: Option<PathBuf>) -> S
         row("model", folder.join("model").display().to_string()),
         row("parameters", output::count(summary.parameters)),
         row("steps", output::count(summary.steps)),
-        row("tokens", format!("{}, {:.0} a second", output::count(summary.tokens), summary.tokens_per_second)),
+        row(
+            "tokens",
+            format!(
+                "{}, {:.0} a second",
+                output::count(summary.tokens),
+                summary.tokens_per_second
+            ),
+        ),
         row("time", format!("{:.1} s", summary.seconds)),
-        row("validation loss", format!("{:.4} nats a token", last.validation_loss)),
-        row("", format!("{:.4} bits per byte, perplexity {:.2}", last.bits_per_byte, last.perplexity)),
+        row(
+            "validation loss",
+            format!("{:.4} nats a token", last.validation_loss),
+        ),
+        row(
+            "",
+            format!(
+                "{:.4} bits per byte, perplexity {:.2}",
+                last.bits_per_byte, last.perplexity
+            ),
+        ),
     ];
-    rows.extend(summary.scores.iter().map(|(name, value)| row(name, format!("{value:.4}"))));
+    rows.extend(
+        summary
+            .scores
+            .iter()
+            .map(|(name, value)| row(name, format!("{value:.4}"))),
+    );
     rows.extend(page.map(|page| row("report", page.display().to_string())));
     output::columns(&rows)
 }

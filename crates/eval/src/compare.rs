@@ -29,12 +29,17 @@ pub fn compare(
 ) -> Result<Comparison> {
     let b = in_order_of(a, b)?;
     let difference = |metric: &TaskMetric| {
-        let difference = metric.measure(a).and_then(|a| a.minus(&metric.measure(&b)?, bootstrap));
+        let difference = metric
+            .measure(a)
+            .and_then(|a| a.minus(&metric.measure(&b)?, bootstrap));
         let difference = difference.with_context(|| format!("cannot compare by {metric}"))?;
         Ok((metric.name().to_owned(), difference))
     };
     let differences = metrics.iter().map(difference).collect::<Result<_>>()?;
-    Ok(Comparison { n: a.len(), differences })
+    Ok(Comparison {
+        n: a.len(),
+        differences,
+    })
 }
 
 /// The items of `b` as those of `a` stand. Names may repeat: equal ones are taken in order.
@@ -52,7 +57,10 @@ fn in_order_of(a: &[TaskItem], b: &[TaskItem]) -> Result<Vec<TaskItem>> {
     let mut ordered = Vec::with_capacity(b.len());
     for item in a {
         let Some(other) = by_id.get_mut(item.id.as_str()).and_then(Vec::pop) else {
-            bail!("item `{}` is missing from the second result; evaluate both models on the same examples", item.id);
+            bail!(
+                "item `{}` is missing from the second result; evaluate both models on the same examples",
+                item.id
+            );
         };
         ensure!(
             other.reference == item.reference,
@@ -70,13 +78,19 @@ mod tests {
     use crate::task::testing::item;
 
     fn metrics() -> Vec<TaskMetric> {
-        ["rouge_l", "bits_per_byte"].map(|name| TaskMetric::parse(name).expect("known")).to_vec()
+        ["rouge_l", "bits_per_byte"]
+            .map(|name| TaskMetric::parse(name).expect("known"))
+            .to_vec()
     }
 
     #[test]
     fn pairs_items_by_name() -> Result<()> {
-        let a: Vec<TaskItem> = (0..30).map(|i| item(&format!("{i}"), "x y z", "x y z")).collect();
-        let mut b: Vec<TaskItem> = (0..30).map(|i| item(&format!("{i}"), "x q", "x y z")).collect();
+        let a: Vec<TaskItem> = (0..30)
+            .map(|i| item(&format!("{i}"), "x y z", "x y z"))
+            .collect();
+        let mut b: Vec<TaskItem> = (0..30)
+            .map(|i| item(&format!("{i}"), "x q", "x y z"))
+            .collect();
         for item in &mut b {
             item.nats *= 2.0;
         }
@@ -85,10 +99,16 @@ mod tests {
         assert_eq!(found.n, 30);
         // ROUGE-L of "x q" against "x y z" is 2 * 1 / (2 + 3).
         let rouge = found.differences["rouge_l"];
-        assert!((rouge.value - 0.6).abs() < 1e-12 && rouge.low > 0.0 && rouge.p < 0.01, "{rouge:?}");
+        assert!(
+            (rouge.value - 0.6).abs() < 1e-12 && rouge.low > 0.0 && rouge.p < 0.01,
+            "{rouge:?}"
+        );
         let bits = found.differences["bits_per_byte"];
         let own = a[0].nats / a[0].bytes as f64 / std::f64::consts::LN_2;
-        assert!((bits.value + own).abs() < 1e-12 && bits.high < 0.0, "{bits:?}");
+        assert!(
+            (bits.value + own).abs() < 1e-12 && bits.high < 0.0,
+            "{bits:?}"
+        );
         Ok(())
     }
 
@@ -100,8 +120,17 @@ mod tests {
             assert!(error.to_string().contains(words), "{error}");
         };
         says(&a[..1], "2 and 1 items");
-        says(&[item("a", "x", "x"), item("c", "x", "x")], "`b` is missing");
-        says(&[item("a", "x", "x"), item("a", "x", "x")], "`b` is missing");
-        says(&[item("b", "x", "y"), item("a", "x", "x")], "`b` has another reference");
+        says(
+            &[item("a", "x", "x"), item("c", "x", "x")],
+            "`b` is missing",
+        );
+        says(
+            &[item("a", "x", "x"), item("a", "x", "x")],
+            "`b` is missing",
+        );
+        says(
+            &[item("b", "x", "y"), item("a", "x", "x")],
+            "`b` has another reference",
+        );
     }
 }

@@ -43,6 +43,20 @@ impl Tensors {
     }
 }
 
+/// The summed cross-entropy in nats of a batch's targets, a scalar that can be differentiated once: the
+/// training objective and validation alike. None when nothing is supervised.
+///
+/// # Panics
+/// As [`windows_loss`].
+pub fn batch_loss(decoder: &Decoder, batch: &Batch) -> Option<Tensor> {
+    let places = supervised_places(&batch.targets);
+    if places.is_empty() {
+        return None;
+    }
+    let tensors = Tensors::new(decoder, batch);
+    Some(decoder.loss_sum(tensors.input(), &tensors.targets, &places))
+}
+
 /// The summed cross-entropy in nats over all targets of the batches, and how many targets there are.
 /// No gradients are kept. The mean loss is the one divided by the other; it is not a number when
 /// there is no target, and not finite when the model is broken.
@@ -55,16 +69,10 @@ impl Tensors {
 pub fn windows_loss(decoder: &Decoder, batches: impl IntoIterator<Item = Batch>) -> (f64, u64) {
     let (mut nats, mut tokens) = (0.0, 0);
     for batch in batches {
-        let places = supervised_places(&batch.targets);
-        if places.is_empty() {
-            continue;
+        if let Some(sum) = no_grad(|| batch_loss(decoder, &batch)) {
+            nats += sum.double_value(&[]); // sync
+            tokens += batch.supervised() as u64;
         }
-        let sum = no_grad(|| {
-            let tensors = Tensors::new(decoder, &batch);
-            decoder.loss_sum(tensors.input(), &tensors.targets, &places)
-        });
-        nats += sum.double_value(&[]); // sync
-        tokens += places.len() as u64;
     }
     (nats, tokens)
 }
@@ -96,7 +104,11 @@ pub fn batch_nats(decoder: &Decoder, batch: &Batch) -> Vec<f64> {
 /// The cross-entropy at some places, `(N)`.
 fn place_nats(decoder: &Decoder, hidden: &Tensor, targets: &Tensor, index: &Tensor) -> Tensor {
     let logits = decoder.logits(&hidden.index_select(0, index)); // (N, V)
-    let wide = if logits.kind() == Kind::Double { Kind::Double } else { Kind::Float };
+    let wide = if logits.kind() == Kind::Double {
+        Kind::Double
+    } else {
+        Kind::Float
+    };
     let log_probabilities = logits.log_softmax(-1, wide); // (N, V)
     let targets = targets.index_select(0, index).unsqueeze(1); // (N, 1)
     -log_probabilities.gather(1, &targets, false).squeeze_dim(1) // (N)

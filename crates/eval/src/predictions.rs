@@ -31,14 +31,25 @@ pub fn write_predictions(path: &Path, items: &[TaskItem]) -> Result<()> {
 pub fn read_predictions(path: &Path) -> Result<Vec<TaskItem>> {
     let text = fs::read_to_string(path)
         .with_context(|| format!("{}: predictions cannot be read", path.display()))?;
-    let lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
+    let lines = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| !line.trim().is_empty());
     let item = |(number, line): (usize, &str)| {
         serde_json::from_str(line).with_context(|| {
-            format!("{}:{}: not an item of a predictions file", path.display(), number + 1)
+            format!(
+                "{}:{}: not an item of a predictions file",
+                path.display(),
+                number + 1
+            )
         })
     };
     let items: Vec<TaskItem> = lines.map(item).collect::<Result<_>>()?;
-    ensure!(!items.is_empty(), "{}: holds no item; was the evaluation cut off?", path.display());
+    ensure!(
+        !items.is_empty(),
+        "{}: holds no item; was the evaluation cut off?",
+        path.display()
+    );
     Ok(items)
 }
 

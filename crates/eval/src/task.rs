@@ -52,10 +52,19 @@ impl TaskSettings {
     /// # Errors
     /// The field, and what it must be.
     pub fn validate(&self) -> Result<()> {
-        ensure!(!self.metrics.is_empty(), "metrics is empty; name at least one, such as `rouge_l`");
-        ensure!(self.max_tokens > 0, "max_tokens = 0 leaves no room for an answer; give at least 1");
+        ensure!(
+            !self.metrics.is_empty(),
+            "metrics is empty; name at least one, such as `rouge_l`"
+        );
+        ensure!(
+            self.max_tokens > 0,
+            "max_tokens = 0 leaves no room for an answer; give at least 1"
+        );
         ensure!(self.rows > 0, "rows = 0 answers nothing; give at least 1");
-        ensure!(!self.stop.iter().any(String::is_empty), "stop holds an empty text; leave it out");
+        ensure!(
+            !self.stop.iter().any(String::is_empty),
+            "stop holds an empty text; leave it out"
+        );
         Ok(self.bootstrap.validate()?)
     }
 }
@@ -168,20 +177,32 @@ fn render<'a>(
     renderer: &Renderer,
     examples: &'a [TaskExample],
 ) -> Result<(Vec<Item<'a>>, BTreeMap<String, u64>)> {
-    ensure!(!examples.is_empty(), "there is no example to evaluate on; give at least one");
+    ensure!(
+        !examples.is_empty(),
+        "there is no example to evaluate on; give at least one"
+    );
     let mut items = Vec::with_capacity(examples.len());
     let mut left_out = BTreeMap::new();
     for example in examples {
         match (renderer.render_prompt(example)?, renderer.render(example)?) {
             (Rendering::Kept(prompt), Rendering::Kept(whole)) => {
-                items.push(Item { example, prompt, whole });
+                items.push(Item {
+                    example,
+                    prompt,
+                    whole,
+                });
             }
             (_, Rendering::Dropped(reason)) | (Rendering::Dropped(reason), _) => {
                 *left_out.entry(reason.to_string()).or_insert(0) += 1;
             }
         }
     }
-    let reasons = || left_out.iter().map(|(reason, n)| format!("{n} {reason}")).collect::<Vec<_>>();
+    let reasons = || {
+        left_out
+            .iter()
+            .map(|(reason, n)| format!("{n} {reason}"))
+            .collect::<Vec<_>>()
+    };
     let first = items.first().context("no example can be evaluated");
     first.with_context(|| {
         let context = renderer.settings().context;

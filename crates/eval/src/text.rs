@@ -87,14 +87,25 @@ pub fn text_loss(
     let total = cuts.len() as u64;
     let mut done = 0;
     let batches = cuts.chunks(rows).map(|cuts| {
-        on_progress(Progress { stage: Stage::Scoring, done, total });
+        on_progress(Progress {
+            stage: Stage::Scoring,
+            done,
+            total,
+        });
         done += cuts.len() as u64;
         batch(&ids, cuts)
     });
     let (nats, tokens) = windows_loss(decoder, batches);
-    on_progress(Progress { stage: Stage::Scoring, done: total, total });
+    on_progress(Progress {
+        stage: Stage::Scoring,
+        done: total,
+        total,
+    });
     let all = token_bytes(tokenizer, &ids, text)?;
-    let bytes = cuts.iter().map(|cut| all[cut.first_scored..cut.end].iter().sum::<u64>()).sum();
+    let bytes = cuts
+        .iter()
+        .map(|cut| all[cut.first_scored..cut.end].iter().sum::<u64>())
+        .sum();
     score(nats, tokens, bytes)
 }
 
@@ -103,7 +114,10 @@ fn score(nats: f64, tokens: u64, bytes: u64) -> Result<TextScore> {
         nats.is_finite(),
         "the model's loss is {nats}: its weights are damaged, or too large for their number format"
     );
-    ensure!(bytes > 0, "the scored tokens stand for no byte of the text; give more text");
+    ensure!(
+        bytes > 0,
+        "the scored tokens stand for no byte of the text; give more text"
+    );
     let nll = nats / tokens as f64;
     Ok(TextScore {
         nll,
@@ -146,7 +160,11 @@ fn cut(length: usize, context: usize, stride: usize) -> Vec<Cut> {
         let end = (start + context).min(length);
         let first_scored = scored.max(start + 1);
         if first_scored < end {
-            cuts.push(Cut { start, first_scored, end });
+            cuts.push(Cut {
+                start,
+                first_scored,
+                end,
+            });
         }
         scored = end;
         if end == length {
@@ -159,20 +177,33 @@ fn cut(length: usize, context: usize, stride: usize) -> Vec<Cut> {
 /// Windows as rows; a shorter one is padded on the right, where causal attention never looks.
 fn batch(ids: &[u32], cuts: &[Cut]) -> Batch {
     // The last token of a window is only a target.
-    let cols = cuts.iter().map(|cut| cut.end - cut.start - 1).max().unwrap_or(0);
+    let cols = cuts
+        .iter()
+        .map(|cut| cut.end - cut.start - 1)
+        .max()
+        .unwrap_or(0);
     let size = cuts.len() * cols;
     let (mut input_ids, mut targets) = (Vec::with_capacity(size), Vec::with_capacity(size));
     for (row, cut) in cuts.iter().enumerate() {
         input_ids.extend(ids[cut.start..cut.end - 1].iter().map(|&id| i64::from(id)));
-        targets.extend((cut.start + 1..cut.end).map(|place| match place < cut.first_scored {
-            true => IGNORE,
-            false => i64::from(ids[place]),
-        }));
+        targets.extend(
+            (cut.start + 1..cut.end).map(|place| match place < cut.first_scored {
+                true => IGNORE,
+                false => i64::from(ids[place]),
+            }),
+        );
         input_ids.resize((row + 1) * cols, 0);
         targets.resize((row + 1) * cols, IGNORE);
     }
     let position_ids = cuts.iter().flat_map(|_| 0..cols as i64).collect();
-    Batch { rows: cuts.len(), cols, input_ids, targets, position_ids, doc_ids: None }
+    Batch {
+        rows: cuts.len(),
+        cols,
+        input_ids,
+        targets,
+        position_ids,
+        doc_ids: None,
+    }
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use etude_data::{Batch, FinetuneBatches, FinetuneSettings, RenderedExample, Rendering, Rows, collate};
 use etude_model::{Decoder, Prompt, TextGenerator, TextSettings};
 use etude_tokenizer::Tokenizer;
-use etude_train::step::windows_loss;
+use etude_eval::windows_loss;
 use etude_train::{Evaluation, MakeBatch, Sample, Stage};
 
 use crate::recipe::Recipe;

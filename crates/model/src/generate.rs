@@ -5,6 +5,7 @@
 //! B rows in the batch, T positions read at once, V vocabulary.
 
 mod choose;
+mod error;
 mod rows;
 
 use std::ops::ControlFlow;
@@ -14,7 +15,8 @@ use etude_tensor::no_grad;
 use serde::{Deserialize, Serialize};
 
 use crate::decoder::Decoder;
-use crate::sample::{Sampler, Sampling, SamplingError};
+use crate::sample::{Sampler, Sampling};
+pub use error::GenerateError;
 use rows::Rows;
 
 /// One prompt and how it is to be continued.
@@ -64,80 +66,6 @@ pub struct Continuation {
     pub seconds: f64,
 }
 
-/// What cannot be generated from, and why.
-#[derive(Debug, thiserror::Error)]
-pub enum GenerateError {
-    /// Nothing to continue.
-    #[error(
-        "prompt {prompt} (counting from 0) is empty; give at least one token, such as the one that begins a document"
-    )]
-    EmptyPrompt {
-        /// The place of the request.
-        prompt: usize,
-    },
-    /// The prompt does not fit.
-    #[error(
-        "prompt {prompt} (counting from 0) has {tokens} tokens, and the model's context is {context}; shorten the prompt"
-    )]
-    PromptTooLong {
-        /// The place of the request.
-        prompt: usize,
-        /// Its tokens.
-        tokens: usize,
-        /// The most tokens that the model reads.
-        context: i64,
-    },
-    /// A token that the model does not have.
-    #[error(
-        "prompt {prompt} (counting from 0): token {id} at place {place} is outside the model's vocabulary of {vocabulary}; the prompt was encoded with another tokenizer than the model's"
-    )]
-    UnknownId {
-        /// The place of the request.
-        prompt: usize,
-        /// The token's place in it.
-        place: usize,
-        /// The token.
-        id: u32,
-        /// The tokens that the model has.
-        vocabulary: i64,
-    },
-    /// Nothing to make.
-    #[error("max_tokens = 0: nothing is to be generated; give at least 1")]
-    NoTokens,
-    /// A sampling setting that means nothing.
-    #[error(transparent)]
-    Sampling(#[from] SamplingError),
-    /// The model's output is broken.
-    #[error(
-        "prompt {prompt} (counting from 0): the model's logits after {tokens} tokens are not finite; its weights are damaged, or too large for their number format"
-    )]
-    NotFinite {
-        /// The place of the request.
-        prompt: usize,
-        /// The tokens read.
-        tokens: usize,
-    },
-    /// A stop string that is everywhere.
-    #[error("stop string {place} (counting from 0) is empty; leave it out")]
-    EmptyStop {
-        /// Its place in the list.
-        place: usize,
-    },
-    /// The tokenizer is not the model's.
-    #[error(
-        "the tokenizer has token ids up to {largest}, and the model's vocabulary is {vocabulary}: they do not belong together"
-    )]
-    Vocabulary {
-        /// The tokenizer's largest id.
-        largest: usize,
-        /// The tokens that the model has.
-        vocabulary: i64,
-    },
-    /// The tokenizer's own trouble.
-    #[error(transparent)]
-    Tokenizer(#[from] etude_tokenizer::TokenizerError),
-}
-
 /// Continues prompts with one decoder.
 #[derive(Debug, Clone, Copy)]
 pub struct Generator<'a> {
@@ -169,7 +97,9 @@ impl<'a> Generator<'a> {
         self.decoder
     }
 
-    /// Continues all requests in one batch; memory grows with their number times the longest one.
+    /// Continues all requests in one batch; memory grows with their number times the longest one. A
+    /// row gets what it would get alone, up to rounding: where two tokens are equally likely to the
+    /// last digit, products of another shape may decide between them in another way.
     ///
     /// `on_token` hears of each new token with the place of its request, in order for each row; end
     /// tokens are not told. Its `Break` ends that row, with that reason, after this token.

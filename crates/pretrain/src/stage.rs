@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use etude_data::{Batch, ValidationSettings, ValidationWindows, WindowSettings, Windows, token_byte_lengths};
-use etude_train::step::windows_loss;
+use etude_eval::windows_loss;
 use etude_model::{Decoder, Prompt, Sampling, TextGenerator, TextSettings};
 use etude_tokenizer::Tokenizer;
 use etude_train::{Evaluation, MakeBatch, Sample, Stage};

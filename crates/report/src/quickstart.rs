@@ -115,10 +115,10 @@ pub(crate) fn story(dir: &Path) -> Result<Story> {
             results.get("base").unwrap_or(&Value::Null),
         ),
     ];
-    let mut gains = scores::gains(results, "gain_over_base", "base", "the base model");
+    let mut gains = scores::gains(results, "gains_over_base", "base", "the base model");
     gains.extend(scores::gains(
         results,
-        "gain_over_scratch",
+        "gains_over_scratch",
         "scratch",
         "the model from scratch",
     ));

@@ -193,13 +193,13 @@ mod tests {
         let task = json!({
             "base": {"rouge_l": {"value": 0.1}, "bits_per_byte": {"value": 3.0}, "bleu": {"value": 2.0}},
             "finetuned": {"rouge_l": {"value": 0.2}, "bits_per_byte": {"value": 2.0}, "bleu": {"value": 1.0}},
-            "gain_over_base": {
+            "gains_over_base": {
                 "rouge_l": {"value": 0.1, "low": -0.01, "high": 0.2},
                 "bits_per_byte": {"value": -1.0, "low": -1.2, "high": -0.8},
                 "bleu": {"value": -1.0, "low": -1.5, "high": -0.5},
             },
         });
-        let kinds: Vec<_> = gains(&task, "gain_over_base", "base", "base")
+        let kinds: Vec<_> = gains(&task, "gains_over_base", "base", "base")
             .iter()
             .map(|gain| gain.kind)
             .collect();

@@ -28,7 +28,12 @@ impl Interrupt {
         Ok(Self { asked })
     }
 
-    /// Whether a signal came.
+    /// Asks the run to stop as a signal would: after the step under way, with a checkpoint.
+    pub fn ask(&self) {
+        self.asked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a signal came, or someone asked.
     pub fn asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
     }

@@ -4,7 +4,8 @@
 
 use anyhow::{Result, ensure};
 use etude_data::Batch;
-use etude_model::{Decoder, Input, supervised_places};
+use etude_eval::batch_loss;
+use etude_model::Decoder;
 use etude_tensor::optim::GradScale;
 use etude_tensor::{Kind, Precision, Tensor, seed_everything, step_seed};
 
@@ -70,42 +71,11 @@ pub fn forward_backward(decoder: &Decoder, batch: &Batch, settings: &StepSetting
     ensure!(supervised > 0, "a batch of {} rows has no supervised token; look at the data and its mask", batch.rows);
     let mut total = Tensor::zeros([], (Kind::Double, decoder.device()));
     for micro in batch.micro_batches(settings.rows) {
-        if micro.supervised() == 0 {
-            continue;
-        }
-        let sum = settings.precision.autocast(decoder.device(), || loss_sum(decoder, &micro));
+        let sum = settings.precision.autocast(decoder.device(), || batch_loss(decoder, &micro));
+        let Some(sum) = sum else { continue };
         let mean = sum / supervised as f64;
         mean.backward();
         total += mean.detach();
     }
     Ok((total, supervised))
-}
-
-/// The summed loss of plain data: where a batch becomes tensors.
-pub fn loss_sum(decoder: &Decoder, batch: &Batch) -> Tensor {
-    let device = decoder.device();
-    let shape = [batch.rows as i64, batch.cols as i64];
-    let tensor = |values: &[i64]| Tensor::from_slice(values).view(shape).to_device(device);
-    let (ids, targets) = (tensor(&batch.input_ids), tensor(&batch.targets)); // (B, T)
-    // Plain rows count their positions from 0, which the decoder does by itself.
-    let packed = batch.doc_ids.as_ref().map(|documents| {
-        let documents = Tensor::from_slice(documents).view(shape).to_device(device);
-        (tensor(&batch.position_ids), documents)
-    });
-    let input = Input {
-        ids: &ids,
-        positions: packed.as_ref().map(|(positions, _)| positions),
-        documents: packed.as_ref().map(|(_, documents)| documents),
-    };
-    decoder.loss_sum(input, &targets, &supervised_places(&batch.targets))
-}
-
-/// Summed nats and number of scored tokens over batches, without gradients.
-pub fn windows_loss(decoder: &Decoder, batches: impl Iterator<Item = Batch>) -> (f64, u64) {
-    etude_tensor::no_grad(|| {
-        batches.fold((0.0, 0), |(nats, tokens), batch| {
-            let sum = loss_sum(decoder, &batch).double_value(&[]); // sync
-            (nats + sum, tokens + batch.supervised() as u64)
-        })
-    })
 }

@@ -14,8 +14,8 @@ use self::history::History;
 use self::keyboard::{Keyboard, Said};
 use crate::error::{Exit, Misuse};
 use crate::generation::{self, SamplingArgs};
-use crate::model::{self, DeviceArgs};
-use crate::output;
+use crate::model::{self, DeviceArgs, Loaded};
+use crate::{output, task};
 
 const ABOUT: &str = "\
 Converse with a model that was fine-tuned on prompts and answers.
@@ -60,11 +60,8 @@ pub(crate) fn run(args: &ChatArgs) -> Result<Exit> {
     let settings = args.sampling.settings()?;
     let loaded = args.device.load(&args.model)?;
     model::demand_template(&loaded)?;
-    if model::is_base(&loaded.folder) {
-        output::note(
-            "note: this is a base model: it has learnt to go on with text, not to answer; \
-             `etude finetune` teaches it that",
-        );
+    if let Some(doubt) = doubt(&loaded)? {
+        output::note(&format!("note: {doubt}"));
     }
     let generator = generation::generator(&loaded)?;
     let context = usize::try_from(loaded.decoder.config().context).unwrap_or(usize::MAX);
@@ -77,6 +74,19 @@ pub(crate) fn run(args: &ChatArgs) -> Result<Exit> {
         History::new(args.system.clone()),
         &keyboard,
     )
+}
+
+/// Why this model may not converse, though its tokenizer has a template: Etude's own always have one.
+fn doubt(loaded: &Loaded) -> Result<Option<&'static str>> {
+    if model::is_base(&loaded.folder) {
+        return Ok(Some(
+            "this is a base model: it has learnt to go on with text, not to answer; `etude finetune` teaches it that",
+        ));
+    }
+    let plain = task::of_model(&loaded.folder)?.is_some_and(|task| task.format == "plain");
+    Ok(plain.then_some(
+        "this model was fine-tuned on plain prompts, not on conversations; `etude generate --task` asks it properly",
+    ))
 }
 
 fn converse(

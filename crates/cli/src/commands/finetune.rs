@@ -32,6 +32,9 @@ pub(crate) struct FinetuneArgs {
 }
 
 pub(crate) fn run(args: &FinetuneArgs) -> Result<Exit> {
-    let library = Library { validate: Recipe::validate, run: etude_finetune::run };
+    let library = Library {
+        validate: Recipe::validate,
+        run: etude_finetune::run,
+    };
     stage::run(&args.stage, Stage::Finetune, &library)
 }

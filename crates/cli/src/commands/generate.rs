@@ -4,28 +4,29 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
+use etude_data::{Rendering, SourceRef, TaskBody, TaskExample, cut_at_word};
 use etude_model::{Generation, Prompt};
 use etude_tokenizer::{Message, Role};
 use serde_json::json;
 
 use super::tokenizer::read_text;
-use crate::error::Exit;
+use crate::error::{Exit, Misuse};
 use crate::generation::{self, SamplingArgs};
-use crate::model::{self, DeviceArgs};
-use crate::output;
+use crate::model::{self, DeviceArgs, Loaded};
+use crate::{output, task};
 
 const ABOUT: &str = "\
 Continue a prompt.
 
 The text appears as it is made. A base model goes on with the text as it stands; with --chat the prompt \
-becomes a user's turn in the model's chat template, as a fine-tuned model expects it. Without a prompt \
-the model begins a document of its own.";
+becomes a user's turn in the model's chat template, and with --task it is written the way the model was \
+fine-tuned, as its run folder says. Without a prompt the model begins a document of its own.";
 
 const EXAMPLES: &str = "\
 Examples:
   etude generate runs/shakespeare --prompt 'ROMEO:'
   etude generate runs/shakespeare --prompt 'To be' --temperature 0 --max-tokens 40 --json
-  etude generate runs/task --chat --prompt 'A river in France.'
+  etude generate runs/task --task --prompt 'The Loire is the longest river in France.'
   cat start.txt | etude generate runs/shakespeare --prompt - --seed 7 --stop '\\n\\n'";
 
 /// From what, and how.
@@ -47,11 +48,14 @@ pub(crate) struct GenerateArgs {
     /// Put the prompt into the model's chat template, as a user's turn
     #[arg(long)]
     chat: bool,
+    /// Write the prompt the way the model was fine-tuned on its task's prompts
+    #[arg(long, conflicts_with = "chat")]
+    task: bool,
     /// What the system's turn says before it
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
     /// Begin a document: put the tokenizer's beginning token before the prompt
-    #[arg(long, conflicts_with = "chat")]
+    #[arg(long, conflicts_with_all = ["chat", "task"])]
     bos: bool,
     /// Print the prompt before its continuation
     #[arg(long, conflicts_with = "json")]
@@ -69,18 +73,7 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<Exit> {
     let settings = args.sampling.settings()?;
     let text = prompt_text(&args.prompt)?;
     let loaded = args.device.load(&args.model)?;
-    let prompt = if args.chat {
-        model::demand_template(&loaded)?;
-        let system = args
-            .system
-            .iter()
-            .map(|system| Message::new(Role::System, system));
-        Prompt::Messages(system.chain([Message::new(Role::User, &text)]).collect())
-    } else if args.bos || text.is_empty() {
-        Prompt::Document(text.clone())
-    } else {
-        Prompt::Text(text.clone())
-    };
+    let prompt = prompt(args, &text, &loaded)?;
     let generator = generation::generator(&loaded)?;
     if args.json {
         print(&generator.complete(&prompt, &settings)?)?;
@@ -98,6 +91,66 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<Exit> {
         made.finish_reason.name()
     ));
     Ok(Exit::Done)
+}
+
+/// The prompt as the model is to read it.
+fn prompt(args: &GenerateArgs, text: &str, loaded: &Loaded) -> Result<Prompt> {
+    if args.chat {
+        model::demand_template(loaded)?;
+        let system = args
+            .system
+            .iter()
+            .map(|system| Message::new(Role::System, system));
+        return Ok(Prompt::Messages(
+            system.chain([Message::new(Role::User, text)]).collect(),
+        ));
+    }
+    if args.task {
+        return task_prompt(text, loaded);
+    }
+    let text = text.to_owned();
+    Ok(if args.bos || text.is_empty() {
+        Prompt::Document(text)
+    } else {
+        Prompt::Text(text)
+    })
+}
+
+/// The tokens that an example with this prompt would begin with in fine-tuning.
+fn task_prompt(text: &str, loaded: &Loaded) -> Result<Prompt> {
+    let Some(settings) = task::of_model(&loaded.folder)? else {
+        return Err(Misuse::error(
+            format!(
+                "{}: is not in the folder of a fine-tuning run",
+                loaded.folder.display()
+            ),
+            "leave out --task, or give the run folder that `etude finetune` wrote",
+        ));
+    };
+    let context = usize::try_from(loaded.decoder.config().context).unwrap_or(usize::MAX);
+    let renderer = task::renderer(&settings, &loaded.tokenizer, context)?;
+    let text = match settings.prompt_chars {
+        0 => text,
+        chars => cut_at_word(text, chars),
+    };
+    let example = TaskExample {
+        id: "prompt".to_owned(),
+        body: TaskBody::Completion {
+            prompt: text.to_owned(),
+            completion: String::new(),
+        },
+        source: SourceRef {
+            file: "--prompt".into(),
+            line: 1,
+        },
+    };
+    match renderer.render_prompt(&example)? {
+        Rendering::Kept(prompt) => Ok(Prompt::Ids(prompt.ids)),
+        Rendering::Dropped(reason) => Err(Misuse::error(
+            format!("the prompt does not fit the model's context of {context} tokens ({reason})"),
+            "shorten it",
+        )),
+    }
 }
 
 fn prompt_text(prompt: &str) -> Result<String> {

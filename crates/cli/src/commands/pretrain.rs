@@ -34,6 +34,9 @@ pub(crate) struct PretrainArgs {
 }
 
 pub(crate) fn run(args: &PretrainArgs) -> Result<Exit> {
-    let library = Library { validate: Recipe::validate, run: etude_pretrain::run };
+    let library = Library {
+        validate: Recipe::validate,
+        run: etude_pretrain::run,
+    };
     stage::run(&args.stage, Stage::Pretrain, &library)
 }

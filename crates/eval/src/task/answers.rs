@@ -50,15 +50,27 @@ pub(super) fn answers(
     let mut rows: Vec<Option<Answer>> = vec![None; items.len()];
     let mut done = 0;
     while done < order.len() {
-        on_progress(Progress { stage: Stage::Generating, done: done as u64, total });
-        let most = (BATCH_TOKENS / items[order[done]].prompt.ids.len().max(1)).clamp(1, settings.rows);
+        on_progress(Progress {
+            stage: Stage::Generating,
+            done: done as u64,
+            total,
+        });
+        let most =
+            (BATCH_TOKENS / items[order[done]].prompt.ids.len().max(1)).clamp(1, settings.rows);
         let here = &order[done..order.len().min(done + most)];
-        let prompts: Vec<Prompt> =
-            here.iter().map(|&number| Prompt::Ids(items[number].prompt.ids.clone())).collect();
+        let prompts: Vec<Prompt> = here
+            .iter()
+            .map(|&number| Prompt::Ids(items[number].prompt.ids.clone()))
+            .collect();
         let requests: Vec<_> = prompts.iter().map(|prompt| (prompt, &text)).collect();
         let made = generator
             .generate(&requests, &mut |_, _| ControlFlow::Continue(()))
-            .with_context(|| format!("cannot answer {} and those with it", items[here[0]].example.source))?;
+            .with_context(|| {
+                format!(
+                    "cannot answer {} and those with it",
+                    items[here[0]].example.source
+                )
+            })?;
         for (&number, made) in here.iter().zip(made) {
             rows[number] = Some(Answer {
                 text: bare(renderer, made.text),
@@ -68,7 +80,11 @@ pub(super) fn answers(
         }
         done += here.len();
     }
-    on_progress(Progress { stage: Stage::Generating, done: total, total });
+    on_progress(Progress {
+        stage: Stage::Generating,
+        done: total,
+        total,
+    });
     let whole = "the order holds every item";
     Ok(Answers {
         rows: rows.into_iter().map(|row| row.expect(whole)).collect(),
@@ -78,8 +94,13 @@ pub(super) fn answers(
 
 /// The answer without what the plain format's template puts around one.
 fn bare(renderer: &Renderer, text: String) -> String {
-    let ExampleFormat::Plain(plain) = &renderer.settings().format else { return text };
-    let (before, after) = plain.completion.split_once("{completion}").unwrap_or_default();
+    let ExampleFormat::Plain(plain) = &renderer.settings().format else {
+        return text;
+    };
+    let (before, after) = plain
+        .completion
+        .split_once("{completion}")
+        .unwrap_or_default();
     let text = text.strip_prefix(before).unwrap_or(&text);
     text.strip_suffix(after).unwrap_or(text).to_owned()
 }

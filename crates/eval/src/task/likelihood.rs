@@ -23,11 +23,16 @@ pub(super) fn nats(
     let mut nats = vec![0.0; items.len()];
     let mut done = 0;
     while done < order.len() {
-        on_progress(Progress { stage: Stage::Scoring, done: done as u64, total });
+        on_progress(Progress {
+            stage: Stage::Scoring,
+            done: done as u64,
+            total,
+        });
         // The first is the longest.
         let rows = (BATCH_TOKENS / items[order[done]].whole.ids.len()).max(1);
         let here = &order[done..order.len().min(done + rows)];
-        let examples: Vec<&RenderedExample> = here.iter().map(|&number| &items[number].whole).collect();
+        let examples: Vec<&RenderedExample> =
+            here.iter().map(|&number| &items[number].whole).collect();
         for (&number, value) in here.iter().zip(batch_nats(decoder, &collate(&examples, 0))) {
             ensure!(
                 value.is_finite(),
@@ -38,6 +43,10 @@ pub(super) fn nats(
         }
         done += here.len();
     }
-    on_progress(Progress { stage: Stage::Scoring, done: total, total });
+    on_progress(Progress {
+        stage: Stage::Scoring,
+        done: total,
+        total,
+    });
     Ok(nats)
 }

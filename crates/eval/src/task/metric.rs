@@ -53,7 +53,15 @@ impl TaskMetric {
 
     /// What is scored when nothing else is asked for.
     pub(super) fn usual() -> Vec<Self> {
-        let names = ["rouge_1", "rouge_2", "rouge_l", "bleu", "chrf", "exact_match", "token_f1"];
+        let names = [
+            "rouge_1",
+            "rouge_2",
+            "rouge_l",
+            "bleu",
+            "chrf",
+            "exact_match",
+            "token_f1",
+        ];
         let answers = names.map(|name| Self::parse(name).expect("a known name"));
         [&answers[..], &[Self::BitsPerByte]].concat()
     }
@@ -111,7 +119,9 @@ pub fn score_items(
     bootstrap: &Bootstrap,
 ) -> anyhow::Result<BTreeMap<String, Score>> {
     let score = |metric: &TaskMetric| {
-        let measured = metric.measure(items).and_then(|measured| measured.score(bootstrap));
+        let measured = metric
+            .measure(items)
+            .and_then(|measured| measured.score(bootstrap));
         let score = measured.with_context(|| format!("cannot score by {metric}"))?;
         Ok((metric.name().to_owned(), score))
     };

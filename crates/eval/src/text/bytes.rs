@@ -8,7 +8,10 @@ use etude_tokenizer::Tokenizer;
 pub(super) fn token_bytes(tokenizer: &Tokenizer, ids: &[u32], text: &str) -> Result<Vec<u64>> {
     // No id is a separator: the text was encoded without any.
     let table = token_byte_lengths(tokenizer, u32::MAX);
-    let exact: Vec<u64> = ids.iter().map(|&id| u64::from(table[id as usize])).collect();
+    let exact: Vec<u64> = ids
+        .iter()
+        .map(|&id| u64::from(table[id as usize]))
+        .collect();
     if exact.iter().sum::<u64>() == text.len() as u64 {
         return Ok(exact);
     }
@@ -48,7 +51,13 @@ mod tests {
     #[test]
     fn bytes_add_up_to_the_text_and_decoding_agrees() -> Result<()> {
         let tokenizer = tokenizer();
-        for text in ["the rose is red", "é, 日本, 🌹 and 🌹", "a", "\n\n \t x", "<|end|> is text"] {
+        for text in [
+            "the rose is red",
+            "é, 日本, 🌹 and 🌹",
+            "a",
+            "\n\n \t x",
+            "<|end|> is text",
+        ] {
             let ids = tokenizer.encode(text)?;
             let exact = token_bytes(&tokenizer, &ids, text)?;
             assert_eq!(exact.iter().sum::<u64>(), text.len() as u64, "{text:?}");
@@ -60,7 +69,10 @@ mod tests {
             for (exact, decoded) in exact.iter().zip(&decoded) {
                 a += exact;
                 b += decoded;
-                assert!(b == a || (b < a && !text.is_char_boundary(a as usize)), "{text:?}");
+                assert!(
+                    b == a || (b < a && !text.is_char_boundary(a as usize)),
+                    "{text:?}"
+                );
             }
         }
         Ok(())
@@ -72,7 +84,10 @@ mod tests {
         let ids = tokenizer.encode("roses are red")?;
         let shared = decoded_bytes(&tokenizer, &ids, &"x".repeat(26))?;
         let own = token_bytes(&tokenizer, &ids, "roses are red")?;
-        assert_eq!(shared, own.iter().map(|bytes| 2 * bytes).collect::<Vec<_>>());
+        assert_eq!(
+            shared,
+            own.iter().map(|bytes| 2 * bytes).collect::<Vec<_>>()
+        );
         Ok(())
     }
 }

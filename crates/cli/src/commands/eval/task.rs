@@ -1,0 +1,185 @@
+//! `etude eval --task`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use etude_data::{Cache, LocalOptions, Progress, Split, TaskExample};
+use etude_eval::{TaskResult, TaskSettings, evaluate, write_predictions};
+use etude_finetune::TaskSettings as Rendering;
+use serde_json::json;
+
+use super::EvalArgs;
+use super::bar::Bar;
+use crate::error::{Misuse, bad_input};
+use crate::model::Loaded;
+use crate::{output, task};
+
+pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
+    let settings = settings(args);
+    settings.validate().map_err(bad_input)?;
+    let loaded = args.device.load(&args.model)?;
+    let rendering = rendering(args, name, &loaded)?;
+    let examples = examples(args, &rendering)?;
+    let context = usize::try_from(loaded.decoder.config().context).unwrap_or(usize::MAX);
+    let renderer = task::renderer(&rendering, &loaded.tokenizer, context).map_err(bad_input)?;
+    let mut bar = Bar::new();
+    let result = evaluate(
+        &loaded.decoder,
+        &loaded.tokenizer,
+        &renderer,
+        &examples,
+        &settings,
+        &mut |now| bar.follow(now),
+    );
+    drop(bar);
+    let result = result.map_err(bad_input)?;
+    let path = predictions_path(args, name, &loaded);
+    write_predictions(&path, &result.items)?;
+    if args.json {
+        return output::json(&json!({
+            "task": name,
+            "n": result.items.len(),
+            "scores": result.scores,
+            "predictions": path,
+        }));
+    }
+    output::text(&tell(&result, &path.display().to_string()))
+}
+
+fn settings(args: &EvalArgs) -> TaskSettings {
+    let mut settings = TaskSettings {
+        max_tokens: args.task.max_tokens,
+        ..TaskSettings::default()
+    };
+    if !args.task.metrics.is_empty() {
+        settings.metrics.clone_from(&args.task.metrics);
+    }
+    settings
+}
+
+/// How examples are written for this model: as it was fine-tuned, unless it was not or the user says else.
+fn rendering(args: &EvalArgs, name: &str, loaded: &Loaded) -> Result<Rendering> {
+    let tuned = task::of_model(&loaded.folder)?;
+    let mut rendering = match tuned {
+        Some(tuned) => tuned,
+        None => task::default_settings(name)?,
+    };
+    if rendering.source != name {
+        rendering.source = name.to_owned();
+        rendering.local = LocalOptions::default();
+    }
+    if let Some(file) = &args.task.data {
+        rendering.source = file.display().to_string();
+        // All of the user's file is for this evaluation.
+        rendering.local = LocalOptions {
+            validation: Some(0),
+            test: Some(0),
+            ..rendering.local
+        };
+    }
+    if let Some(format) = args.task.format {
+        rendering.format = format.name().to_owned();
+    }
+    Ok(rendering)
+}
+
+fn examples(args: &EvalArgs, rendering: &Rendering) -> Result<Vec<TaskExample>> {
+    let catalog = args.catalog.catalog()?;
+    if let (Some(_), Some(name)) = (&args.task.data, &args.what.task)
+        && !std::path::Path::new(name).exists()
+    {
+        // The name only labels the result then, but a misspelt one is still a mistake.
+        catalog.get(name)?;
+    }
+    let mut manifest = catalog.get_with(&rendering.source, &rendering.local)?;
+    if rendering.prompt_chars > 0 {
+        manifest.map.prompt_chars = Some(rendering.prompt_chars);
+    }
+    let dataset = manifest.fetch(&Cache::user()?, &Progress::Shown)?;
+    let chosen = [args.task.split.split()];
+    let splits: &[Split] = if args.task.data.is_some() {
+        &Split::ALL
+    } else {
+        &chosen
+    };
+    let all: Vec<TaskExample> = dataset.examples(splits)?.collect::<Result<_, _>>()?;
+    if all.is_empty() {
+        let what = format!(
+            "{}: has no example in the {} split",
+            rendering.source,
+            chosen[0].name()
+        );
+        return Err(Misuse::error(
+            what,
+            "choose another with --split, or give your own examples with --data",
+        ));
+    }
+    Ok(spread(all, args.task.limit))
+}
+
+/// `limit` items at even distances; all for 0.
+fn spread<T>(items: Vec<T>, limit: usize) -> Vec<T> {
+    let count = items.len();
+    if limit == 0 || limit >= count {
+        return items;
+    }
+    let mut items: Vec<Option<T>> = items.into_iter().map(Some).collect();
+    (0..limit)
+        .filter_map(|index| items[index * count / limit].take())
+        .collect()
+}
+
+fn predictions_path(args: &EvalArgs, name: &str, loaded: &Loaded) -> PathBuf {
+    if let Some(path) = &args.task.predictions {
+        return path.clone();
+    }
+    let stem = std::path::Path::new(name)
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy();
+    let folder = task::run_folder(&loaded.folder).unwrap_or_default();
+    folder.join(format!("predictions-{stem}.jsonl"))
+}
+
+fn tell(result: &TaskResult, predictions: &str) -> String {
+    let mut rows = vec![
+        ["SCORE", "VALUE", "95% INTERVAL"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for (name, score) in &result.scores {
+        let interval = format!("{:.4} to {:.4}", score.low, score.high);
+        rows.push(vec![name.clone(), format!("{:.4}", score.value), interval]);
+    }
+    let mut text = output::columns(&rows);
+    let count = output::count(result.items.len() as u64);
+    text.push_str(&format!(
+        "\n{count} examples, {:.0} tokens a second\n",
+        result.tokens_per_second
+    ));
+    for (reason, count) in &result.left_out {
+        text.push_str(&format!("left out: {count} ({reason})\n"));
+    }
+    if result.truncated_prompts > 0 {
+        text.push_str(&format!(
+            "prompts cut to fit: {}\n",
+            result.truncated_prompts
+        ));
+    }
+    text.push_str(&format!("answers: {predictions}\n"));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spread;
+
+    #[test]
+    fn a_limit_takes_examples_from_everywhere() {
+        let items = || (0..10).collect::<Vec<_>>();
+        assert_eq!(spread(items(), 4), [0, 2, 5, 7]);
+        assert_eq!(spread(items(), 0).len(), 10);
+        assert_eq!(spread(items(), 99).len(), 10);
+        assert_eq!(spread(items(), 1), [0]);
+    }
+}

@@ -1,0 +1,44 @@
+//! The arms of a comparison: one model each, all asked the same questions.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use etude_data::Split;
+use etude_eval::{TaskItem, TaskMetric, TaskResult, TaskSettings, evaluate};
+use etude_finetune::{Task, TaskSettings as TaskRecipe, prepare};
+use etude_model::hf;
+use etude_tensor::{Kind, parse_device};
+use etude_tokenizer::Tokenizer;
+use etude_train::RunContext;
+
+/// What the arms are scored by; bits per byte of the reference answers, and of the answers themselves.
+pub(crate) fn metrics() -> Result<Vec<TaskMetric>> {
+    let names = ["rouge_l", "rouge_1", "chrf", "exact_match", "bits_per_byte"];
+    names.into_iter().map(|name| Ok(TaskMetric::parse(name)?)).collect()
+}
+
+/// One model's answers to the test split of the task, and their scores.
+pub(crate) fn answers(model: &Path, recipe: &TaskRecipe, device: &str, context: &RunContext) -> Result<(Task, TaskResult)> {
+    let tokenizer = Tokenizer::load(model)?;
+    let loaded = hf::load(model, Kind::Float, parse_device(device)?)?;
+    let silent = RunContext { progress: false, ..context.for_folder(context.folder.clone()) };
+    let task = prepare(recipe, loaded.decoder.config().context as usize, &tokenizer, &silent)?;
+    let settings = TaskSettings {
+        metrics: metrics()?,
+        max_tokens: recipe.answer_tokens,
+        rows: 64,
+        ..TaskSettings::default()
+    };
+    let result = evaluate(&loaded.decoder, &tokenizer, &task.renderer, &task.test, &settings, &mut |_| {})
+        .with_context(|| format!("{}: cannot be scored on the {} split", model.display(), Split::Test.name()))?;
+    Ok((task, result))
+}
+
+/// The items by id, as the examples file lists them.
+pub(crate) fn by_position(items: &[TaskItem], place: usize, id: &str) -> String {
+    items
+        .get(place)
+        .filter(|item| item.id == id)
+        .or_else(|| items.iter().find(|item| item.id == id))
+        .map_or_else(String::new, |item| item.prediction.clone())
+}

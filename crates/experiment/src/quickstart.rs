@@ -1,0 +1,223 @@
+//! The main job from end to end, in a folder of its own: `base/`, `task/` and `scratch/` are run folders,
+//! `summary.json`, `examples.jsonl` and `report.html` set them side by side.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use etude_eval::{TaskResult, compare};
+use etude_scores::{Bootstrap, Difference, Score};
+use etude_train::{Ended, RunContext, Summary, durable};
+use serde::Serialize;
+use serde_json::json;
+
+use crate::arms;
+
+/// The metric that the summary's two gains are in.
+const METRIC: &str = "rouge_l";
+
+/// The three runs.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// General text to the base model.
+    pub pretrain: etude_pretrain::Recipe,
+    /// The base model to the task model; its base path is filled in.
+    pub finetune: etude_finetune::Recipe,
+    /// The same decoder from scratch to the task, with its own learning rate.
+    pub scratch: etude_finetune::Recipe,
+}
+
+/// How the quickstart ended.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Everything is in the folder.
+    Finished(Box<Finished>),
+    /// Someone asked it to stop; the same command goes on.
+    Interrupted,
+}
+
+/// What a finished quickstart made.
+#[derive(Debug)]
+pub struct Finished {
+    /// `summary.json`.
+    pub summary: QuickstartSummary,
+    /// The page to look at.
+    pub report: PathBuf,
+    /// The task model's folder.
+    pub model: PathBuf,
+}
+
+/// `summary.json` of a quickstart.
+#[derive(Debug, Clone, Serialize)]
+pub struct QuickstartSummary {
+    /// Of the whole and of training alone (all three runs).
+    pub seconds: Seconds,
+    /// The base model.
+    pub base: BaseSummary,
+    /// The task.
+    pub task: TaskSummary,
+}
+
+/// Times, in seconds.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Seconds {
+    /// From the start of the command to the report, data preparation and evaluation included.
+    pub total: f64,
+    /// Of the three training runs, over all sessions.
+    pub training: f64,
+}
+
+/// The base model on held-out general text.
+#[derive(Debug, Clone, Serialize)]
+pub struct BaseSummary {
+    /// Bits per byte of the whole validation text.
+    pub bits_per_byte: f64,
+}
+
+/// The three arms on the task's test split.
+#[derive(Debug, Clone, Serialize)]
+pub struct TaskSummary {
+    /// The task.
+    pub name: String,
+    /// The metric of the two gains.
+    pub metric: String,
+    /// Test items.
+    pub n: usize,
+    /// The base model, not fine-tuned.
+    pub base: BTreeMap<String, Score>,
+    /// The fine-tuned model.
+    pub finetuned: BTreeMap<String, Score>,
+    /// The same decoder, trained on the task alone.
+    pub scratch: BTreeMap<String, Score>,
+    /// Fine-tuned minus base, by paired bootstrap, in `metric`.
+    pub gain_over_base: Difference,
+    /// Fine-tuned minus scratch.
+    pub gain_over_scratch: Difference,
+    /// The same for every metric; for bits per byte below zero is better.
+    pub gains_over_base: BTreeMap<String, Difference>,
+    /// The same for every metric.
+    pub gains_over_scratch: BTreeMap<String, Difference>,
+}
+
+/// Runs the plan in `context.folder`, going on where an interrupted one stopped. `say` hears a line at the
+/// start of each part.
+///
+/// # Errors
+/// As the stages.
+pub fn quickstart(plan: &Plan, context: &RunContext, say: &mut dyn FnMut(&str)) -> Result<Outcome> {
+    let started = Instant::now();
+    let folder = &context.folder;
+    let [base, task, scratch] = ["base", "task", "scratch"].map(|name| folder.join(name));
+
+    say("Part 1 of 4: pre-training. The model reads general text and learns to predict the next token.");
+    let run = context.for_folder(base.clone());
+    let Some(pretrained) = finished(etude_pretrain::run(&plan.pretrain, &run)?)? else { return Ok(Outcome::Interrupted) };
+
+    say("Part 2 of 4: fine-tuning. The same model now learns one task from examples.");
+    let mut recipe = plan.finetune.clone();
+    recipe.base.path = base.join("model");
+    let run = context.for_folder(task.clone());
+    let Some(finetuned) = finished(etude_finetune::run(&recipe, &run)?)? else { return Ok(Outcome::Interrupted) };
+
+    say("Part 3 of 4: the control. The same decoder learns the same task from scratch, with no pre-training.");
+    let mut control = plan.scratch.clone();
+    control.base.path = base.join("model");
+    control.base.from_scratch = true;
+    let run = context.for_folder(scratch.clone());
+    let Some(from_scratch) = finished(etude_finetune::run(&control, &run)?)? else { return Ok(Outcome::Interrupted) };
+
+    say("Part 4 of 4: the test. All three models answer the same held-out questions.");
+    let mut results = Vec::new();
+    let mut name = String::new();
+    for (arm, path) in [("base", &base), ("task", &task), ("scratch", &scratch)] {
+        let (prepared, result) = arms::answers(&path.join("model"), &recipe.task, &recipe.train.device, context)?;
+        name = prepared.name;
+        say(&format!("  {arm}: {}", line(&result)));
+        results.push(result);
+    }
+    let training = pretrained.seconds + finetuned.seconds + from_scratch.seconds;
+    let seconds = Seconds { total: started.elapsed().as_secs_f64(), training };
+    let summary = summarize(name, &results, seconds, pretrained.last.bits_per_byte)?;
+    write_examples(&folder.join("examples.jsonl"), &results)?;
+    let mut bytes = serde_json::to_vec_pretty(&summary).context("a summary is plain data")?;
+    bytes.push(b'\n');
+    durable::write(&folder.join("summary.json"), &bytes)?;
+    let report = etude_report::write(folder)?;
+    Ok(Outcome::Finished(Box::new(Finished { summary, report, model: task.join("model") })))
+}
+
+/// Sets a finished quickstart aside, so that the command runs anew. True when there was one.
+///
+/// # Errors
+/// When the folders cannot be moved.
+pub fn set_aside(folder: &Path) -> Result<bool> {
+    if !folder.join("summary.json").is_file() {
+        return Ok(false);
+    }
+    let mut name = folder.file_name().context("a run folder has a name")?.to_owned();
+    name.push(".previous");
+    let previous = folder.with_file_name(name);
+    if previous.exists() {
+        fs::remove_dir_all(&previous).with_context(|| format!("{}: cannot be removed", previous.display()))?;
+    }
+    fs::rename(folder, &previous).with_context(|| format!("{}: cannot be set aside", folder.display()))?;
+    Ok(true)
+}
+
+fn finished(ended: Ended) -> Result<Option<Box<Summary>>> {
+    match ended {
+        Ended::Finished(summary) => Ok(Some(summary)),
+        Ended::Interrupted { .. } => Ok(None),
+    }
+}
+
+fn line(result: &TaskResult) -> String {
+    let show = |name: &str| {
+        let score = result.scores.get(name)?;
+        Some(format!("{name} {:.3} ({:.3} to {:.3})", score.value, score.low, score.high))
+    };
+    let parts: Vec<String> = [METRIC, "bits_per_byte"].into_iter().filter_map(show).collect();
+    parts.join(", ")
+}
+
+fn summarize(name: String, results: &[TaskResult], seconds: Seconds, bits_per_byte: f64) -> Result<QuickstartSummary> {
+    let [base, finetuned, scratch] = results else { bail!("three arms were scored") };
+    let metrics = arms::metrics()?;
+    let gains = |other: &TaskResult| compare(&finetuned.items, &other.items, &metrics, &Bootstrap::default());
+    let (over_base, over_scratch) = (gains(base)?, gains(scratch)?);
+    let of = |gains: &BTreeMap<String, Difference>| gains.get(METRIC).cloned().context("the metric was scored");
+    Ok(QuickstartSummary {
+        seconds,
+        base: BaseSummary { bits_per_byte },
+        task: TaskSummary {
+            name,
+            metric: METRIC.to_owned(),
+            n: finetuned.items.len(),
+            gain_over_base: of(&over_base.differences)?,
+            gain_over_scratch: of(&over_scratch.differences)?,
+            base: base.scores.clone(),
+            finetuned: finetuned.scores.clone(),
+            scratch: scratch.scores.clone(),
+            gains_over_base: over_base.differences,
+            gains_over_scratch: over_scratch.differences,
+        },
+    })
+}
+
+fn write_examples(path: &Path, results: &[TaskResult]) -> Result<()> {
+    let [base, finetuned, scratch] = results else { bail!("three arms were scored") };
+    let mut text = String::new();
+    for (place, item) in finetuned.items.iter().enumerate() {
+        let example = json!({
+            "id": item.id, "prompt": item.prompt, "reference": item.reference,
+            "base": arms::by_position(&base.items, place, &item.id),
+            "finetuned": item.prediction,
+            "scratch": arms::by_position(&scratch.items, place, &item.id),
+        });
+        text.push_str(&example.to_string());
+        text.push('\n');
+    }
+    durable::write(path, text.as_bytes())
+}
