@@ -5,10 +5,10 @@ use crate::support::{check_wrong, good, run, wrong};
 #[test]
 fn the_top_of_the_help_shows_both_stages_and_where_to_begin() {
     let help = good(&["--help"]);
-    for text in ["PRE-TRAIN", "FINE-TUNE", "etude doctor", "etude recipe list", "etude data list", "Exit status"] {
+    for text in ["PRE-TRAIN", "FINE-TUNE", "etude doctor", "etude recipe list", "etude quickstart", "Exit status"] {
         assert!(help.contains(text), "{text}: {help}");
     }
-    assert_eq!(good(&["-h"]).contains("PRE-TRAIN"), true);
+    assert!(good(&["-h"]).contains("PRE-TRAIN"));
     for line in help.lines() {
         assert!(line.chars().count() <= 100, "{line}");
     }
@@ -19,6 +19,7 @@ fn the_commands_stand_in_the_order_of_use() {
     let help = good(&["--help"]);
     let list = help.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
     insta::assert_snapshot!(list, @"
+      quickstart   Run the main job from end to end: both stages on real text, and what each one bought
       doctor       Say what is installed and what is missing, or check a model folder
       data         List, fetch and look at data sets
       tokenizer    Train a tokenizer, encode and decode with one, look at one
@@ -37,7 +38,7 @@ fn the_commands_stand_in_the_order_of_use() {
 #[test]
 fn every_command_shows_examples() {
     let commands = [
-        "doctor", "pretrain", "finetune", "eval", "generate", "chat", "export", "report", "completions",
+        "quickstart", "doctor", "pretrain", "finetune", "eval", "generate", "chat", "export", "report", "completions",
         "data list", "data fetch", "data show", "recipe list", "recipe show", "tokenizer train",
         "tokenizer encode", "tokenizer decode", "tokenizer show",
     ];

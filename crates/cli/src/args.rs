@@ -4,7 +4,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    chat, completions, data, doctor, eval, export, finetune, generate, pretrain, recipe, report,
+    chat, completions, data, doctor, eval, export, finetune, generate, pretrain, quickstart, recipe, report,
     tokenizer,
 };
 
@@ -21,8 +21,8 @@ Both read a recipe (TOML) and write a run folder, which holds the model, the log
 const AFTER: &str = "\
 Three commands to begin with:
   etude doctor                  what is installed, what is missing and how to get it
+  etude quickstart              both stages on real text, in about ten minutes
   etude recipe list             the recipes that are built in
-  etude data list               the data sets that are known by name
 
 `etude COMMAND --help` explains each command and shows examples.
 Exit status: 0 done, 1 failed, 2 wrong use or bad input, 130 stopped by Ctrl-C.";
@@ -48,6 +48,8 @@ pub(crate) struct CommandLine {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the main job from end to end: both stages on real text, and what each one bought
+    Quickstart(quickstart::QuickstartArgs),
     /// Say what is installed and what is missing, or check a model folder
     Doctor(doctor::DoctorArgs),
     /// List, fetch and look at data sets

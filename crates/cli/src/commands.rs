@@ -9,6 +9,7 @@ pub(crate) mod export;
 pub(crate) mod finetune;
 pub(crate) mod generate;
 pub(crate) mod pretrain;
+pub(crate) mod quickstart;
 pub(crate) mod recipe;
 pub(crate) mod report;
 pub(crate) mod tokenizer;
@@ -21,6 +22,7 @@ use crate::error::Exit;
 /// Runs one command.
 pub(crate) fn run(command: Command) -> Result<Exit> {
     match command {
+        Command::Quickstart(args) => quickstart::run(&args),
         Command::Doctor(args) => doctor::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Tokenizer(args) => tokenizer::run(&args),

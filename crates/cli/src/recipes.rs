@@ -16,7 +16,13 @@ macro_rules! built_in {
 
 /// All of `recipes/`, in the order they are listed in. The beginning of a name tells the stage; the first
 /// line of a file is a comment that says what it is for.
-pub(crate) const BUILT_IN: &[BuiltIn] = built_in!["pretrain-quickstart", "finetune-quickstart"];
+pub(crate) const BUILT_IN: &[BuiltIn] = built_in![
+    "pretrain-quickstart",
+    "finetune-quickstart",
+    "finetune-quickstart-scratch",
+    "pretrain-shakespeare",
+    "pretrain-shakespeare-llama",
+];
 
 /// A recipe that needs no file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

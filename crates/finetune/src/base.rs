@@ -20,12 +20,19 @@ pub(crate) struct Base {
 pub(crate) fn load(recipe: &Recipe, device: Device) -> Result<Base> {
     let folder = model_folder(&recipe.base.path);
     let kind = recipe.train.precision.kind();
-    let tokenizer = Tokenizer::load(&folder)
-        .with_context(|| format!("base.path = {}: its tokenizer cannot be loaded", recipe.base.path.display()))?;
+    let tokenizer = Tokenizer::load(&folder).with_context(|| {
+        format!(
+            "base.path = {}: its tokenizer cannot be loaded",
+            recipe.base.path.display()
+        )
+    })?;
     let (decoder, fingerprint) = if recipe.base.from_scratch {
         let (config, _) = hf::load_config(&folder)?;
         seed_everything(recipe.train.seed);
-        (Decoder::new(config, kind, device)?, "from scratch".to_owned())
+        (
+            Decoder::new(config, kind, device)?,
+            "from scratch".to_owned(),
+        )
     } else {
         let loaded = hf::load(&folder, kind, device)?;
         (loaded.decoder, weights_fingerprint(&folder)?)
@@ -37,13 +44,21 @@ pub(crate) fn load(recipe: &Recipe, device: Device) -> Result<Base> {
         folder.display(),
         tokenizer.vocab_size() - 1
     );
-    Ok(Base { decoder, tokenizer, fingerprint })
+    Ok(Base {
+        decoder,
+        tokenizer,
+        fingerprint,
+    })
 }
 
 /// A run folder stands for its result.
 fn model_folder(path: &Path) -> PathBuf {
     let inside = path.join("model");
-    if !path.join("config.json").is_file() && inside.is_dir() { inside } else { path.to_owned() }
+    if !path.join("config.json").is_file() && inside.is_dir() {
+        inside
+    } else {
+        path.to_owned()
+    }
 }
 
 /// Hash over the weight files' names, sizes and first and last 64 KiB: cheap for gigabytes, and different
@@ -53,12 +68,16 @@ fn weights_fingerprint(folder: &Path) -> Result<String> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
         .with_context(|| format!("{}: cannot be read", folder.display()))?
         .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|ending| ending == "safetensors"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|ending| ending == "safetensors")
+        })
         .collect();
     files.sort();
     let mut hasher = Sha256::new();
     for path in files {
-        let mut file = std::fs::File::open(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
+        let mut file = std::fs::File::open(&path)
+            .with_context(|| format!("{}: cannot be read", path.display()))?;
         let bytes = file.metadata()?.len();
         hasher.update(path.file_name().unwrap_or_default().as_encoded_bytes());
         hasher.update(bytes.to_le_bytes());
@@ -69,5 +88,9 @@ fn weights_fingerprint(folder: &Path) -> Result<String> {
             hasher.update(&part);
         }
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }

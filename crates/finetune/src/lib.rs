@@ -29,7 +29,12 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
     device::set_threads(recipe.train.threads);
     let on = parse_device(&recipe.train.device)?;
     let base = base::load(recipe, on)?;
-    let task = prepare(&recipe.task, base.decoder.config().context as usize, &base.tokenizer, context)?;
+    let task = prepare(
+        &recipe.task,
+        base.decoder.config().context as usize,
+        &base.tokenizer,
+        context,
+    )?;
     folder.write_json("data.json", &task.description)?;
 
     let stage = stage::Finetuning::new(recipe, &task, &base.tokenizer)?;
@@ -48,5 +53,10 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
     let stage: &dyn Stage = &stage;
     Trainer::new(stage, &base.decoder, &settings, context, &folder)?
         .run()
-        .with_context(|| format!("{}: the run did not finish; what is saved there is whole", context.folder.display()))
+        .with_context(|| {
+            format!(
+                "{}: the run did not finish; what is saved there is whole",
+                context.folder.display()
+            )
+        })
 }

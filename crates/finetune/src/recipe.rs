@@ -130,7 +130,10 @@ pub struct TaskEvalSettings {
 
 impl Default for TaskEvalSettings {
     fn default() -> Self {
-        Self { examples: 200, samples: 4 }
+        Self {
+            examples: 200,
+            samples: 4,
+        }
     }
 }
 
@@ -140,7 +143,10 @@ impl Recipe {
     /// # Errors
     /// The key, its value and what it must be.
     pub fn validate(&self) -> Result<()> {
-        ensure!(!self.task.source.is_empty(), "task.source is empty: name a task or a JSONL file");
+        ensure!(
+            !self.task.source.is_empty(),
+            "task.source is empty: name a task or a JSONL file"
+        );
         self.task.format()?;
         self.optimizer.validate()?;
         self.train.validate()?;

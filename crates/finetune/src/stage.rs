@@ -4,10 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use etude_data::{Batch, FinetuneBatches, FinetuneSettings, RenderedExample, Rendering, Rows, collate};
+use etude_data::{
+    Batch, FinetuneBatches, FinetuneSettings, RenderedExample, Rendering, Rows, collate,
+};
+use etude_eval::windows_loss;
 use etude_model::{Decoder, Prompt, TextGenerator, TextSettings};
 use etude_tokenizer::Tokenizer;
-use etude_eval::windows_loss;
 use etude_train::{Evaluation, MakeBatch, Sample, Stage};
 
 use crate::recipe::Recipe;
@@ -48,13 +50,20 @@ impl Finetuning {
         for example in &task.validation[..limit] {
             validation.extend(task.renderer.render(example)?.kept());
         }
-        ensure!(!validation.is_empty(), "{}: no validation example fits into the context", task.name);
+        ensure!(
+            !validation.is_empty(),
+            "{}: no validation example fits into the context",
+            task.name
+        );
         // Rows of like length go together, so that little is padding.
         validation.sort_by_key(|example| example.ids.len());
         let mut shown = Vec::new();
         for example in task.validation.iter().take(recipe.eval.samples) {
             if let Rendering::Kept(prompt) = task.renderer.render_prompt(example)? {
-                shown.push(Shown { text: example.prompt_text().to_string(), ids: prompt.ids });
+                shown.push(Shown {
+                    text: example.prompt_text().to_string(),
+                    ids: prompt.ids,
+                });
             }
         }
         Ok(Self {
@@ -71,7 +80,11 @@ impl Finetuning {
     /// The mean length of the training examples, in tokens.
     pub(crate) fn typical_length(&self) -> usize {
         let examples = self.batches.examples();
-        examples.iter().map(|example| example.ids.len()).sum::<usize>() / examples.len()
+        examples
+            .iter()
+            .map(|example| example.ids.len())
+            .sum::<usize>()
+            / examples.len()
     }
 }
 
@@ -91,20 +104,38 @@ impl Stage for Finetuning {
 
     fn evaluate(&self, decoder: &Decoder, _last: bool) -> Result<Evaluation> {
         let rows = self.validation.chunks(self.rows.max(16));
-        let (nats, tokens) = windows_loss(decoder, rows.map(|rows| collate(&rows.iter().collect::<Vec<_>>(), self.pad)));
-        let bytes: u64 = self.validation.iter().map(|example| example.target_bytes).sum();
+        let (nats, tokens) = windows_loss(
+            decoder,
+            rows.map(|rows| collate(&rows.iter().collect::<Vec<_>>(), self.pad)),
+        );
+        let bytes: u64 = self
+            .validation
+            .iter()
+            .map(|example| example.target_bytes)
+            .sum();
         let loss = nats / tokens as f64;
         let bits_per_byte = nats / std::f64::consts::LN_2 / bytes as f64;
-        Ok(Evaluation { loss, bits_per_byte, perplexity: loss.exp(), scores: Default::default() })
+        Ok(Evaluation {
+            loss,
+            bits_per_byte,
+            perplexity: loss.exp(),
+            scores: Default::default(),
+        })
     }
 
     fn samples(&self, decoder: &Decoder) -> Result<Vec<Sample>> {
         let generator = TextGenerator::new(decoder, &self.tokenizer)?;
-        let settings = TextSettings { max_tokens: self.answer_tokens, ..TextSettings::default() };
+        let settings = TextSettings {
+            max_tokens: self.answer_tokens,
+            ..TextSettings::default()
+        };
         let mut samples = Vec::with_capacity(self.shown.len());
         for shown in &self.shown {
             let made = generator.complete(&Prompt::Ids(shown.ids.clone()), &settings)?;
-            samples.push(Sample { prompt: shown.text.clone(), text: made.text });
+            samples.push(Sample {
+                prompt: shown.text.clone(),
+                text: made.text,
+            });
         }
         Ok(samples)
     }

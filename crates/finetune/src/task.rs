@@ -63,14 +63,27 @@ struct Examples {
 ///
 /// # Errors
 /// When the data cannot be had, or no example has anything to learn.
-pub fn prepare(settings: &TaskSettings, context: usize, tokenizer: &Tokenizer, run: &RunContext) -> Result<Task> {
+pub fn prepare(
+    settings: &TaskSettings,
+    context: usize,
+    tokenizer: &Tokenizer,
+    run: &RunContext,
+) -> Result<Task> {
     let mut manifest = run.catalog.get_with(&settings.source, &settings.local)?;
     if settings.prompt_chars > 0 {
         manifest.map.prompt_chars = Some(settings.prompt_chars as _);
     }
-    let progress = if run.progress { Progress::Shown } else { Progress::Silent };
+    let progress = if run.progress {
+        Progress::Shown
+    } else {
+        Progress::Silent
+    };
     let dataset = manifest.fetch(&run.cache, &progress)?;
-    let read = |split| dataset.examples(&[split])?.collect::<Result<Vec<TaskExample>, _>>();
+    let read = |split| {
+        dataset
+            .examples(&[split])?
+            .collect::<Result<Vec<TaskExample>, _>>()
+    };
     let train = chosen(read(Split::Train)?, settings.examples);
     let (validation, test) = (read(Split::Validation)?, read(Split::Test)?);
     ensure!(
@@ -89,7 +102,10 @@ pub fn prepare(settings: &TaskSettings, context: usize, tokenizer: &Tokenizer, r
         truncation: settings.truncation,
     };
     let renderer = Renderer::new(tokenizer, example)?;
-    let bytes = train.iter().map(|example| (example.prompt_text().len() + example.reference_text().len()) as u64).sum();
+    let bytes = train
+        .iter()
+        .map(|example| (example.prompt_text().len() + example.reference_text().len()) as u64)
+        .sum();
     let (rendered, report) = renderer.render_all(&train)?;
     if run.progress {
         use std::io::Write;
@@ -99,7 +115,10 @@ pub fn prepare(settings: &TaskSettings, context: usize, tokenizer: &Tokenizer, r
     hasher.update(dataset.fingerprint()?);
     hasher.update(tokenizer.fingerprint());
     for example in &rendered {
-        example.ids.iter().for_each(|id| hasher.update(id.to_le_bytes()));
+        example
+            .ids
+            .iter()
+            .for_each(|id| hasher.update(id.to_le_bytes()));
         hasher.update([0xff; 4]);
     }
     let source = SourceDescription {
@@ -109,10 +128,26 @@ pub fn prepare(settings: &TaskSettings, context: usize, tokenizer: &Tokenizer, r
         documents: train.len() as u64,
         bytes,
     };
-    let examples = Examples { train: report.kept, validation: validation.len() as u64, test: test.len() as u64 };
+    let examples = Examples {
+        train: report.kept,
+        validation: validation.len() as u64,
+        test: test.len() as u64,
+    };
     let description = describe(source, examples, &report);
-    let fingerprint = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Task { name: manifest.name.clone(), train: rendered, validation, test, renderer, description, fingerprint })
+    let fingerprint = hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    Ok(Task {
+        name: manifest.name.clone(),
+        train: rendered,
+        validation,
+        test,
+        renderer,
+        description,
+        fingerprint,
+    })
 }
 
 /// The first `limit` by a fixed shuffle, so that a smaller set is part of a larger one.
@@ -121,9 +156,14 @@ fn chosen(examples: Vec<TaskExample>, limit: usize) -> Vec<TaskExample> {
         return examples;
     }
     let order = Order::new(examples.len() as u64, 0x0e70_de5e_ed00);
-    let mut places: Vec<usize> = (0..limit as u64).map(|index| order.at(index).item as usize).collect();
+    let mut places: Vec<usize> = (0..limit as u64)
+        .map(|index| order.at(index).item as usize)
+        .collect();
     places.sort_unstable();
-    places.into_iter().map(|place| examples[place].clone()).collect()
+    places
+        .into_iter()
+        .map(|place| examples[place].clone())
+        .collect()
 }
 
 fn describe(source: SourceDescription, examples: Examples, report: &RenderReport) -> Description {
@@ -133,6 +173,10 @@ fn describe(source: SourceDescription, examples: Examples, report: &RenderReport
         train_tokens: report.tokens,
         supervised_tokens: report.supervised,
         truncated: report.truncated,
-        dropped: report.dropped.iter().map(|(reason, &count)| (reason.to_string(), count)).collect(),
+        dropped: report
+            .dropped
+            .iter()
+            .map(|(reason, &count)| (reason.to_string(), count))
+            .collect(),
     }
 }

@@ -49,5 +49,10 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
     let stage: &dyn Stage = &stage;
     Trainer::new(stage, &decoder, &settings, context, &folder)?
         .run()
-        .with_context(|| format!("{}: the run did not finish; what is saved there is whole", context.folder.display()))
+        .with_context(|| {
+            format!(
+                "{}: the run did not finish; what is saved there is whole",
+                context.folder.display()
+            )
+        })
 }

@@ -50,13 +50,20 @@ struct SourceDescription {
 
 /// Fetches, trains and tokenizes, or finds what an earlier run left in the cache.
 pub(crate) fn prepare(recipe: &Recipe, context: &RunContext) -> Result<Prepared> {
-    let progress = if context.progress { Progress::Shown } else { Progress::Silent };
+    let progress = if context.progress {
+        Progress::Shown
+    } else {
+        Progress::Silent
+    };
     let mut sources = Vec::new();
     for name in &recipe.data.sources {
         let manifest = context.catalog.get_with(name, &recipe.data.local)?;
         sources.push(manifest.fetch(&context.cache, &progress)?);
     }
-    let fingerprints = sources.iter().map(|source| Ok(source.fingerprint()?)).collect::<Result<Vec<_>>>()?;
+    let fingerprints = sources
+        .iter()
+        .map(|source| Ok(source.fingerprint()?))
+        .collect::<Result<Vec<_>>>()?;
     let tokenizer = tokenizer(recipe, context, &sources, &fingerprints)?;
     let separator = tokenizer.eos_id().context(
         "the tokenizer names no end-of-text token, which separates documents; choose another tokenizer.path",
@@ -98,12 +105,23 @@ pub(crate) fn prepare(recipe: &Recipe, context: &RunContext) -> Result<Prepared>
         vocab_size: tokenizer.vocab_size(),
         dropped: std::collections::BTreeMap::new(),
     };
-    Ok(Prepared { tokenizer, train, validation, description, fingerprint: hex(&hasher.finalize()) })
+    Ok(Prepared {
+        tokenizer,
+        train,
+        validation,
+        description,
+        fingerprint: hex(&hasher.finalize()),
+    })
 }
 
 /// The recipe's tokenizer: loaded, or trained on the training text and kept in the cache under a hash of
 /// the text and the settings.
-fn tokenizer(recipe: &Recipe, context: &RunContext, sources: &[Dataset], fingerprints: &[String]) -> Result<Tokenizer> {
+fn tokenizer(
+    recipe: &Recipe,
+    context: &RunContext,
+    sources: &[Dataset],
+    fingerprints: &[String],
+) -> Result<Tokenizer> {
     if let Some(path) = &recipe.tokenizer.path {
         return Ok(Tokenizer::load(path)?);
     }
@@ -118,19 +136,25 @@ fn tokenizer(recipe: &Recipe, context: &RunContext, sources: &[Dataset], fingerp
     if folder.join("tokenizer.json").is_file() {
         return Ok(Tokenizer::load(&folder)?);
     }
-    say(context, &format!("training a tokenizer of {} tokens", settings.vocab_size));
+    say(
+        context,
+        &format!("training a tokenizer of {} tokens", settings.vocab_size),
+    );
     let mut failure = None;
     let mut documents = Vec::new();
     for source in sources {
         documents.push(source.documents(&[Split::Train])?);
     }
-    let texts = documents.into_iter().flatten().map_while(|document| match document {
-        Ok(document) => Some(document.text),
-        Err(error) => {
-            failure = Some(error);
-            None
-        }
-    });
+    let texts = documents
+        .into_iter()
+        .flatten()
+        .map_while(|document| match document {
+            Ok(document) => Some(document.text),
+            Err(error) => {
+                failure = Some(error);
+                None
+            }
+        });
     let (tokenizer, report) = Tokenizer::train(texts, &settings)?;
     if let Some(error) = failure {
         return Err(error.into());
@@ -156,8 +180,13 @@ fn keep(tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
     fs::create_dir_all(&fresh).with_context(|| format!("{}: cannot be made", fresh.display()))?;
     tokenizer.save(&fresh)?;
     if fs::rename(&fresh, folder).is_err() {
-        fs::remove_dir_all(&fresh).with_context(|| format!("{}: cannot be removed", fresh.display()))?;
-        ensure!(folder.join("tokenizer.json").is_file(), "{}: cannot be written", folder.display());
+        fs::remove_dir_all(&fresh)
+            .with_context(|| format!("{}: cannot be removed", fresh.display()))?;
+        ensure!(
+            folder.join("tokenizer.json").is_file(),
+            "{}: cannot be written",
+            folder.display()
+        );
     }
     Ok(())
 }
@@ -197,9 +226,24 @@ fn shard(
     }
     let name = format!("{}-{}", source.manifest().name, split.name());
     say(context, &format!("tokenizing {name}"));
-    let settings = TokenizeSettings { cache, name, separator };
-    let made = tokenize(tokenizer, || Ok(source.documents(&[split])?), &settings, &mut |_| {})?;
-    let file = made.shard.path().file_name().context("a shard is a file")?.to_string_lossy().into_owned();
+    let settings = TokenizeSettings {
+        cache,
+        name,
+        separator,
+    };
+    let made = tokenize(
+        tokenizer,
+        || Ok(source.documents(&[split])?),
+        &settings,
+        &mut |_| {},
+    )?;
+    let file = made
+        .shard
+        .path()
+        .file_name()
+        .context("a shard is a file")?
+        .to_string_lossy()
+        .into_owned();
     write_note(&note, &file)?;
     Ok(Some(made.shard))
 }

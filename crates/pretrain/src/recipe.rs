@@ -70,7 +70,12 @@ pub struct TokenizerSettings {
 
 impl Default for TokenizerSettings {
     fn default() -> Self {
-        Self { path: None, vocab_size: 4096, byte_budget: 16 << 20, split: Split::Words }
+        Self {
+            path: None,
+            vocab_size: 4096,
+            byte_budget: 16 << 20,
+            split: Split::Words,
+        }
     }
 }
 
@@ -103,7 +108,12 @@ pub struct EvalSettings {
 
 impl Default for EvalSettings {
     fn default() -> Self {
-        Self { windows: 64, prompts: Vec::new(), sample_tokens: 60, temperature: 0.8 }
+        Self {
+            windows: 64,
+            prompts: Vec::new(),
+            sample_tokens: 60,
+            temperature: 0.8,
+        }
     }
 }
 
@@ -113,7 +123,10 @@ impl Recipe {
     /// # Errors
     /// The key, its value and what it must be.
     pub fn validate(&self) -> Result<()> {
-        ensure!(!self.data.sources.is_empty(), "data.sources is empty: name at least one data set or path");
+        ensure!(
+            !self.data.sources.is_empty(),
+            "data.sources is empty: name at least one data set or path"
+        );
         if self.tokenizer.path.is_none() {
             self.tokenizer.bpe().validate()?;
         }

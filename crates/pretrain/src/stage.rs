@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
-use etude_data::{Batch, ValidationSettings, ValidationWindows, WindowSettings, Windows, token_byte_lengths};
+use etude_data::{
+    Batch, ValidationSettings, ValidationWindows, WindowSettings, Windows, token_byte_lengths,
+};
 use etude_eval::windows_loss;
 use etude_model::{Decoder, Prompt, Sampling, TextGenerator, TextSettings};
 use etude_tokenizer::Tokenizer;
@@ -25,21 +27,39 @@ impl Pretraining {
     pub(crate) fn new(recipe: &Recipe, prepared: &Prepared) -> Result<Self> {
         let context = recipe.model.context as usize;
         let boundaries = recipe.data.boundaries;
-        let settings =
-            WindowSettings { context, rows: recipe.train.batch_rows, seed: recipe.train.seed, boundaries };
+        let settings = WindowSettings {
+            context,
+            rows: recipe.train.batch_rows,
+            seed: recipe.train.seed,
+            boundaries,
+        };
         let windows = Windows::new(prepared.train.clone(), settings)?;
         let tokenizer = prepared.tokenizer.clone();
         // The separator leads the text, so that every byte of it is scored.
         let lead = tokenizer.eos_id();
         let rows = recipe.train.rows_at_a_time();
         let lengths = token_byte_lengths(&tokenizer, lead.unwrap_or(0));
-        let settings = ValidationSettings { context, rows, boundaries, lead };
-        let validation = ValidationWindows::new(prepared.validation.clone(), settings, Some(&lengths))?;
+        let settings = ValidationSettings {
+            context,
+            rows,
+            boundaries,
+            lead,
+        };
+        let validation =
+            ValidationWindows::new(prepared.validation.clone(), settings, Some(&lengths))?;
         let quick = match recipe.eval.windows {
-            limit if limit > 0 && limit < validation.windows() => validation.clone().limited(limit)?,
+            limit if limit > 0 && limit < validation.windows() => {
+                validation.clone().limited(limit)?
+            }
             _ => validation.clone(),
         };
-        Ok(Self { windows, validation, quick, tokenizer, recipe: recipe.clone() })
+        Ok(Self {
+            windows,
+            validation,
+            quick,
+            tokenizer,
+            recipe: recipe.clone(),
+        })
     }
 }
 
@@ -62,18 +82,35 @@ impl Stage for Pretraining {
         let (nats, tokens) = windows_loss(decoder, windows.iter().map(|part| part.batch));
         let loss = nats / tokens as f64;
         let bits_per_byte = nats / std::f64::consts::LN_2 / windows.bytes() as f64;
-        Ok(Evaluation { loss, bits_per_byte, perplexity: loss.exp(), scores: Default::default() })
+        Ok(Evaluation {
+            loss,
+            bits_per_byte,
+            perplexity: loss.exp(),
+            scores: Default::default(),
+        })
     }
 
     fn samples(&self, decoder: &Decoder) -> Result<Vec<Sample>> {
         let generator = TextGenerator::new(decoder, &self.tokenizer)?;
         let eval = &self.recipe.eval;
-        let sampling = Sampling { temperature: eval.temperature, top_p: 0.95, seed: self.recipe.train.seed, ..Sampling::greedy() };
-        let settings = TextSettings { max_tokens: eval.sample_tokens, sampling, ..TextSettings::default() };
+        let sampling = Sampling {
+            temperature: eval.temperature,
+            top_p: 0.95,
+            seed: self.recipe.train.seed,
+            ..Sampling::greedy()
+        };
+        let settings = TextSettings {
+            max_tokens: eval.sample_tokens,
+            sampling,
+            ..TextSettings::default()
+        };
         let mut samples = Vec::with_capacity(eval.prompts.len());
         for prompt in &eval.prompts {
             let made = generator.complete(&Prompt::Document(prompt.clone()), &settings)?;
-            samples.push(Sample { prompt: prompt.clone(), text: made.text });
+            samples.push(Sample {
+                prompt: prompt.clone(),
+                text: made.text,
+            });
         }
         Ok(samples)
     }

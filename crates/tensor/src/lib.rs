@@ -31,7 +31,7 @@ pub use native::NativeError;
 pub use params::{Param, Params, Scope};
 pub use precision::Precision;
 pub use seed::{seed_everything, step_seed};
-pub use tch::{Device, IndexOp, Kind, TchError, Tensor, no_grad, no_grad_guard};
+pub use tch::{Cuda, Device, IndexOp, Kind, TchError, Tensor, no_grad, no_grad_guard};
 
 /// The version of libtorch that this build is linked to.
 pub const LIBTORCH_VERSION: &str = "2.11.0";

@@ -86,7 +86,9 @@ impl Checkpoint {
 impl Checkpoints {
     /// The checkpoints under `run/checkpoints`.
     pub fn new(run: &Path) -> Self {
-        Self { folder: run.join("checkpoints") }
+        Self {
+            folder: run.join("checkpoints"),
+        }
     }
 
     /// Writes the checkpoint of `state.step`. `write_model` and `write_optimizer` fill the folder and file
@@ -102,7 +104,8 @@ impl Checkpoints {
     ) -> Result<PathBuf> {
         let name = step_name(state.step);
         let place = self.folder.join(&name);
-        fs::create_dir_all(&self.folder).with_context(|| format!("{}: cannot be made", self.folder.display()))?;
+        fs::create_dir_all(&self.folder)
+            .with_context(|| format!("{}: cannot be made", self.folder.display()))?;
         if place.join(MANIFEST).is_file() && verify(&place).is_ok() {
             return Ok(place); // this very step was saved before
         }
@@ -114,7 +117,8 @@ impl Checkpoints {
             write_optimizer(&unfinished.join(TRAINER).join("optimizer.safetensors"))?;
             let json = serde_json::to_vec_pretty(state).context("the state is plain data")?;
             fs::write(unfinished.join(TRAINER).join("state.json"), json)?;
-            let manifest = serde_json::to_vec_pretty(&entries(&unfinished)?).context("plain data")?;
+            let manifest =
+                serde_json::to_vec_pretty(&entries(&unfinished)?).context("plain data")?;
             fs::write(unfinished.join(MANIFEST), manifest)?;
             durable::sync_tree(&unfinished)
         })();
@@ -127,16 +131,27 @@ impl Checkpoints {
             )));
         }
         remove(&place)?; // only a torn one can be in the way
-        fs::rename(&unfinished, &place).with_context(|| format!("{}: cannot be put in place", place.display()))?;
+        fs::rename(&unfinished, &place)
+            .with_context(|| format!("{}: cannot be put in place", place.display()))?;
         durable::sync_folder(&self.folder)?;
         Ok(place)
     }
 
     /// The steps that have a folder, oldest first.
     pub fn steps(&self) -> Vec<u64> {
-        let Ok(entries) = fs::read_dir(&self.folder) else { return Vec::new() };
+        let Ok(entries) = fs::read_dir(&self.folder) else {
+            return Vec::new();
+        };
         let mut steps: Vec<u64> = entries
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_prefix("step-")?.parse().ok())
+            .filter_map(|entry| {
+                entry
+                    .ok()?
+                    .file_name()
+                    .to_str()?
+                    .strip_prefix("step-")?
+                    .parse()
+                    .ok()
+            })
             .collect();
         steps.sort_unstable();
         steps
@@ -160,29 +175,35 @@ impl Checkpoints {
     /// What is torn.
     pub fn open(&self, step: u64) -> Result<Checkpoint> {
         let folder = self.folder.join(step_name(step));
-        verify(&folder).with_context(|| format!("{}: the checkpoint is not whole", folder.display()))?;
+        verify(&folder)
+            .with_context(|| format!("{}: the checkpoint is not whole", folder.display()))?;
         let path = folder.join(TRAINER).join("state.json");
-        let text = fs::read(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
-        let state: TrainerState =
-            serde_json::from_slice(&text).with_context(|| format!("{}: not a trainer's state", path.display()))?;
+        let text =
+            fs::read(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
+        let state: TrainerState = serde_json::from_slice(&text)
+            .with_context(|| format!("{}: not a trainer's state", path.display()))?;
         if state.step != step {
             bail!("{}: is of step {}, not {step}", path.display(), state.step);
         }
         Ok(Checkpoint { folder, state })
     }
 
-    /// Removes all but the last `keep` and the best, and what a crash left half-written.
+    /// Removes all but the last `keep` up to `newest` and the best, and what a crash left half-written.
+    /// Those of later steps are torn ones that were passed over: they must not be kept in place of whole
+    /// ones.
     ///
     /// # Errors
     /// When a folder cannot be removed.
-    pub fn prune(&self, keep: usize, best: Option<u64>) -> Result<()> {
-        let steps = self.steps();
-        for &step in steps.iter().take(steps.len().saturating_sub(keep)) {
-            if Some(step) != best {
-                remove(&self.folder.join(step_name(step)))?;
-            }
+    pub fn prune(&self, newest: u64, keep: usize, best: Option<u64>) -> Result<()> {
+        let (steps, later): (Vec<u64>, Vec<u64>) =
+            self.steps().into_iter().partition(|&step| step <= newest);
+        let old = steps.iter().take(steps.len().saturating_sub(keep));
+        for &step in old.filter(|&&step| Some(step) != best).chain(&later) {
+            remove(&self.folder.join(step_name(step)))?;
         }
-        let Ok(entries) = fs::read_dir(&self.folder) else { return Ok(()) };
+        let Ok(entries) = fs::read_dir(&self.folder) else {
+            return Ok(());
+        };
         for entry in entries.flatten() {
             if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
                 remove(&entry.path())?;
@@ -216,7 +237,11 @@ fn entries(folder: &Path) -> Result<Vec<Entry>> {
         .map(|path| {
             let full = folder.join(&path);
             let bytes = fs::metadata(&full)?.len();
-            Ok(Entry { sha256: hash(&full)?, path, bytes })
+            Ok(Entry {
+                sha256: hash(&full)?,
+                path,
+                bytes,
+            })
         })
         .collect()
 }
@@ -228,24 +253,36 @@ fn list(root: &Path, folder: &Path, files: &mut Vec<String>) -> Result<()> {
             list(root, &path, files)?;
         } else {
             let relative = path.strip_prefix(root).context("below its root")?;
-            files.push(relative.to_str().context("our own names are UTF-8")?.to_owned());
+            files.push(
+                relative
+                    .to_str()
+                    .context("our own names are UTF-8")?
+                    .to_owned(),
+            );
         }
     }
     Ok(())
 }
 
 fn hash(path: &Path) -> Result<String> {
-    let mut file = fs::File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    let mut file =
+        fs::File::open(path).with_context(|| format!("{}: cannot be read", path.display()))?;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 16];
     loop {
-        let read = file.read(&mut buffer).with_context(|| format!("{}: cannot be read", path.display()))?;
+        let read = file
+            .read(&mut buffer)
+            .with_context(|| format!("{}: cannot be read", path.display()))?;
         if read == 0 {
             break;
         }
         hasher.update(&buffer[..read]);
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hasher
+        .finalize()
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }
 
 /// Compares a checkpoint with its manifest.
@@ -260,12 +297,21 @@ fn verify(folder: &Path) -> Result<()> {
     }
     for entry in &manifest {
         let file = folder.join(&entry.path);
-        let bytes = fs::metadata(&file).with_context(|| format!("{}: is missing", file.display()))?.len();
+        let bytes = fs::metadata(&file)
+            .with_context(|| format!("{}: is missing", file.display()))?
+            .len();
         if bytes != entry.bytes {
-            bail!("{}: has {bytes} bytes, {} were written", file.display(), entry.bytes);
+            bail!(
+                "{}: has {bytes} bytes, {} were written",
+                file.display(),
+                entry.bytes
+            );
         }
         if hash(&file)? != entry.sha256 {
-            bail!("{}: does not have the contents that were written", file.display());
+            bail!(
+                "{}: does not have the contents that were written",
+                file.display()
+            );
         }
     }
     Ok(())

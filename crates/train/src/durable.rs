@@ -38,7 +38,9 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
 /// # Errors
 /// When one of them cannot be synced.
 pub fn sync_tree(folder: &Path) -> Result<()> {
-    for entry in fs::read_dir(folder).with_context(|| format!("{}: cannot be read", folder.display()))? {
+    for entry in
+        fs::read_dir(folder).with_context(|| format!("{}: cannot be read", folder.display()))?
+    {
         let path = entry?.path();
         if path.is_dir() {
             sync_tree(&path)?;

@@ -23,7 +23,8 @@ impl Interrupt {
             // In this order: the first signal finds the flag down and raises it, the second ends the process.
             signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&asked))
                 .context("the signal cannot be listened to")?;
-            signal_hook::flag::register(signal, Arc::clone(&asked)).context("the signal cannot be listened to")?;
+            signal_hook::flag::register(signal, Arc::clone(&asked))
+                .context("the signal cannot be listened to")?;
         }
         Ok(Self { asked })
     }

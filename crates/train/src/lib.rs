@@ -4,6 +4,7 @@
 //! what a sample looks like. Reading order: [`settings`], [`schedule`], [`optimizer`] and [`muon`],
 //! [`step`], [`trainer`] (the loop), [`checkpoint`], [`metrics`].
 
+pub mod bench;
 pub mod checkpoint;
 pub mod durable;
 pub mod interrupt;

@@ -19,13 +19,18 @@ pub struct JsonLines {
 
 impl JsonLines {
     /// Opens `path` to continue after `step`: lines of later steps, which will be made again, and a torn
-    /// last line are dropped.
+    /// last line are dropped. Without a step the log begins anew.
     ///
     /// # Errors
     /// When the file cannot be read or written.
-    pub fn resume(path: &Path, step: u64) -> Result<Self> {
-        if let Ok(text) = fs::read_to_string(path) {
-            let keep: Vec<&str> = text.lines().filter(|line| belongs(line, step)).collect();
+    pub fn resume(path: &Path, step: Option<u64>) -> Result<Self> {
+        if let Ok(bytes) = fs::read(path) {
+            // A line may be torn in the midst of a letter.
+            let text = String::from_utf8_lossy(&bytes);
+            let keep: Vec<&str> = text
+                .lines()
+                .filter(|line| step.is_some_and(|step| belongs(line, step)))
+                .collect();
             if keep.len() != text.lines().count() || !(text.is_empty() || text.ends_with('\n')) {
                 let mut kept = keep.join("\n");
                 if !kept.is_empty() {
@@ -39,7 +44,10 @@ impl JsonLines {
             .append(true)
             .open(path)
             .with_context(|| format!("{}: cannot be written", path.display()))?;
-        Ok(Self { path: path.to_owned(), file })
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+        })
     }
 
     /// Appends one line.
@@ -49,13 +57,20 @@ impl JsonLines {
     pub fn write(&mut self, line: &impl Serialize) -> Result<()> {
         let mut text = serde_json::to_string(line).context("a log line is plain data")?;
         text.push('\n');
-        self.file.write_all(text.as_bytes()).with_context(|| format!("{}: cannot be written", self.path.display()))
+        self.file
+            .write_all(text.as_bytes())
+            .with_context(|| format!("{}: cannot be written", self.path.display()))
     }
 }
 
 fn belongs(line: &str, step: u64) -> bool {
-    let Ok(value) = serde_json::from_str::<Value>(line) else { return false };
-    value.get("step").and_then(Value::as_u64).is_some_and(|at| at <= step)
+    let Ok(value) = serde_json::from_str::<Value>(line) else {
+        return false;
+    };
+    value
+        .get("step")
+        .and_then(Value::as_u64)
+        .is_some_and(|at| at <= step)
 }
 
 #[cfg(test)]
@@ -67,9 +82,14 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("metrics.jsonl");
         fs::write(&path, "{\"step\":1}\n{\"step\":2}\n{\"step\":3}\n{\"ste").expect("written");
-        let mut lines = JsonLines::resume(&path, 2).expect("opens");
-        lines.write(&serde_json::json!({"step": 3, "again": true})).expect("written");
+        let mut lines = JsonLines::resume(&path, Some(2)).expect("opens");
+        lines
+            .write(&serde_json::json!({"step": 3, "again": true}))
+            .expect("written");
         let text = fs::read_to_string(&path).expect("read");
-        assert_eq!(text, "{\"step\":1}\n{\"step\":2}\n{\"step\":3,\"again\":true}\n");
+        assert_eq!(
+            text,
+            "{\"step\":1}\n{\"step\":2}\n{\"step\":3,\"again\":true}\n"
+        );
     }
 }

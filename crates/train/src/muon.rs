@@ -23,14 +23,23 @@ pub struct MuonStep {
 /// dimension is a batch of matrices. In bf16 on CUDA, in the gradient's own dtype elsewhere.
 pub fn orthogonalize(gradient: &Tensor, iterations: u32) -> Tensor {
     let kind = gradient.kind();
-    let work = if gradient.device().is_cuda() { Kind::BFloat16 } else { kind };
-    let [rows, cols] = gradient.size()[gradient.dim() - 2..] else { panic!("a matrix has two dimensions") };
+    let work = if gradient.device().is_cuda() {
+        Kind::BFloat16
+    } else {
+        kind
+    };
+    let [rows, cols] = gradient.size()[gradient.dim() - 2..] else {
+        panic!("a matrix has two dimensions")
+    };
     let tall = rows > cols;
     let mut x = gradient.to_kind(work);
     if tall {
         x = x.transpose(-2, -1);
     }
-    let norm = x.square().sum_dim_intlist([-2i64, -1].as_slice(), true, work).sqrt();
+    let norm = x
+        .square()
+        .sum_dim_intlist([-2i64, -1].as_slice(), true, work)
+        .sqrt();
     x = x / (norm + 1e-7);
     let (a, b, c) = QUINTIC;
     for _ in 0..iterations {
@@ -45,9 +54,15 @@ pub fn orthogonalize(gradient: &Tensor, iterations: u32) -> Tensor {
 }
 
 /// One step for a parameter made of stacked matrices of `parts` rows each. `bad` (0 or 1, on the device)
-/// leaves everything as it is where it is 1;
-
-pub fn step(param: &Tensor, gradient: &Tensor, momentum: &Tensor, parts: &[i64], settings: &MuonStep, bad: &Tensor) {
+/// leaves everything as it is where it is 1.
+pub fn step(
+    param: &Tensor,
+    gradient: &Tensor,
+    momentum: &Tensor,
+    parts: &[i64],
+    settings: &MuonStep,
+    bad: &Tensor,
+) {
     let good = 1.0 - bad;
     // Non-finite numbers times zero would still be non-finite.
     let clean = gradient.where_self(&bad.lt(0.5), &gradient.zeros_like());
@@ -58,12 +73,15 @@ pub fn step(param: &Tensor, gradient: &Tensor, momentum: &Tensor, parts: &[i64],
     let (width, same) = (sizes[1], parts.windows(2).all(|pair| pair[0] == pair[1]));
     let directions = if same {
         let batch = nesterov.view([parts.len() as i64, parts[0], width]);
-        orthogonalize(&batch, settings.iterations).view([sizes[0], width]) * shape_scale(parts[0], width)
+        orthogonalize(&batch, settings.iterations).view([sizes[0], width])
+            * shape_scale(parts[0], width)
     } else {
         let pieces: Vec<Tensor> = nesterov
             .split_with_sizes(parts, 0)
             .iter()
-            .map(|piece| orthogonalize(piece, settings.iterations) * shape_scale(piece.size()[0], width))
+            .map(|piece| {
+                orthogonalize(piece, settings.iterations) * shape_scale(piece.size()[0], width)
+            })
             .collect();
         Tensor::cat(&pieces, 0)
     };

@@ -78,10 +78,20 @@ impl Optimizer {
             .into_iter()
             .zip(rates)
             .filter(|((names, _), _)| !names.is_empty())
-            .map(|((names, params), (lr, weight_decay))| AdamW { names, group: AdamWGroup::new(params), lr, weight_decay })
+            .map(|((names, params), (lr, weight_decay))| AdamW {
+                names,
+                group: AdamWGroup::new(params),
+                lr,
+                weight_decay,
+            })
             .collect();
         let applied = Tensor::zeros([], (Kind::Float, decoder.device()));
-        Self { settings: settings.clone(), adamw, muon, applied }
+        Self {
+            settings: settings.clone(),
+            adamw,
+            muon,
+            applied,
+        }
     }
 
     /// One step with every learning rate scaled by `scale`. Where the gradients' norm is not finite nothing
@@ -94,7 +104,13 @@ impl Optimizer {
         self.applied += 1.0 - &grads.found_inf;
         let settings = self.adamw_settings();
         for part in &self.adamw {
-            part.group.step(&self.applied, part.lr * scale, part.weight_decay, &settings, grads)?;
+            part.group.step(
+                &self.applied,
+                part.lr * scale,
+                part.weight_decay,
+                &settings,
+                grads,
+            )?;
         }
         let step = MuonStep {
             lr: self.settings.muon_lr * scale,
@@ -105,14 +121,25 @@ impl Optimizer {
         for matrix in &self.muon {
             let gradient = matrix.param.grad();
             if gradient.defined() {
-                muon::step(&matrix.param, &gradient, &matrix.momentum, &matrix.parts, &step, &grads.found_inf);
+                muon::step(
+                    &matrix.param,
+                    &gradient,
+                    &matrix.momentum,
+                    &matrix.parts,
+                    &step,
+                    &grads.found_inf,
+                );
             }
         }
         Ok(())
     }
 
     fn adamw_settings(&self) -> AdamWSettings {
-        AdamWSettings { beta1: self.settings.beta1, beta2: self.settings.beta2, eps: self.settings.eps }
+        AdamWSettings {
+            beta1: self.settings.beta1,
+            beta2: self.settings.beta2,
+            eps: self.settings.eps,
+        }
     }
 
     /// Everything that a checkpoint must hold, by name.
@@ -125,7 +152,10 @@ impl Optimizer {
             }
         }
         for matrix in &self.muon {
-            state.push((format!("momentum.{}", matrix.name), matrix.momentum.shallow_clone()));
+            state.push((
+                format!("momentum.{}", matrix.name),
+                matrix.momentum.shallow_clone(),
+            ));
         }
         state
     }
@@ -145,7 +175,9 @@ impl Optimizer {
     pub fn load(&mut self, path: &Path) -> Result<()> {
         let file = SafetensorsFile::open(path)?;
         for (name, mut tensor) in self.state() {
-            let saved = file.tensor(&name).context("the optimizer's state is of another recipe")?;
+            let saved = file
+                .tensor(&name)
+                .context("the optimizer's state is of another recipe")?;
             ensure!(
                 saved.size() == tensor.size(),
                 "{}: `{name}` has shape {:?}, the model's is {:?}; the checkpoint is of another recipe",

@@ -25,12 +25,20 @@ impl Bar {
         bar.reset_eta();
         bar.enable_steady_tick(Duration::from_millis(500));
         let terminal = !bar.is_hidden();
-        Self { bar, terminal, silent: false }
+        Self {
+            bar,
+            terminal,
+            silent: false,
+        }
     }
 
     /// A bar that shows nothing.
     pub fn hidden() -> Self {
-        Self { bar: ProgressBar::hidden(), terminal: true, silent: true }
+        Self {
+            bar: ProgressBar::hidden(),
+            terminal: true,
+            silent: true,
+        }
     }
 
     /// Whether the bar is drawn (or hidden altogether), so that messages cost nothing to others.

@@ -25,10 +25,20 @@ impl RecipeText {
     /// # Errors
     /// When the file cannot be read.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path)
-            .with_context(|| format!("{}: cannot be read; `etude recipe list` names the built-in recipes", path.display()))?;
-        let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        Ok(Self { name, origin: path.to_owned(), text })
+        let text = std::fs::read_to_string(path).with_context(|| {
+            format!(
+                "{}: cannot be read; `etude recipe list` names the built-in recipes",
+                path.display()
+            )
+        })?;
+        let name = path
+            .file_stem()
+            .map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+        Ok(Self {
+            name,
+            origin: path.to_owned(),
+            text,
+        })
     }
 
     /// Parses the recipe, then applies `key.path=value` settings. Unknown keys are refused with the nearest
@@ -46,7 +56,8 @@ impl RecipeText {
             apply(&mut table, setting)?;
             // One at a time, so that the message can name the setting that is wrong.
             let text = toml::to_string(&table).context("a table is TOML")?;
-            parse_toml::<T>(&text, &self.origin).map_err(|error| explain(setting, &error.to_string()))?;
+            parse_toml::<T>(&text, &self.origin)
+                .map_err(|error| explain(setting, &error.to_string()))?;
         }
         let text = toml::to_string(&table).context("a table is TOML")?;
         Ok(parse_toml(&text, &self.origin)?)
@@ -63,7 +74,9 @@ pub fn to_toml(recipe: &impl Serialize) -> Result<String> {
 
 fn explain(setting: &str, message: &str) -> anyhow::Error {
     // The line is one of the merged text, which nobody wrote.
-    let reason = message.split_once(": ").map_or(message, |(_, reason)| reason);
+    let reason = message
+        .split_once(": ")
+        .map_or(message, |(_, reason)| reason);
     anyhow::anyhow!("--set {setting}: {reason}")
 }
 
@@ -73,11 +86,17 @@ fn apply(table: &mut Table, setting: &str) -> Result<()> {
     };
     let mut keys: Vec<&str> = path.trim().split('.').collect();
     let last = keys.pop().filter(|key| !key.is_empty());
-    let Some(last) = last else { bail!("--set {setting}: the key is empty") };
+    let Some(last) = last else {
+        bail!("--set {setting}: the key is empty")
+    };
     let mut here = table;
     for key in keys {
-        let next = here.entry(key).or_insert_with(|| Value::Table(Table::new()));
-        here = next.as_table_mut().with_context(|| format!("--set {setting}: `{key}` is not a table"))?;
+        let next = here
+            .entry(key)
+            .or_insert_with(|| Value::Table(Table::new()));
+        here = next
+            .as_table_mut()
+            .with_context(|| format!("--set {setting}: `{key}` is not a table"))?;
     }
     here.insert(last.to_owned(), parse_value(value.trim()));
     Ok(())
@@ -86,7 +105,9 @@ fn apply(table: &mut Table, setting: &str) -> Result<()> {
 /// TOML where it is TOML, text otherwise: `--set train.device=cpu` needs no quotes.
 fn parse_value(text: &str) -> Value {
     let parsed: Option<Table> = toml::from_str(&format!("value = {text}")).ok();
-    parsed.and_then(|mut table| table.remove("value")).unwrap_or_else(|| Value::String(text.to_owned()))
+    parsed
+        .and_then(|mut table| table.remove("value"))
+        .unwrap_or_else(|| Value::String(text.to_owned()))
 }
 
 #[cfg(test)]
@@ -102,23 +123,50 @@ mod tests {
     }
 
     fn recipe(text: &str, settings: &[&str]) -> Result<Recipe> {
-        let source = RecipeText { name: "r".to_owned(), origin: "r.toml".into(), text: text.to_owned() };
+        let source = RecipeText {
+            name: "r".to_owned(),
+            origin: "r.toml".into(),
+            text: text.to_owned(),
+        };
         source.parse(&settings.iter().map(|s| (*s).to_owned()).collect::<Vec<_>>())
     }
 
     #[test]
     fn settings_go_on_top() {
-        let made = recipe("[train]\nsteps = 5\nseed = 2\n", &["train.steps=7", "train.device=cpu"]).expect("parses");
-        assert_eq!((made.train.steps, made.train.seed, made.train.device.as_str()), (7, 2, "cpu"));
+        let made = recipe(
+            "[train]\nsteps = 5\nseed = 2\n",
+            &["train.steps=7", "train.device=cpu"],
+        )
+        .expect("parses");
+        assert_eq!(
+            (
+                made.train.steps,
+                made.train.seed,
+                made.train.device.as_str()
+            ),
+            (7, 2, "cpu")
+        );
     }
 
     #[test]
     fn misspelt_keys_are_named_with_the_nearest() {
-        let error = recipe("[train]\n\nstesp = 5\n", &[]).expect_err("refused").to_string();
-        assert!(error.contains("r.toml:3") && error.contains("did you mean `steps`"), "{error}");
-        let error = recipe("", &["train.stesp=7"]).expect_err("refused").to_string();
-        assert!(error.contains("--set train.stesp=7") && error.contains("did you mean `steps`"), "{error}");
-        let error = recipe("", &["train.steps=many"]).expect_err("refused").to_string();
+        let error = recipe("[train]\n\nstesp = 5\n", &[])
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            error.contains("r.toml:3") && error.contains("did you mean `steps`"),
+            "{error}"
+        );
+        let error = recipe("", &["train.stesp=7"])
+            .expect_err("refused")
+            .to_string();
+        assert!(
+            error.contains("--set train.stesp=7") && error.contains("did you mean `steps`"),
+            "{error}"
+        );
+        let error = recipe("", &["train.steps=many"])
+            .expect_err("refused")
+            .to_string();
         assert!(error.contains("--set train.steps=many"), "{error}");
         assert!(recipe("", &["train.steps"]).is_err());
     }

@@ -36,7 +36,14 @@ impl RunContext {
     /// # Errors
     /// When the system refuses the signal handlers.
     pub fn new(folder: PathBuf, catalog: Catalog, cache: Cache, progress: bool) -> Result<Self> {
-        Ok(Self { folder, catalog, cache, progress, interrupt: Interrupt::listen()?, started: Instant::now() })
+        Ok(Self {
+            folder,
+            catalog,
+            cache,
+            progress,
+            interrupt: Interrupt::listen()?,
+            started: Instant::now(),
+        })
     }
 
     /// The same context for another run folder.
@@ -54,7 +61,14 @@ impl RunContext {
 
 /// Keys of `[train]` that change how a run goes but not what it computes.
 const FREE_KEYS: [&str; 9] = [
-    "device", "threads", "log_every", "eval_every", "sample_every", "checkpoint_every", "keep", "loader_threads",
+    "device",
+    "threads",
+    "log_every",
+    "eval_every",
+    "sample_every",
+    "checkpoint_every",
+    "keep",
+    "loader_threads",
     "micro_rows",
 ];
 
@@ -70,13 +84,21 @@ impl RunFolder {
     ///
     /// # Errors
     /// When it cannot be written, another process has it, or it holds a run of another recipe: then the
-    /// message says what differs.
+    /// message says what differs. A recipe that failed before its run began is in nobody's way.
     pub fn open(path: &Path, recipe: &str) -> Result<Self> {
-        fs::create_dir_all(path)
-            .with_context(|| format!("{}: the run folder cannot be made; choose another --run", path.display()))?;
+        fs::create_dir_all(path).with_context(|| {
+            format!(
+                "{}: the run folder cannot be made; choose another --run",
+                path.display()
+            )
+        })?;
         let lock_path = path.join(".lock");
-        let lock = File::create(&lock_path)
-            .with_context(|| format!("{}: the run folder cannot be written; choose another --run", path.display()))?;
+        let lock = File::create(&lock_path).with_context(|| {
+            format!(
+                "{}: the run folder cannot be written; choose another --run",
+                path.display()
+            )
+        })?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => bail!(
@@ -84,13 +106,19 @@ impl RunFolder {
                 path.display()
             ),
             Err(TryLockError::Error(error)) => {
-                return Err(error).with_context(|| format!("{}: cannot be locked", lock_path.display()));
+                return Err(error)
+                    .with_context(|| format!("{}: cannot be locked", lock_path.display()));
             }
         }
-        let folder = Self { path: path.to_owned(), _lock: lock };
+        let folder = Self {
+            path: path.to_owned(),
+            _lock: lock,
+        };
         let place = folder.file("recipe.toml");
-        if place.is_file() {
-            let saved = fs::read_to_string(&place).with_context(|| format!("{}: cannot be read", place.display()))?;
+        let begun = folder.file("metrics.jsonl").is_file();
+        if begun && place.is_file() {
+            let saved = fs::read_to_string(&place)
+                .with_context(|| format!("{}: cannot be read", place.display()))?;
             let differences = differences(&saved, recipe)?;
             ensure!(
                 differences.is_empty(),
@@ -127,24 +155,33 @@ impl RunFolder {
     ///
     /// # Errors
     /// When it cannot be written; what was there before then stays.
-    pub fn replace_folder(&self, name: &str, write: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    pub fn replace_folder(
+        &self,
+        name: &str,
+        write: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<PathBuf> {
         let (place, fresh) = (self.file(name), self.file(&format!(".{name}.unfinished")));
         let old = self.file(&format!(".{name}.old"));
         for leftover in [&fresh, &old] {
             if leftover.exists() {
-                fs::remove_dir_all(leftover).with_context(|| format!("{}: cannot be removed", leftover.display()))?;
+                fs::remove_dir_all(leftover)
+                    .with_context(|| format!("{}: cannot be removed", leftover.display()))?;
             }
         }
-        fs::create_dir_all(&fresh).with_context(|| format!("{}: cannot be made", fresh.display()))?;
+        fs::create_dir_all(&fresh)
+            .with_context(|| format!("{}: cannot be made", fresh.display()))?;
         write(&fresh)?;
         durable::sync_tree(&fresh)?;
         if place.exists() {
-            fs::rename(&place, &old).with_context(|| format!("{}: cannot be replaced", place.display()))?;
+            fs::rename(&place, &old)
+                .with_context(|| format!("{}: cannot be replaced", place.display()))?;
         }
-        fs::rename(&fresh, &place).with_context(|| format!("{}: cannot be put in place", place.display()))?;
+        fs::rename(&fresh, &place)
+            .with_context(|| format!("{}: cannot be put in place", place.display()))?;
         durable::sync_folder(&self.path)?;
         if old.exists() {
-            fs::remove_dir_all(&old).with_context(|| format!("{}: cannot be removed", old.display()))?;
+            fs::remove_dir_all(&old)
+                .with_context(|| format!("{}: cannot be removed", old.display()))?;
         }
         Ok(place)
     }
@@ -152,15 +189,23 @@ impl RunFolder {
 
 /// What differs between two recipes, a line a key, apart from keys that do not change the result.
 fn differences(saved: &str, now: &str) -> Result<Vec<String>> {
-    let parse = |text: &str| text.parse::<Table>().context("recipe.toml in the run folder is damaged; remove the folder");
+    let parse = |text: &str| {
+        text.parse::<Table>()
+            .context("recipe.toml in the run folder is damaged; remove the folder")
+    };
     let (mut before, mut after) = (Vec::new(), Vec::new());
     flatten("", &Value::Table(parse(saved)?), &mut before);
     flatten("", &Value::Table(parse(now)?), &mut after);
-    let find = |list: &[(String, String)], key: &str| list.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone());
+    let find = |list: &[(String, String)], key: &str| {
+        list.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone())
+    };
     let mut keys: Vec<&String> = before.iter().chain(&after).map(|(key, _)| key).collect();
     keys.sort();
     keys.dedup();
-    let free = |key: &str| key.strip_prefix("train.").is_some_and(|key| FREE_KEYS.contains(&key));
+    let free = |key: &str| {
+        key.strip_prefix("train.")
+            .is_some_and(|key| FREE_KEYS.contains(&key))
+    };
     let lines = keys.into_iter().filter(|key| !free(key)).filter_map(|key| {
         let (was, is) = (find(&before, key), find(&after, key));
         let show = |value: Option<String>| value.unwrap_or_else(|| "unset".to_owned());
@@ -173,7 +218,11 @@ fn flatten(prefix: &str, value: &Value, out: &mut Vec<(String, String)>) {
     match value {
         Value::Table(table) => {
             for (key, value) in table {
-                let path = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+                let path = if prefix.is_empty() {
+                    key.clone()
+                } else {
+                    format!("{prefix}.{key}")
+                };
                 flatten(&path, value, out);
             }
         }
@@ -230,7 +279,10 @@ fn processor() -> Option<String> {
 /// The commit that `.git/HEAD` names, read from the files: git itself need not be installed.
 fn git_revision(start: &Path) -> Option<String> {
     let start = fs::canonicalize(start).ok()?;
-    let git = start.ancestors().map(|folder| folder.join(".git")).find(|git| git.is_dir())?;
+    let git = start
+        .ancestors()
+        .map(|folder| folder.join(".git"))
+        .find(|git| git.is_dir())?;
     let head = fs::read_to_string(git.join("HEAD")).ok()?;
     match head.trim().strip_prefix("ref: ") {
         Some(name) => Some(fs::read_to_string(git.join(name)).ok()?.trim().to_owned()),
@@ -247,22 +299,35 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("run");
         let first = RunFolder::open(&path, "[train]\nsteps = 5\nthreads = 1\n").unwrap();
-        let error = RunFolder::open(&path, "[train]\nsteps = 5\n").unwrap_err().to_string();
+        let error = RunFolder::open(&path, "[train]\nsteps = 5\n")
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("another etude process"), "{error}");
         drop(first);
+        RunFolder::open(&path, "[train]\nsteps = 4\n").unwrap();
+        RunFolder::open(&path, "[train]\nsteps = 5\nthreads = 1\n").unwrap();
+        fs::write(path.join("metrics.jsonl"), "").unwrap(); // the run has begun
         RunFolder::open(&path, "[train]\nsteps = 5\nthreads = 2\n").unwrap();
-        let error = RunFolder::open(&path, "[train]\nsteps = 6\n").unwrap_err().to_string();
-        assert!(error.contains("train.steps: the run has 5, the recipe 6"), "{error}");
+        let error = RunFolder::open(&path, "[train]\nsteps = 6\n")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("train.steps: the run has 5, the recipe 6"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_replaced_folder_is_the_old_one_or_the_new_one() {
         let parent = tempfile::tempdir().unwrap();
         let run = RunFolder::open(&parent.path().join("run"), "").unwrap();
-        run.replace_folder("model", |folder| Ok(fs::write(folder.join("a"), "1")?)).unwrap();
-        run.replace_folder("model", |_| bail!("no room")).unwrap_err();
+        run.replace_folder("model", |folder| Ok(fs::write(folder.join("a"), "1")?))
+            .unwrap();
+        run.replace_folder("model", |_| bail!("no room"))
+            .unwrap_err();
         assert_eq!(fs::read_to_string(run.file("model/a")).unwrap(), "1");
-        run.replace_folder("model", |folder| Ok(fs::write(folder.join("a"), "2")?)).unwrap();
+        run.replace_folder("model", |folder| Ok(fs::write(folder.join("a"), "2")?))
+            .unwrap();
         assert_eq!(fs::read_to_string(run.file("model/a")).unwrap(), "2");
     }
 }

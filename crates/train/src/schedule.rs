@@ -22,7 +22,11 @@ pub fn learning_rate_scale(step: u64, steps: u64, settings: &ScheduleSettings) -
             let decay = settings.decay * steps as f64;
             let left = steps.saturating_sub(step) as f64;
             // The last step still moves: its rate is one part of the decay above the floor.
-            if left >= decay { 1.0 } else { down(left / decay) }
+            if left >= decay {
+                1.0
+            } else {
+                down(left / decay)
+            }
         }
     }
 }
@@ -32,16 +36,38 @@ mod tests {
     use super::*;
 
     fn table(kind: ScheduleKind, warmup_steps: u64, final_scale: f64) -> Vec<f64> {
-        let settings = ScheduleSettings { kind, warmup_steps, decay: 0.5, final_scale };
-        (0..8).map(|step| (learning_rate_scale(step, 8, &settings) * 1000.0).round() / 1000.0).collect()
+        let settings = ScheduleSettings {
+            kind,
+            warmup_steps,
+            decay: 0.5,
+            final_scale,
+        };
+        (0..8)
+            .map(|step| (learning_rate_scale(step, 8, &settings) * 1000.0).round() / 1000.0)
+            .collect()
     }
 
     #[test]
     fn shapes_are_as_tabulated() {
-        assert_eq!(table(ScheduleKind::Constant, 3, 0.0), [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]);
-        assert_eq!(table(ScheduleKind::Wsd, 0, 0.0), [1.0, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]);
-        assert_eq!(table(ScheduleKind::Wsd, 1, 0.2), [0.5, 1.0, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4]);
-        assert_eq!(table(ScheduleKind::Cosine, 0, 0.0), [1.0, 0.962, 0.854, 0.691, 0.5, 0.309, 0.146, 0.038]);
-        assert_eq!(table(ScheduleKind::Cosine, 4, 0.1), [0.2, 0.4, 0.6, 0.8, 1.0, 0.868, 0.55, 0.232]);
+        assert_eq!(
+            table(ScheduleKind::Constant, 3, 0.0),
+            [0.25, 0.5, 0.75, 1.0, 1.0, 1.0, 1.0, 1.0]
+        );
+        assert_eq!(
+            table(ScheduleKind::Wsd, 0, 0.0),
+            [1.0, 1.0, 1.0, 1.0, 1.0, 0.75, 0.5, 0.25]
+        );
+        assert_eq!(
+            table(ScheduleKind::Wsd, 1, 0.2),
+            [0.5, 1.0, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4]
+        );
+        assert_eq!(
+            table(ScheduleKind::Cosine, 0, 0.0),
+            [1.0, 0.962, 0.854, 0.691, 0.5, 0.309, 0.146, 0.038]
+        );
+        assert_eq!(
+            table(ScheduleKind::Cosine, 4, 0.1),
+            [0.2, 0.4, 0.6, 0.8, 1.0, 0.868, 0.55, 0.232]
+        );
     }
 }

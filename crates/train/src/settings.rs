@@ -56,7 +56,11 @@ impl ModelSettings {
             (0, true) => (self.n_embd * 8 / 3 + 31) / 32 * 32,
             (chosen, _) => chosen,
         };
-        let n_kv_head = if self.n_kv_head == 0 { self.n_head } else { self.n_kv_head };
+        let n_kv_head = if self.n_kv_head == 0 {
+            self.n_head
+        } else {
+            self.n_kv_head
+        };
         let config = ModelConfig::new(
             self.family,
             Sizes {
@@ -141,7 +145,10 @@ impl OptimizerSettings {
     /// The key, its value and what it must be.
     pub fn validate(&self) -> Result<()> {
         for (key, rate) in [("lr", self.lr), ("muon_lr", self.muon_lr)] {
-            ensure!(rate.is_finite() && rate > 0.0, "optimizer.{key} = {rate}: it must be above 0");
+            ensure!(
+                rate.is_finite() && rate > 0.0,
+                "optimizer.{key} = {rate}: it must be above 0"
+            );
         }
         let or_zero = [
             ("embedding_lr", self.embedding_lr),
@@ -150,14 +157,31 @@ impl OptimizerSettings {
             ("clip", self.clip),
         ];
         for (key, value) in or_zero {
-            ensure!(value.is_finite() && value >= 0.0, "optimizer.{key} = {value}: it must be 0 or more");
+            ensure!(
+                value.is_finite() && value >= 0.0,
+                "optimizer.{key} = {value}: it must be 0 or more"
+            );
         }
-        for (key, value) in [("beta1", self.beta1), ("beta2", self.beta2), ("momentum", self.momentum)] {
-            ensure!((0.0..1.0).contains(&value), "optimizer.{key} = {value}: it must be at least 0 and below 1");
+        for (key, value) in [
+            ("beta1", self.beta1),
+            ("beta2", self.beta2),
+            ("momentum", self.momentum),
+        ] {
+            ensure!(
+                (0.0..1.0).contains(&value),
+                "optimizer.{key} = {value}: it must be at least 0 and below 1"
+            );
         }
-        ensure!(self.eps.is_finite() && self.eps > 0.0, "optimizer.eps = {}: it must be above 0", self.eps);
+        ensure!(
+            self.eps.is_finite() && self.eps > 0.0,
+            "optimizer.eps = {}: it must be above 0",
+            self.eps
+        );
         let steps = self.newton_schulz_steps;
-        ensure!((1..=20).contains(&steps), "optimizer.newton_schulz_steps = {steps}: it must be from 1 to 20");
+        ensure!(
+            (1..=20).contains(&steps),
+            "optimizer.newton_schulz_steps = {steps}: it must be from 1 to 20"
+        );
         Ok(())
     }
 }
@@ -190,7 +214,12 @@ pub struct ScheduleSettings {
 
 impl Default for ScheduleSettings {
     fn default() -> Self {
-        Self { kind: ScheduleKind::Wsd, warmup_steps: 0, decay: 0.5, final_scale: 0.0 }
+        Self {
+            kind: ScheduleKind::Wsd,
+            warmup_steps: 0,
+            decay: 0.5,
+            final_scale: 0.0,
+        }
     }
 }
 
@@ -201,10 +230,16 @@ impl ScheduleSettings {
     /// The key, its value and what it must be.
     pub fn validate(&self, steps: u64) -> Result<()> {
         for (key, value) in [("decay", self.decay), ("final_scale", self.final_scale)] {
-            ensure!((0.0..=1.0).contains(&value), "schedule.{key} = {value}: it must be from 0 to 1");
+            ensure!(
+                (0.0..=1.0).contains(&value),
+                "schedule.{key} = {value}: it must be from 0 to 1"
+            );
         }
         let warmup = self.warmup_steps;
-        ensure!(warmup <= steps, "schedule.warmup_steps = {warmup}: it must not exceed train.steps = {steps}");
+        ensure!(
+            warmup <= steps,
+            "schedule.warmup_steps = {warmup}: it must not exceed train.steps = {steps}"
+        );
         Ok(())
     }
 }
@@ -271,23 +306,43 @@ impl TrainSettings {
     /// The key, its value and what it must be.
     pub fn validate(&self) -> Result<()> {
         ensure!(self.steps >= 1, "train.steps = 0: it must be at least 1");
-        ensure!(self.batch_rows >= 1, "train.batch_rows = 0: it must be at least 1");
+        ensure!(
+            self.batch_rows >= 1,
+            "train.batch_rows = 0: it must be at least 1"
+        );
         ensure!(
             self.micro_rows <= self.batch_rows,
             "train.micro_rows = {}: it must not exceed train.batch_rows = {}",
             self.micro_rows,
             self.batch_rows
         );
-        ensure!(self.log_every >= 1, "train.log_every = 0: it must be at least 1");
+        ensure!(
+            self.log_every >= 1,
+            "train.log_every = 0: it must be at least 1"
+        );
         ensure!(self.keep >= 1, "train.keep = 0: it must be at least 1");
-        ensure!(self.max_bad_steps >= 1, "train.max_bad_steps = 0: it must be at least 1");
-        ensure!(self.loader_threads >= 1, "train.loader_threads = 0: it must be at least 1");
-        ensure!(self.threads <= 1024, "train.threads = {}: it must be at most 1024", self.threads);
+        ensure!(
+            self.max_bad_steps >= 1,
+            "train.max_bad_steps = 0: it must be at least 1"
+        );
+        ensure!(
+            self.loader_threads >= 1,
+            "train.loader_threads = 0: it must be at least 1"
+        );
+        ensure!(
+            self.threads <= 1024,
+            "train.threads = {}: it must be at most 1024",
+            self.threads
+        );
         Ok(())
     }
 
     /// Rows that go through the model at a time.
     pub fn rows_at_a_time(&self) -> usize {
-        if self.micro_rows == 0 { self.batch_rows } else { self.micro_rows }
+        if self.micro_rows == 0 {
+            self.batch_rows
+        } else {
+            self.micro_rows
+        }
     }
 }

@@ -55,10 +55,21 @@ pub fn train_step(
     seed_everything(step_seed(settings.seed, step));
     decoder.params().drop_grads();
     let (loss, supervised) = forward_backward(decoder, batch, settings)?;
-    let grads: Vec<Tensor> = decoder.params().tensors().map(Tensor::grad).filter(Tensor::defined).collect();
+    let grads: Vec<Tensor> = decoder
+        .params()
+        .tensors()
+        .map(Tensor::grad)
+        .filter(Tensor::defined)
+        .collect();
     let grad_scale = GradScale::measure(&grads, settings.max_norm)?;
     optimizer.step(scale, &grad_scale)?;
-    Ok(StepReport { loss, grad_norm: grad_scale.norm, skipped: grad_scale.found_inf, tokens: batch.tokens(), supervised })
+    Ok(StepReport {
+        loss,
+        grad_norm: grad_scale.norm,
+        skipped: grad_scale.found_inf,
+        tokens: batch.tokens(),
+        supervised,
+    })
 }
 
 /// The gradients of the batch's mean loss, by micro-batches. Returns that loss and the number of
@@ -66,12 +77,22 @@ pub fn train_step(
 ///
 /// # Errors
 /// When nothing in the batch is supervised.
-pub fn forward_backward(decoder: &Decoder, batch: &Batch, settings: &StepSettings) -> Result<(Tensor, usize)> {
+pub fn forward_backward(
+    decoder: &Decoder,
+    batch: &Batch,
+    settings: &StepSettings,
+) -> Result<(Tensor, usize)> {
     let supervised = batch.supervised();
-    ensure!(supervised > 0, "a batch of {} rows has no supervised token; look at the data and its mask", batch.rows);
+    ensure!(
+        supervised > 0,
+        "a batch of {} rows has no supervised token; look at the data and its mask",
+        batch.rows
+    );
     let mut total = Tensor::zeros([], (Kind::Double, decoder.device()));
     for micro in batch.micro_batches(settings.rows) {
-        let sum = settings.precision.autocast(decoder.device(), || batch_loss(decoder, &micro));
+        let sum = settings
+            .precision
+            .autocast(decoder.device(), || batch_loss(decoder, &micro));
         let Some(sum) = sum else { continue };
         let mean = sum / supervised as f64;
         mean.backward();

@@ -12,7 +12,7 @@ use etude_data::{Batch, Loader, LoaderSettings};
 use etude_model::Decoder;
 use etude_model::hf::{self, TokenIds};
 use etude_tensor::memory;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
 use crate::checkpoint::{Checkpoint, Checkpoints, TrainerState};
@@ -28,10 +28,13 @@ use crate::step::{StepReport, StepSettings, forward_backward, train_step};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Mean cross-entropy in nats over the scored tokens.
+    #[serde(deserialize_with = "number")]
     pub loss: f64,
     /// The same in bits per byte of the scored text.
+    #[serde(deserialize_with = "number")]
     pub bits_per_byte: f64,
     /// `exp(loss)`.
+    #[serde(deserialize_with = "number")]
     pub perplexity: f64,
     /// Task scores, by metric; empty where there are none.
     #[serde(default)]
@@ -138,11 +141,19 @@ pub struct FinalLosses {
     /// Of the last step, nats a supervised token.
     pub train_loss: Option<f64>,
     /// Of the validation data.
+    #[serde(deserialize_with = "number")]
     pub validation_loss: f64,
     /// The same in bits per byte.
+    #[serde(deserialize_with = "number")]
     pub bits_per_byte: f64,
     /// The same as perplexity.
+    #[serde(deserialize_with = "number")]
     pub perplexity: f64,
+}
+
+/// JSON has no number for what is not finite and writes `null`.
+fn number<'de, D: Deserializer<'de>>(source: D) -> Result<f64, D::Error> {
+    Ok(Option::deserialize(source)?.unwrap_or(f64::NAN))
 }
 
 /// A run in progress.
@@ -171,7 +182,10 @@ pub struct Trainer<'a> {
 
 impl std::fmt::Debug for Trainer<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Trainer").field("stage", &self.stage.name()).field("state", &self.state).finish_non_exhaustive()
+        f.debug_struct("Trainer")
+            .field("stage", &self.stage.name())
+            .field("state", &self.state)
+            .finish_non_exhaustive()
     }
 }
 
@@ -204,7 +218,11 @@ impl<'a> Trainer<'a> {
         let optimizer = Optimizer::new(decoder, &settings.optimizer);
         let checkpoints = Checkpoints::new(folder.path());
         let precision = settings.train.precision.resolve(decoder.device());
-        let kind = if precision == etude_tensor::Precision::Bfloat16 { etude_tensor::Kind::BFloat16 } else { precision.kind() };
+        let kind = if precision == etude_tensor::Precision::Bfloat16 {
+            etude_tensor::Kind::BFloat16
+        } else {
+            precision.kind()
+        };
         let environment = Environment::measure(decoder.device(), kind);
         folder.write_json("environment.json", &environment)?;
         let (found, torn) = checkpoints.newest();
@@ -219,7 +237,12 @@ impl<'a> Trainer<'a> {
             );
         }
         let step = state.step;
-        let bar = if context.progress { Bar::new(stage.name(), settings.train.steps, step) } else { Bar::hidden() };
+        let from = found.is_some().then_some(step);
+        let bar = if context.progress {
+            Bar::new(stage.name(), settings.train.steps, step)
+        } else {
+            Bar::hidden()
+        };
         for line in &torn {
             bar.say(&format!("passed over: {line}"));
         }
@@ -231,8 +254,8 @@ impl<'a> Trainer<'a> {
             context,
             folder,
             checkpoints,
-            metrics: JsonLines::resume(&folder.file("metrics.jsonl"), step)?,
-            samples: JsonLines::resume(&folder.file("samples.jsonl"), step)?,
+            metrics: JsonLines::resume(&folder.file("metrics.jsonl"), from)?,
+            samples: JsonLines::resume(&folder.file("samples.jsonl"), from)?,
             bar,
             peak: environment.matmul_peak,
             resumed: found.is_some(),
@@ -251,12 +274,25 @@ impl<'a> Trainer<'a> {
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        let saved = hf::load(&checkpoint.folder, self.decoder.params().kind(), self.decoder.device())?;
-        for (param, from) in self.decoder.params().tensors().zip(saved.decoder.params().tensors()) {
+        let saved = hf::load(
+            &checkpoint.folder,
+            self.decoder.params().kind(),
+            self.decoder.device(),
+        )?;
+        for (param, from) in self
+            .decoder
+            .params()
+            .tensors()
+            .zip(saved.decoder.params().tensors())
+        {
             etude_tensor::no_grad(|| param.shallow_clone().copy_(from));
         }
         self.optimizer.load(&checkpoint.optimizer())?;
-        self.bar.say(&format!("resuming after step {} ({})", self.state.step, checkpoint.folder.display()));
+        self.bar.say(&format!(
+            "resuming after step {} ({})",
+            self.state.step,
+            checkpoint.folder.display()
+        ));
         Ok(())
     }
 
@@ -266,6 +302,10 @@ impl<'a> Trainer<'a> {
     /// When a file cannot be written, the data cannot be read, or too many steps in a row are not finite.
     pub fn run(mut self) -> Result<Ended> {
         let train = &self.settings.train;
+        if self.state.step >= train.steps {
+            let summary = self.finished_before().map_or_else(|| self.conclude(), Ok)?;
+            return Ok(Ended::Finished(Box::new(summary)));
+        }
         let step_settings = StepSettings {
             rows: train.rows_at_a_time(),
             precision: train.precision,
@@ -274,7 +314,10 @@ impl<'a> Trainer<'a> {
         };
         self.try_largest_batch(&step_settings)?;
         let make = self.stage.batches();
-        let ahead = LoaderSettings { threads: train.loader_threads, ..LoaderSettings::default() };
+        let ahead = LoaderSettings {
+            threads: train.loader_threads,
+            ..LoaderSettings::default()
+        };
         let mut loader = Loader::new(self.state.step, ahead, move |step| make(step))?;
         if self.state.step == 0 && !self.resumed && train.sample_every > 0 {
             self.sample()?; // what an untrained model says
@@ -284,12 +327,24 @@ impl<'a> Trainer<'a> {
             let scale = learning_rate_scale(step, train.steps, &self.settings.schedule);
             let batch = loader.next()?;
             let start = Instant::now();
-            let report = train_step(self.decoder, &mut self.optimizer, &batch, step, scale, &step_settings)?;
+            let report = train_step(
+                self.decoder,
+                &mut self.optimizer,
+                &batch,
+                step,
+                scale,
+                &step_settings,
+            )?;
             self.state.step += 1;
             self.state.tokens += report.tokens as u64;
             self.state.supervised += report.supervised as u64;
             self.clock.tokens += report.tokens as u64;
-            self.pending.push_back(Pending { step: self.state.step, scale, report, batch });
+            self.pending.push_back(Pending {
+                step: self.state.step,
+                scale,
+                report,
+                batch,
+            });
             // A device that works ahead is asked about a step when the next one is under way.
             let lag = usize::from(self.decoder.device() != etude_tensor::Device::Cpu);
             self.settle(lag, start)?;
@@ -297,10 +352,13 @@ impl<'a> Trainer<'a> {
                 self.seconds_to_first_step = Some(self.context.started.elapsed().as_secs_f64());
             }
             if self.do_what_is_due()? {
-                return Ok(Ended::Interrupted { step: self.state.step });
+                return Ok(Ended::Interrupted {
+                    step: self.state.step,
+                });
             }
         }
-        self.finish().map(|summary| Ended::Finished(Box::new(summary)))
+        self.finish()
+            .map(|summary| Ended::Finished(Box::new(summary)))
     }
 
     /// Runs the largest batch forward and backward, so that memory that does not suffice shows now.
@@ -321,7 +379,9 @@ impl<'a> Trainer<'a> {
     /// counts those that were not applied.
     fn settle(&mut self, leave: usize, start: Instant) -> Result<()> {
         while self.pending.len() > leave {
-            let Some(done) = self.pending.pop_front() else { break };
+            let Some(done) = self.pending.pop_front() else {
+                break;
+            };
             let loss = done.report.loss.double_value(&[]); // sync
             let norm = done.report.grad_norm.double_value(&[]); // sync
             let skipped = done.report.skipped.double_value(&[]) != 0.0; // sync
@@ -341,32 +401,48 @@ impl<'a> Trainer<'a> {
 
     fn log(&mut self, done: &Pending, loss: f64, norm: f64, skipped: bool) -> Result<()> {
         let rate = self.clock.tokens as f64 / self.clock.seconds.max(1e-9);
-        let flops = self.decoder.config().flops_per_token(self.settings.length as i64);
+        let flops = self
+            .decoder
+            .config()
+            .flops_per_token(self.settings.length as i64);
         let mfu = rate * flops / self.peak;
         self.clock = Clock::default();
         let optimizer = &self.settings.optimizer;
-        let peak_rate = if optimizer.kind == OptimizerKind::Muon { optimizer.muon_lr } else { optimizer.lr };
+        let peak_rate = if optimizer.kind == OptimizerKind::Muon {
+            optimizer.muon_lr
+        } else {
+            optimizer.lr
+        };
         let finite = |value: f64| Some(value).filter(|value| value.is_finite());
         self.metrics.write(&json!({
             "kind": "train", "step": done.step, "loss": finite(loss), "lr": peak_rate * done.scale,
             "grad_norm": finite(norm), "tokens": self.state.tokens, "supervised": self.state.supervised,
             "tokens_per_second": rate, "seconds": self.elapsed(), "mfu": mfu, "skipped": skipped,
         }))?;
-        let status = format!("loss {loss:.3}  {} tokens/s  {:.0}% of matmul peak", grouped(rate), 100.0 * mfu);
+        let status = format!(
+            "loss {loss:.3}  {} tokens/s  {:.0}% of matmul peak",
+            grouped(rate),
+            100.0 * mfu
+        );
         let (stage, step, steps) = (self.stage.name(), done.step, self.settings.train.steps);
         let line = status.clone();
         let left = (steps - step) as f64 * self.elapsed() / step.max(1) as f64;
         // Without a terminal a line every twentieth of the run is enough.
-        let tell = step == 1 || (step * 20 / steps) != (step.saturating_sub(self.settings.train.log_every) * 20 / steps);
+        let tell = step == 1
+            || (step * 20 / steps)
+                != (step.saturating_sub(self.settings.train.log_every) * 20 / steps);
         if tell || self.bar.is_terminal() {
-            self.bar.status(status, || format!("{stage} {step}/{steps}  {line}  about {left:.0} s left"));
+            self.bar.status(status, || {
+                format!("{stage} {step}/{steps}  {line}  about {left:.0} s left")
+            });
         }
         Ok(())
     }
 
     fn report_bad(&mut self, done: &Pending, loss: f64, norm: f64) -> Result<()> {
         let name = format!("bad-steps/step-{:08}.json", done.step);
-        std::fs::create_dir_all(self.folder.file("bad-steps")).context("the run folder cannot be written")?;
+        std::fs::create_dir_all(self.folder.file("bad-steps"))
+            .context("the run folder cannot be written")?;
         self.folder.write_json(
             &name,
             &json!({"step": done.step, "loss": format!("{loss}"), "grad_norm": format!("{norm}"), "batch": done.batch}),
@@ -391,7 +467,8 @@ impl<'a> Trainer<'a> {
         let (step, train) = (self.state.step, &self.settings.train);
         let due = |every: u64| every > 0 && step.is_multiple_of(every) && step < train.steps;
         let asked = self.context.interrupt.asked();
-        if due(train.eval_every) || due(train.sample_every) || due(train.checkpoint_every) || asked {
+        if due(train.eval_every) || due(train.sample_every) || due(train.checkpoint_every) || asked
+        {
             self.settle(0, Instant::now())?;
         }
         if due(train.eval_every) {
@@ -420,9 +497,14 @@ impl<'a> Trainer<'a> {
             "perplexity": evaluation.perplexity, "seconds": seconds,
         }))?;
         if !evaluation.scores.is_empty() {
-            self.metrics.write(&json!({"kind": "task", "step": step, "scores": evaluation.scores}))?;
+            self.metrics
+                .write(&json!({"kind": "task", "step": step, "scores": evaluation.scores}))?;
         }
-        let scores: String = evaluation.scores.iter().map(|(name, value)| format!(", {name} {value:.3}")).collect();
+        let scores: String = evaluation
+            .scores
+            .iter()
+            .map(|(name, value)| format!(", {name} {value:.3}"))
+            .collect();
         self.bar.say(&format!(
             "step {step}: validation loss {:.4}, {:.4} bits per byte{scores} ({seconds:.0} s)",
             evaluation.loss, evaluation.bits_per_byte
@@ -433,23 +515,43 @@ impl<'a> Trainer<'a> {
 
     fn sample(&mut self) -> Result<()> {
         for sample in self.stage.samples(self.decoder)? {
-            self.samples.write(&json!({"step": self.state.step, "prompt": sample.prompt, "text": sample.text}))?;
+            self.samples.write(
+                &json!({"step": self.state.step, "prompt": sample.prompt, "text": sample.text}),
+            )?;
         }
         Ok(())
     }
 
     fn checkpoint(&mut self) -> Result<()> {
         self.state.seconds = self.elapsed();
-        if let Some(loss) = self.state.last_evaluation.as_ref().map(|evaluation| evaluation.loss) {
-            let better = self.state.best.is_none_or(|(best, _)| loss < best);
+        if let Some(loss) = self
+            .state
+            .last_evaluation
+            .as_ref()
+            .map(|evaluation| evaluation.loss)
+        {
+            let better = loss.is_finite() && self.state.best.is_none_or(|(best, _)| loss < best);
             let fresh = self.state.step == self.settings.train.steps || self.evaluated_now();
             if better && fresh {
                 self.state.best = Some((loss, self.state.step));
             }
         }
-        let (stage, decoder, optimizer, ids) = (self.stage, self.decoder, &self.optimizer, &self.settings.ids);
-        self.checkpoints.save(&self.state, |folder| save_model(stage, decoder, ids, folder), |file| optimizer.save(file))?;
-        self.checkpoints.prune(self.settings.train.keep, self.state.best.map(|(_, step)| step))
+        let (stage, decoder, optimizer, ids) = (
+            self.stage,
+            self.decoder,
+            &self.optimizer,
+            &self.settings.ids,
+        );
+        self.checkpoints.save(
+            &self.state,
+            |folder| save_model(stage, decoder, ids, folder),
+            |file| optimizer.save(file),
+        )?;
+        self.checkpoints.prune(
+            self.state.step,
+            self.settings.train.keep,
+            self.state.best.map(|(_, step)| step),
+        )
     }
 
     fn evaluated_now(&self) -> bool {
@@ -462,9 +564,28 @@ impl<'a> Trainer<'a> {
         self.evaluate()?;
         self.sample()?;
         self.checkpoint()?;
+        self.conclude()
+    }
+
+    /// The summary of a run that was finished when this session began.
+    fn finished_before(&self) -> Option<Summary> {
+        let text = std::fs::read(self.folder.file("summary.json")).ok()?;
+        let summary: Summary = serde_json::from_slice(&text).ok()?;
+        let whole = summary.steps == self.state.step
+            && self.folder.file("model").join("config.json").is_file();
+        whole.then_some(summary)
+    }
+
+    /// The result and the summary, after the last checkpoint.
+    fn conclude(&mut self) -> Result<Summary> {
         let (stage, decoder, ids) = (self.stage, self.decoder, &self.settings.ids);
-        self.folder.replace_folder("model", |folder| save_model(stage, decoder, ids, folder))?;
-        let last = self.state.last_evaluation.clone().context("validation was just made")?;
+        self.folder
+            .replace_folder("model", |folder| save_model(stage, decoder, ids, folder))?;
+        let last = self
+            .state
+            .last_evaluation
+            .clone()
+            .context("the last checkpoint was made after a validation")?;
         let seconds = self.elapsed();
         let summary = Summary {
             stage: self.stage.name().to_owned(),

@@ -17,14 +17,19 @@ use serde_json::Value;
 const CLOSE: f64 = 5e-5;
 
 fn golden(name: &str) -> (SafetensorsFile, Value) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/goldens")
+        .join(name);
     let file = SafetensorsFile::open(&path).expect("the golden opens");
-    let about: Value = serde_json::from_str(&file.metadata().expect("metadata")["about"]).expect("JSON");
+    let about: Value =
+        serde_json::from_str(&file.metadata().expect("metadata")["about"]).expect("JSON");
     (file, about["settings"].clone())
 }
 
 fn number(settings: &Value, key: &str) -> f64 {
-    settings[key].as_f64().unwrap_or_else(|| panic!("the golden names `{key}`"))
+    settings[key]
+        .as_f64()
+        .unwrap_or_else(|| panic!("the golden names `{key}`"))
 }
 
 fn tensor(file: &SafetensorsFile, name: &str) -> Tensor {
@@ -55,8 +60,11 @@ fn adamw_and_clipping_equal_pytorch() {
     let params = names.map(|name| parameter(&tensor(&file, &format!("plain/start.{name}"))));
     let decayed = AdamWGroup::new(vec![params[0].shallow_clone(), params[2].shallow_clone()]);
     let others = AdamWGroup::new(vec![params[1].shallow_clone()]);
-    let settings =
-        AdamWSettings { beta1: number(&about, "beta1"), beta2: number(&about, "beta2"), eps: number(&about, "eps_plain") };
+    let settings = AdamWSettings {
+        beta1: number(&about, "beta1"),
+        beta2: number(&about, "beta2"),
+        eps: number(&about, "eps_plain"),
+    };
     let (lr, decay) = (number(&about, "lr"), number(&about, "weight_decay"));
     let norms = tensor(&file, "plain/grad_norm");
     let (mut clipped, mut whole) = (0, 0);
@@ -66,28 +74,49 @@ fn adamw_and_clipping_equal_pytorch() {
         }
         let grads = params.each_ref().map(Tensor::grad);
         let scale = GradScale::measure(&grads, Some(number(&about, "clip"))).expect("measures");
-        assert!((scale.norm.double_value(&[]) - norms.double_value(&[step])).abs() < 1e-5, "norm of step {step}");
-        if scale.divisor.double_value(&[]) > 1.0 { clipped += 1 } else { whole += 1 }
+        assert!(
+            (scale.norm.double_value(&[]) - norms.double_value(&[step])).abs() < 1e-5,
+            "norm of step {step}"
+        );
+        if scale.divisor.double_value(&[]) > 1.0 {
+            clipped += 1
+        } else {
+            whole += 1
+        }
         let count = Tensor::from((step + 1) as f32);
         no_grad(|| {
-            decayed.step(&count, lr, decay, &settings, &scale).expect("steps");
-            others.step(&count, lr, 0.0, &settings, &scale).expect("steps");
+            decayed
+                .step(&count, lr, decay, &settings, &scale)
+                .expect("steps");
+            others
+                .step(&count, lr, 0.0, &settings, &scale)
+                .expect("steps");
         });
         for (name, param) in names.iter().zip(&params) {
             let after = tensor(&file, &format!("plain/after.{name}")).i(step);
             let difference = largest(param.detach() - after);
-            assert!(difference < 1e-6, "step {step}, {name}: off by {difference}");
+            assert!(
+                difference < 1e-6,
+                "step {step}, {name}: off by {difference}"
+            );
         }
     }
-    assert!(clipped > 0 && whole > 0, "the golden lies on both sides of the limit");
+    assert!(
+        clipped > 0 && whole > 0,
+        "the golden lies on both sides of the limit"
+    );
 }
 
 #[test]
 fn whole_training_steps_equal_pytorch() {
     for name in ["gpt2", "nanochat"] {
         let (file, about) = golden("adamw.safetensors");
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../model/tests/goldens").join(name);
-        let decoder = hf::load(&folder, Kind::Float, Device::Cpu).expect("the model folder loads").decoder;
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../model/tests/goldens")
+            .join(name);
+        let decoder = hf::load(&folder, Kind::Float, Device::Cpu)
+            .expect("the model folder loads")
+            .decoder;
         let settings = OptimizerSettings {
             lr: number(&about, "lr"),
             beta1: number(&about, "beta1"),
@@ -98,35 +127,69 @@ fn whole_training_steps_equal_pytorch() {
             ..OptimizerSettings::default()
         };
         let mut optimizer = Optimizer::new(&decoder, &settings);
-        let (ids, targets) = (tensor(&file, &format!("{name}/input_ids")), tensor(&file, &format!("{name}/targets")));
-        let (losses, norms) = (tensor(&file, &format!("{name}/loss")), tensor(&file, &format!("{name}/grad_norm")));
+        let (ids, targets) = (
+            tensor(&file, &format!("{name}/input_ids")),
+            tensor(&file, &format!("{name}/targets")),
+        );
+        let (losses, norms) = (
+            tensor(&file, &format!("{name}/loss")),
+            tensor(&file, &format!("{name}/grad_norm")),
+        );
         for step in 0..about["steps"].as_i64().expect("steps") {
             let batch = batch_of(&ids.i(step), &targets.i(step));
-            let run = StepSettings { rows: 2, precision: Precision::Float32, max_norm: Some(settings.clip), seed: 1 };
-            let report = train_step(&decoder, &mut optimizer, &batch, step as u64, 1.0, &run).expect("steps");
-            let (loss, norm) = (report.loss.double_value(&[]), report.grad_norm.double_value(&[]));
-            assert!((loss - losses.double_value(&[step])).abs() < CLOSE, "{name}, step {step}: loss {loss}");
-            assert!((norm - norms.double_value(&[step])).abs() < CLOSE, "{name}, step {step}: norm {norm}");
+            let run = StepSettings {
+                rows: 2,
+                precision: Precision::Float32,
+                max_norm: Some(settings.clip),
+                seed: 1,
+            };
+            let report = train_step(&decoder, &mut optimizer, &batch, step as u64, 1.0, &run)
+                .expect("steps");
+            let (loss, norm) = (
+                report.loss.double_value(&[]),
+                report.grad_norm.double_value(&[]),
+            );
+            assert!(
+                (loss - losses.double_value(&[step])).abs() < CLOSE,
+                "{name}, step {step}: loss {loss}"
+            );
+            assert!(
+                (norm - norms.double_value(&[step])).abs() < CLOSE,
+                "{name}, step {step}: norm {norm}"
+            );
             assert_eq!(report.skipped.double_value(&[]), 0.0);
             assert_eq!(report.supervised, batch.supervised());
         }
-        let finals = file.shapes().expect("shapes").into_iter().filter(|(key, _)| key.starts_with(&format!("{name}/final.")));
+        let finals = file
+            .shapes()
+            .expect("shapes")
+            .into_iter()
+            .filter(|(key, _)| key.starts_with(&format!("{name}/final.")));
         let (mut expected, mut compared) = (finals.count(), 0);
         for param in decoder.params().entries() {
             for ours in hf::hf_tensors(decoder.config(), param, &param.tensor.detach()) {
                 let theirs = tensor(&file, &format!("{name}/final.{}", ours.name));
                 let difference = largest(ours.tensor - theirs);
-                assert!(difference < CLOSE, "{name}: {} is off by {difference}", ours.name);
+                assert!(
+                    difference < CLOSE,
+                    "{name}: {} is off by {difference}",
+                    ours.name
+                );
                 compared += 1;
             }
         }
         expected -= compared;
-        assert_eq!(expected, 0, "{name}: every parameter of the golden is compared");
+        assert_eq!(
+            expected, 0,
+            "{name}: every parameter of the golden is compared"
+        );
     }
 }
 
 fn batch_of(ids: &Tensor, targets: &Tensor) -> Batch {
-    let [rows, cols] = ids.size()[..] else { panic!("(B, T)") };
+    let [rows, cols] = ids.size()[..] else {
+        panic!("(B, T)")
+    };
     let plain = |tensor: &Tensor| Vec::<i64>::try_from(tensor.reshape([-1])).expect("int64");
     Batch {
         rows: rows as usize,
@@ -152,9 +215,16 @@ fn muon_equals_its_reference() {
     let (file, about) = golden("muon.safetensors");
     let settings = muon_settings(&about);
     let good = Tensor::from(0f32);
-    let names: Vec<String> =
-        file.shapes().expect("shapes").iter().filter_map(|(key, _)| key.strip_prefix("start.").map(str::to_owned)).collect();
-    assert!(names.len() >= 4, "square, wide, tall and a single row: {names:?}");
+    let names: Vec<String> = file
+        .shapes()
+        .expect("shapes")
+        .iter()
+        .filter_map(|(key, _)| key.strip_prefix("start.").map(str::to_owned))
+        .collect();
+    assert!(
+        names.len() >= 4,
+        "square, wide, tall and a single row: {names:?}"
+    );
     for name in names {
         let param = parameter(&tensor(&file, &format!("start.{name}")));
         let momentum = muon::fresh_momentum(&param);
@@ -164,12 +234,32 @@ fn muon_equals_its_reference() {
             buffer = &buffer * settings.momentum + &gradient * (1.0 - settings.momentum);
             let nesterov = &buffer * settings.momentum + &gradient * (1.0 - settings.momentum);
             let direction = muon::orthogonalize(&nesterov, settings.iterations);
-            let difference = largest(direction - tensor(&file, &format!("direction.{name}")).i(step));
-            assert!(difference < CLOSE, "{name}, step {step}: direction off by {difference}");
-            no_grad(|| muon::step(&param, &gradient, &momentum, &[param.size()[0]], &settings, &good));
-            let difference = largest(param.detach() - tensor(&file, &format!("after.{name}")).i(step));
-            assert!(difference < CLOSE, "{name}, step {step}: parameter off by {difference}");
-            assert!(largest(&momentum - &buffer) < 1e-6, "{name}, step {step}: momentum");
+            let difference =
+                largest(direction - tensor(&file, &format!("direction.{name}")).i(step));
+            assert!(
+                difference < CLOSE,
+                "{name}, step {step}: direction off by {difference}"
+            );
+            no_grad(|| {
+                muon::step(
+                    &param,
+                    &gradient,
+                    &momentum,
+                    &[param.size()[0]],
+                    &settings,
+                    &good,
+                )
+            });
+            let difference =
+                largest(param.detach() - tensor(&file, &format!("after.{name}")).i(step));
+            assert!(
+                difference < CLOSE,
+                "{name}, step {step}: parameter off by {difference}"
+            );
+            assert!(
+                largest(&momentum - &buffer) < 1e-6,
+                "{name}, step {step}: momentum"
+            );
         }
     }
 }
@@ -183,14 +273,35 @@ fn stacked_matrices_step_as_if_they_were_apart() {
         let random = || Tensor::randn([24, 10], (Kind::Float, Device::Cpu));
         let (start, gradient) = (random(), random());
         let (whole, momentum) = (parameter(&start), muon::fresh_momentum(&start));
-        no_grad(|| muon::step(&whole, &gradient, &momentum, &parts, &settings, &Tensor::from(0f32)));
+        no_grad(|| {
+            muon::step(
+                &whole,
+                &gradient,
+                &momentum,
+                &parts,
+                &settings,
+                &Tensor::from(0f32),
+            )
+        });
         let mut from = 0;
         for &rows in &parts {
             let part = parameter(&start.narrow(0, from, rows));
             let momentum = muon::fresh_momentum(&part);
-            no_grad(|| muon::step(&part, &gradient.narrow(0, from, rows), &momentum, &[rows], &settings, &Tensor::from(0f32)));
+            no_grad(|| {
+                muon::step(
+                    &part,
+                    &gradient.narrow(0, from, rows),
+                    &momentum,
+                    &[rows],
+                    &settings,
+                    &Tensor::from(0f32),
+                )
+            });
             let difference = largest(part.detach() - whole.detach().narrow(0, from, rows));
-            assert!(difference < 1e-5, "{parts:?}: rows from {from} are off by {difference}");
+            assert!(
+                difference < 1e-5,
+                "{parts:?}: rows from {from} are off by {difference}"
+            );
             from += rows;
         }
     }
@@ -209,11 +320,23 @@ fn a_bad_gradient_changes_nothing_and_the_next_one_counts_as_the_first() {
             step_on(&with, &mut with_optimizer, Some(bad));
             assert_eq!(bits(&with), before, "{kind:?}, {bad}: weights");
             with_optimizer.save(&path).expect("saves");
-            assert_eq!(std::fs::read(&path).expect("reads"), state, "{kind:?}, {bad}: the optimizer's state");
+            assert_eq!(
+                std::fs::read(&path).expect("reads"),
+                state,
+                "{kind:?}, {bad}: the optimizer's state"
+            );
             step_on(&with, &mut with_optimizer, None);
             step_on(&without, &mut without_optimizer, None);
-            assert_ne!(bits(&with), before, "{kind:?}: a good step moves the weights");
-            assert_eq!(bits(&with), bits(&without), "{kind:?}, {bad}: as if the bad step had not been");
+            assert_ne!(
+                bits(&with),
+                before,
+                "{kind:?}: a good step moves the weights"
+            );
+            assert_eq!(
+                bits(&with),
+                bits(&without),
+                "{kind:?}, {bad}: as if the bad step had not been"
+            );
         }
     }
 }
@@ -230,24 +353,57 @@ fn state_comes_back_and_that_of_another_recipe_is_refused() {
             fresh.load(&path).expect("loads");
             let again = folder.path().join("again.safetensors");
             fresh.save(&again).expect("saves");
-            assert_eq!(std::fs::read(&path).expect("reads"), std::fs::read(&again).expect("reads"));
-            let names = SafetensorsFile::open(&path).expect("opens").shapes().expect("shapes");
-            let momenta: Vec<&str> =
-                names.iter().filter_map(|(name, _)| name.strip_prefix("momentum.")).collect();
+            assert_eq!(
+                std::fs::read(&path).expect("reads"),
+                std::fs::read(&again).expect("reads")
+            );
+            let names = SafetensorsFile::open(&path)
+                .expect("opens")
+                .shapes()
+                .expect("shapes");
+            let momenta: Vec<&str> = names
+                .iter()
+                .filter_map(|(name, _)| name.strip_prefix("momentum."))
+                .collect();
             assert_eq!(momenta.is_empty(), kind == OptimizerKind::Adamw);
-            assert!(momenta.iter().all(|name| name.starts_with("layers.")), "Muon is for the layers: {momenta:?}");
-            let other = if kind == OptimizerKind::Muon { OptimizerKind::Adamw } else { OptimizerKind::Muon };
-            let error = format!("{:#}", tiny(other, precision).1.load(&path).expect_err("refused"));
-            assert!(error.contains("another recipe") && error.contains("state.safetensors"), "{error}");
+            assert!(
+                momenta.iter().all(|name| name.starts_with("layers.")),
+                "Muon is for the layers: {momenta:?}"
+            );
+            let other = if kind == OptimizerKind::Muon {
+                OptimizerKind::Adamw
+            } else {
+                OptimizerKind::Muon
+            };
+            let error = format!(
+                "{:#}",
+                tiny(other, precision).1.load(&path).expect_err("refused")
+            );
+            assert!(
+                error.contains("another recipe") && error.contains("state.safetensors"),
+                "{error}"
+            );
         }
     }
 }
 
 fn tiny(kind: OptimizerKind, precision: Kind) -> (Decoder, Optimizer, tempfile::TempDir) {
     seed_everything(7);
-    let model = ModelSettings { family: Family::NanoChat, n_layer: 2, n_head: 2, n_embd: 8, context: 8, ..ModelSettings::default() };
-    let decoder = Decoder::new(model.config(16).expect("possible"), precision, Device::Cpu).expect("possible");
-    let settings = OptimizerSettings { kind, weight_decay: 0.1, ..OptimizerSettings::default() };
+    let model = ModelSettings {
+        family: Family::NanoChat,
+        n_layer: 2,
+        n_head: 2,
+        n_embd: 8,
+        context: 8,
+        ..ModelSettings::default()
+    };
+    let decoder = Decoder::new(model.config(16).expect("possible"), precision, Device::Cpu)
+        .expect("possible");
+    let settings = OptimizerSettings {
+        kind,
+        weight_decay: 0.1,
+        ..OptimizerSettings::default()
+    };
     let optimizer = Optimizer::new(&decoder, &settings);
     (decoder, optimizer, tempfile::tempdir().expect("a folder"))
 }
@@ -259,7 +415,13 @@ fn step_on(decoder: &Decoder, optimizer: &mut Optimizer, bad: Option<f64>) {
         give_gradient(param, &param.ones_like());
     }
     if let Some(bad) = bad {
-        let mut place = decoder.params().get("layers.1.mlp.up.weight").expect("there").grad().view([-1]).narrow(0, 3, 1);
+        let mut place = decoder
+            .params()
+            .get("layers.1.mlp.up.weight")
+            .expect("there")
+            .grad()
+            .view([-1])
+            .narrow(0, 3, 1);
         let _ = no_grad(|| place.fill_(bad));
     }
     let grads: Vec<Tensor> = decoder.params().tensors().map(Tensor::grad).collect();
@@ -271,7 +433,10 @@ fn step_on(decoder: &Decoder, optimizer: &mut Optimizer, bad: Option<f64>) {
 fn bits(decoder: &Decoder) -> Vec<Vec<u8>> {
     let bytes = |tensor: &Tensor| {
         let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
-        tensor.detach().contiguous().copy_data_u8(&mut bytes, tensor.numel());
+        tensor
+            .detach()
+            .contiguous()
+            .copy_data_u8(&mut bytes, tensor.numel());
         bytes
     };
     decoder.params().tensors().map(bytes).collect()

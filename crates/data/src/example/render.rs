@@ -13,7 +13,7 @@ use crate::message::{Message, Role};
 use crate::task::{TaskBody, TaskExample};
 
 /// Renders task examples for one tokenizer under one policy. Shared by training and evaluation.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Renderer {
     tokenizer: Tokenizer,
     settings: ExampleSettings,

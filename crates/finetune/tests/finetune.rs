@@ -1,0 +1,396 @@
+//! Whole fine-tuning runs of a tiny base model on a JSONL file: stopping and going on, and what a user who
+//! made a mistake is told.
+
+use std::fs;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use etude_data::{Cache, Catalog};
+use etude_finetune::Recipe;
+use etude_model::hf::{self, TokenIds};
+use etude_model::{Decoder, Family, ModelConfig, Sizes};
+use etude_tensor::{Device, Kind, seed_everything};
+use etude_tokenizer::{Tokenizer, TrainSettings};
+use etude_train::interrupt::Interrupt;
+use etude_train::{Ended, RecipeText, RunContext, RunFolder};
+use serde_json::{Value, json};
+
+/// Names the folder that the child of the kill test works in.
+const CHILD: &str = "ETUDE_TEST_FINETUNE_FOLDER";
+
+/// A user's folder: a base model, a task, a cache, runs.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(root: &Path) -> Self {
+        let place = Self(root.to_owned());
+        place.write_tasks(tasks());
+        place.write_base(5);
+        place
+    }
+
+    fn write_tasks(&self, tasks: impl IntoIterator<Item = Value>) {
+        let text: String = tasks.into_iter().map(|task| format!("{task}\n")).collect();
+        fs::write(self.0.join("task.jsonl"), text).expect("writes");
+    }
+
+    fn write_base(&self, seed: u64) {
+        let settings = TrainSettings {
+            vocab_size: 300,
+            ..TrainSettings::default()
+        };
+        let texts = tasks().map(|task| format!("{} {}", task["prompt"], task["completion"]));
+        let (tokenizer, _) =
+            Tokenizer::train(texts.collect::<Vec<_>>().into_iter(), &settings).expect("trains");
+        let sizes = Sizes {
+            vocab_size: 300,
+            n_layer: 1,
+            n_head: 2,
+            n_kv_head: 2,
+            n_embd: 16,
+            n_inner: 32,
+            context: 64,
+            tied: false,
+        };
+        seed_everything(seed);
+        let decoder = Decoder::new(
+            ModelConfig::new(Family::Llama, sizes),
+            Kind::Float,
+            Device::Cpu,
+        )
+        .expect("possible");
+        let ids = TokenIds {
+            bos: tokenizer.bos_id(),
+            eos: tokenizer.eos_id().into_iter().collect(),
+            pad: tokenizer.pad_id(),
+        };
+        let folder = self.0.join("base");
+        fs::create_dir_all(&folder).expect("makes");
+        hf::save(&decoder, &ids, &folder).expect("saves");
+        tokenizer.save(&folder).expect("saves");
+    }
+
+    /// A tiny recipe, with settings on top.
+    fn recipe(&self, settings: &[&str]) -> Result<Recipe> {
+        let text = format!(
+            "[base]\npath = {:?}\n\
+             [task]\nsource = {:?}\nanswer_tokens = 6\nlocal = {{ validation = 20, test = 10 }}\n\
+             [train]\nsteps = 40\nbatch_rows = 4\ndevice = \"cpu\"\nthreads = 1\nlog_every = 1\n\
+             checkpoint_every = 5\neval_every = 1\nsample_every = 20\n\
+             [eval]\nexamples = 4\nsamples = 1\n",
+            self.0.join("base"),
+            self.0.join("task.jsonl")
+        );
+        let source = RecipeText {
+            name: "tiny".to_owned(),
+            origin: "tiny.toml".into(),
+            text,
+        };
+        source.parse(
+            &settings
+                .iter()
+                .map(|setting| (*setting).to_owned())
+                .collect::<Vec<_>>(),
+        )
+    }
+
+    fn context(&self, run: &str) -> RunContext {
+        RunContext {
+            folder: self.0.join(run),
+            catalog: Catalog::load(&[] as &[&Path]).expect("the shipped manifests"),
+            cache: Cache::at(self.0.join("cache")),
+            progress: false,
+            interrupt: Interrupt::default(),
+            started: Instant::now(),
+        }
+    }
+
+    fn run(&self, run: &str, settings: &[&str]) -> Result<Ended> {
+        etude_finetune::run(&self.recipe(settings)?, &self.context(run))
+    }
+
+    /// The message that a run ends with.
+    fn refusal(&self, settings: &[&str]) -> String {
+        format!(
+            "{:#}",
+            self.run("refused", settings).expect_err("is refused")
+        )
+    }
+
+    fn folder(&self, run: &str) -> PathBuf {
+        self.0.join(run)
+    }
+}
+
+/// Sums in words, of uneven lengths.
+fn tasks() -> impl Iterator<Item = Value> {
+    let names = [
+        "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten",
+    ];
+    (0..60).map(move |n| {
+        let list = vec![names[n % 10]; 1 + n / 10].join(" ");
+        json!({"prompt": format!("{list} {n}"), "completion": names[n % 10]})
+    })
+}
+
+/// The log without what the clock decides.
+fn metrics(folder: &Path) -> Vec<Value> {
+    let text = fs::read_to_string(folder.join("metrics.jsonl")).unwrap_or_default();
+    let mut lines: Vec<Value> = text
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .collect();
+    for line in &mut lines {
+        for key in ["seconds", "tokens_per_second", "mfu"] {
+            line.as_object_mut().expect("objects").remove(key);
+        }
+    }
+    lines
+}
+
+fn wait_for(folder: &Path, step: u64) {
+    let begun = Instant::now();
+    while !metrics(folder)
+        .iter()
+        .any(|line| line["kind"] == "train" && line["step"].as_u64() >= Some(step))
+    {
+        assert!(
+            begun.elapsed() < Duration::from_secs(60),
+            "no step {step} is made"
+        );
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn assert_same(one: &Path, other: &Path) {
+    for file in [
+        "model/model.safetensors",
+        "checkpoints/step-00000040/trainer/optimizer.safetensors",
+        "samples.jsonl",
+    ] {
+        let read = |folder: &Path| {
+            fs::read(folder.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+        };
+        assert!(read(one) == read(other), "{file} differs");
+    }
+    assert_eq!(metrics(one), metrics(other));
+}
+
+#[test]
+fn a_run_learns_and_rows_at_a_time_do_not_change_the_losses() {
+    let root = tempfile::tempdir().expect("a folder");
+    let place = Place::new(root.path());
+    let losses = |run: &str, rows: &str| {
+        let Ended::Finished(summary) = place
+            .run(run, &["train.precision=float64", rows])
+            .expect("runs")
+        else {
+            panic!("nobody stopped it")
+        };
+        assert_eq!((summary.stage.as_str(), summary.steps), ("finetune", 40));
+        let lines = metrics(&place.folder(run));
+        lines
+            .iter()
+            .map(|line| line["loss"].as_f64().expect("finite"))
+            .collect::<Vec<_>>()
+    };
+    let whole = losses("whole", "train.micro_rows=0");
+    assert!(whole[whole.len() - 1] < whole[0] - 0.1, "{whole:?}");
+    for (run, rows) in [
+        ("one", "train.micro_rows=1"),
+        ("three", "train.micro_rows=3"),
+    ] {
+        let parts = losses(run, rows);
+        assert_eq!(whole.len(), parts.len());
+        let worst = whole
+            .iter()
+            .zip(&parts)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f64::max);
+        assert!(worst < 1e-9, "{rows}: off by {worst}");
+    }
+}
+
+#[test]
+fn an_interrupted_and_a_killed_run_end_as_one_left_alone() {
+    let root = tempfile::tempdir().expect("a folder");
+    let place = Place::new(root.path());
+    place.run("whole", &[]).expect("runs");
+
+    let (context, recipe) = (place.context("halves"), place.recipe(&[]).expect("parses"));
+    let interrupt = context.interrupt.clone();
+    let folder = context.folder.clone();
+    let asking = std::thread::spawn(move || {
+        wait_for(&folder, 10);
+        interrupt.ask();
+    });
+    let ended = etude_finetune::run(&recipe, &context).expect("runs");
+    asking.join().expect("asked");
+    assert!(
+        matches!(ended, Ended::Interrupted { step } if (10..40).contains(&step)),
+        "{ended:?}"
+    );
+    place.run("halves", &[]).expect("resumes");
+    assert_same(&place.folder("whole"), &place.folder("halves"));
+
+    let mut child = Command::new(std::env::current_exe().expect("this test's program"))
+        .args(["--exact", "child_that_is_killed"])
+        .env(CHILD, root.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("starts");
+    wait_for(&place.folder("killed"), 13);
+    child.kill().expect("is killed");
+    assert_eq!(
+        child.wait().expect("ends").signal(),
+        Some(9),
+        "it was not done yet"
+    );
+    place.run("killed", &[]).expect("resumes");
+    assert_same(&place.folder("whole"), &place.folder("killed"));
+}
+
+/// Not a test by itself: what the test above starts and kills.
+#[test]
+fn child_that_is_killed() {
+    let Some(root) = std::env::var_os(CHILD) else {
+        return;
+    };
+    Place(root.into()).run("killed", &[]).expect("runs");
+}
+
+#[test]
+fn a_base_model_that_cannot_be_used_is_named() {
+    let root = tempfile::tempdir().expect("a folder");
+    let place = Place::new(root.path());
+    let message = place.refusal(&["base.path=nowhere"]);
+    assert!(message.contains("base.path = nowhere"), "{message}");
+    fs::remove_file(place.folder("base/model.safetensors")).expect("removes");
+    let message = place.refusal(&["train.steps=2"]);
+    assert!(message.contains("model.safetensors"), "{message}");
+    // Its configuration and tokenizer are enough for a start from scratch.
+    place
+        .run("scratch", &["train.steps=2", "base.from_scratch=true"])
+        .expect("runs");
+}
+
+#[test]
+fn impossible_settings_are_refused_by_name() {
+    let root = tempfile::tempdir().expect("a folder");
+    let place = Place::new(root.path());
+    for (setting, says) in [
+        (
+            "task.trunkation=drop",
+            &["--set task.trunkation=drop", "did you mean `truncation`"][..],
+        ),
+        (
+            "task.truncation=cut",
+            &["--set task.truncation=cut", "`cut`", "truncate-prompt"],
+        ),
+        ("optimizer.lr=-1", &["optimizer.lr = -1", "above 0"]),
+        ("task.format=poem", &["task.format = `poem`", "`chat`"]),
+        ("task.prompt=hello", &["{prompt}"]),
+        ("task.source=nowhere.jsonl", &["nowhere.jsonl"]),
+        ("task.local.validation=0", &["task.local.validation"]),
+        (
+            "schedule.warmup_steps=41",
+            &["schedule.warmup_steps = 41", "train.steps = 40"],
+        ),
+    ] {
+        let message = match place.recipe(&[setting]) {
+            Err(error) => format!("{error:#}"),
+            Ok(_) => place.refusal(&[setting]),
+        };
+        for part in says {
+            assert!(message.contains(part), "{setting}: {message}");
+        }
+    }
+}
+
+#[test]
+fn examples_that_cannot_be_learnt_from_are_named() {
+    let root = tempfile::tempdir().expect("a folder");
+    let place = Place::new(root.path());
+    place.write_tasks(tasks().enumerate().map(|(n, mut task)| {
+        if n == 7 {
+            task.as_object_mut()
+                .expect("an object")
+                .remove("completion");
+        }
+        task
+    }));
+    let message = place.refusal(&[]);
+    assert!(
+        message.contains("task.jsonl:8") && message.contains("completion"),
+        "{message}"
+    );
+
+    // Prompts longer than the context: cutting the end leaves no answer, dropping leaves no example.
+    place.write_tasks(tasks().map(|mut task| {
+        task["prompt"] = Value::from(format!(
+            "{} {}",
+            task["prompt"],
+            "9 8 7 6 5 4 3 2 1 0 ".repeat(20)
+        ));
+        task
+    }));
+    for (steps, truncation, reason) in [
+        (
+            "train.steps=2",
+            "task.truncation=truncate",
+            "answer cut away",
+        ),
+        ("train.steps=3", "task.truncation=drop", "too long"),
+    ] {
+        let message = place.refusal(&[steps, truncation]);
+        assert!(message.contains(reason), "{truncation}: {message}");
+    }
+    // Cutting the prompt instead keeps the answers.
+    place
+        .run("cut", &["train.steps=2", "task.truncation=truncate-prompt"])
+        .expect("runs");
+
+    place.write_tasks([]);
+    let message = place.refusal(&["train.steps=4"]);
+    assert!(
+        message.contains("task.jsonl") && message.contains("no record"),
+        "{message}"
+    );
+}
+
+#[test]
+fn changed_data_a_changed_base_and_a_second_process_are_refused() {
+    let root = tempfile::tempdir().expect("a folder");
+    let place = Place::new(root.path());
+    let settings = ["train.steps=4"];
+    let context = place.context("run");
+    context.interrupt.ask();
+    let recipe = place.recipe(&settings).expect("parses");
+    assert_eq!(
+        etude_finetune::run(&recipe, &context).expect("runs"),
+        Ended::Interrupted { step: 1 }
+    );
+
+    place.write_tasks(tasks().skip(1));
+    let error = format!("{:#}", place.run("run", &settings).expect_err("refused"));
+    assert!(error.contains("the data has changed"), "{error}");
+    place.write_tasks(tasks());
+    place.write_base(6);
+    let error = format!("{:#}", place.run("run", &settings).expect_err("refused"));
+    assert!(error.contains("has changed"), "{error}");
+    place.write_base(5);
+
+    let recipe_text = fs::read_to_string(place.folder("run/recipe.toml")).expect("reads");
+    let held = RunFolder::open(&place.folder("run"), &recipe_text).expect("opens");
+    let error = format!("{:#}", place.run("run", &settings).expect_err("refused"));
+    assert!(error.contains("another etude process"), "{error}");
+    drop(held);
+    assert!(matches!(
+        place.run("run", &settings).expect("goes on"),
+        Ended::Finished(_)
+    ));
+}

@@ -1,0 +1,169 @@
+//! The fixed training step that speed is measured by: a GPT-2 shape, random tokens, AdamW with clipping.
+//! `scripts/bench/compare_training.py` sets it beside the same step in PyTorch.
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use etude_data::Batch;
+use etude_model::{Decoder, Family, ModelConfig, Sizes};
+use etude_tensor::{Cuda, Device, Precision, seed_everything, step_seed};
+
+use crate::optimizer::Optimizer;
+use crate::settings::{OptimizerKind, OptimizerSettings};
+use crate::step::{StepSettings, train_step};
+
+/// A model and batch shape to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preset {
+    /// Its name on the command line.
+    pub name: &'static str,
+    sizes: Sizes,
+    /// Rows of a step.
+    pub rows: usize,
+}
+
+/// The shapes that can be named.
+pub const PRESETS: [Preset; 2] = [
+    Preset {
+        name: "gpt2-12m",
+        sizes: sizes(4096, 6, 6, 384, 256),
+        rows: 8,
+    },
+    Preset {
+        name: "gpt2-124m",
+        sizes: sizes(50_304, 12, 12, 768, 1024),
+        rows: 16,
+    },
+];
+
+const fn sizes(vocab_size: i64, n_layer: i64, n_head: i64, n_embd: i64, context: i64) -> Sizes {
+    Sizes {
+        vocab_size,
+        n_layer,
+        n_head,
+        n_kv_head: n_head,
+        n_embd,
+        n_inner: 4 * n_embd,
+        context,
+        tied: true,
+    }
+}
+
+/// A prepared step.
+#[derive(Debug)]
+pub struct StepBench {
+    decoder: Decoder,
+    optimizer: Optimizer,
+    settings: StepSettings,
+    preset: Preset,
+    step: u64,
+}
+
+/// What some steps took.
+#[derive(Debug, Clone, PartialEq, serde::Serialize)]
+pub struct StepTimes {
+    /// Of each step, in seconds.
+    pub seconds: Vec<f64>,
+    /// The loss of each step, in nats a token.
+    pub loss: Vec<f64>,
+}
+
+impl StepBench {
+    /// Prepares a shape by name.
+    ///
+    /// # Errors
+    /// When there is no such shape.
+    pub fn new(name: &str, device: Device, precision: Precision) -> Result<Self> {
+        let Some(&preset) = PRESETS.iter().find(|preset| preset.name == name) else {
+            let known = PRESETS.map(|preset| preset.name).join(", ");
+            bail!("no shape is called `{name}`; there are {known}");
+        };
+        seed_everything(1);
+        let decoder = Decoder::new(
+            ModelConfig::new(Family::Gpt2, preset.sizes),
+            precision.kind(),
+            device,
+        )?;
+        let optimizer = OptimizerSettings {
+            kind: OptimizerKind::Adamw,
+            lr: 6e-4,
+            weight_decay: 0.1,
+            ..OptimizerSettings::default()
+        };
+        let optimizer = Optimizer::new(&decoder, &optimizer);
+        let settings = StepSettings {
+            rows: preset.rows,
+            precision,
+            max_norm: Some(1.0),
+            seed: 1,
+        };
+        Ok(Self {
+            decoder,
+            optimizer,
+            settings,
+            preset,
+            step: 0,
+        })
+    }
+
+    /// Makes `steps` steps, each timed until the device is done with it.
+    ///
+    /// # Errors
+    /// As [`train_step`].
+    pub fn run(&mut self, steps: u64) -> Result<StepTimes> {
+        let mut times = StepTimes {
+            seconds: Vec::new(),
+            loss: Vec::new(),
+        };
+        for _ in 0..steps {
+            let batch = self.batch();
+            let start = Instant::now();
+            let report = train_step(
+                &self.decoder,
+                &mut self.optimizer,
+                &batch,
+                self.step,
+                1.0,
+                &self.settings,
+            )?;
+            let loss = report.loss.double_value(&[]); // sync
+            if let Device::Cuda(index) = self.decoder.device() {
+                Cuda::synchronize(index as i64); // sync
+            }
+            times.seconds.push(start.elapsed().as_secs_f64());
+            times.loss.push(loss);
+            self.step += 1;
+        }
+        Ok(times)
+    }
+
+    /// Tokens of one step.
+    pub fn tokens(&self) -> usize {
+        self.preset.rows * self.preset.sizes.context as usize
+    }
+
+    /// Floating-point operations of one step.
+    pub fn flops(&self) -> f64 {
+        self.tokens() as f64
+            * self
+                .decoder
+                .config()
+                .flops_per_token(self.preset.sizes.context)
+    }
+
+    /// The step's batch: uniformly random tokens, a function of its number.
+    fn batch(&self) -> Batch {
+        let (rows, cols) = (self.preset.rows, self.preset.sizes.context as usize);
+        let vocabulary = self.preset.sizes.vocab_size as u64;
+        let token = |place: usize| (step_seed(self.step, place as u64) % vocabulary) as i64;
+        let row = |row: usize| (0..=cols).map(move |column| token(row * (cols + 1) + column));
+        Batch {
+            rows,
+            cols,
+            input_ids: (0..rows).flat_map(|r| row(r).take(cols)).collect(),
+            targets: (0..rows).flat_map(|r| row(r).skip(1)).collect(),
+            position_ids: (0..rows).flat_map(|_| 0..cols as i64).collect(),
+            doc_ids: None,
+        }
+    }
+}
