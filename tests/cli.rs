@@ -1,10 +1,14 @@
 //! The built `etude`, run as a user runs it: what it prints, how it ends, and what it says when something
 //! is wrong. What each result is worth is tested where it is computed.
 
+#![allow(clippy::unwrap_used)] // helpers of tests fail as tests do
+
 #[path = "cli/data.rs"]
 mod data;
 #[path = "cli/errors.rs"]
 mod errors;
+#[path = "cli/generate.rs"]
+mod generate;
 #[path = "cli/help.rs"]
 mod help;
 #[path = "cli/model.rs"]

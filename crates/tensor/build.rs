@@ -1,5 +1,6 @@
 //! Compiles the native module (`native/*.cpp`) against the libtorch that torch-sys found, tells the
 //! dependents' build scripts where that is, and lets this crate's own tests find it at run time.
+#![allow(clippy::print_stdout)] // how a build script speaks to cargo
 
 use std::path::{Path, PathBuf};
 
@@ -36,7 +37,9 @@ fn compile_kernels() {
             .flags(["-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"])
             .define("ETUDE_ISA", name);
         if let Some(flag) = flag {
-            build.flag(flag).flag_if_supported("-mprefer-vector-width=512");
+            build
+                .flag(flag)
+                .flag_if_supported("-mprefer-vector-width=512");
         }
         build.compile(&format!("etude_kernels_{name}"));
     }
@@ -44,7 +47,10 @@ fn compile_kernels() {
 
 /// The functions over `at::Tensor` that Rust calls.
 fn compile_shim(lib: &Path) {
-    let include: PathBuf = lib.parent().expect("lib has a parent folder").join("include");
+    let include: PathBuf = lib
+        .parent()
+        .expect("lib has a parent folder")
+        .join("include");
     let mut build = cc::Build::new();
     build
         .cpp(true)
@@ -55,7 +61,11 @@ fn compile_shim(lib: &Path) {
         .include(include.join("torch/csrc/api/include"))
         .flag("-fopenmp")
         .define("_GLIBCXX_USE_CXX11_ABI", "1")
-        .files(["native/optimizer.cpp", "native/layers.cpp", "native/loss.cpp"]);
+        .files([
+            "native/optimizer.cpp",
+            "native/layers.cpp",
+            "native/loss.cpp",
+        ]);
     if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
         build.define("ETUDE_X86", None);
     }

@@ -1,5 +1,6 @@
 //! Lets the tests of the feature `tensor` find libtorch at run time, as `../tensor/rpath.rs` does for
 //! crates that always depend on it. Without the feature there is nothing to do.
+#![allow(clippy::print_stdout)] // how a build script speaks to cargo
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");

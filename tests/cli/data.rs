@@ -1,6 +1,6 @@
 //! Data sets: the list, and data of the user's own.
 
-use crate::support::{good, json, keys, text, scratch, write, wrong};
+use crate::support::{good, json, keys, scratch, text, write, wrong};
 
 const MANIFEST: &str = "name = \"mine\"\ntitle = \"Mine\"\ndescription = \"A test.\"\nkind = \"text\"\n\
                         licence = \"MIT\"\n[source]\npath = \"mine.txt\"\n";
@@ -13,7 +13,16 @@ fn the_list_is_complete_and_filtered_by_kind() {
     assert!(sets.len() >= 10);
     assert_eq!(
         keys(&sets[0]),
-        ["cached", "counts", "description", "kind", "licence", "name", "origin", "title"]
+        [
+            "cached",
+            "counts",
+            "description",
+            "kind",
+            "licence",
+            "name",
+            "origin",
+            "title"
+        ]
     );
     let tasks = json(&["data", "list", "--kind", "task", "--json"]);
     let tasks = tasks["datasets"].as_array().unwrap();
@@ -27,7 +36,11 @@ fn the_list_is_complete_and_filtered_by_kind() {
 #[test]
 fn a_jsonl_of_the_users_own_is_shown_as_it_is_read() {
     let lines: String = (0..40)
-        .map(|index| format!("{{\"prompt\": \"What is {index}?\", \"completion\": \"A number, {index}.\"}}\n"))
+        .map(|index| {
+            format!(
+                "{{\"prompt\": \"What is {index}?\", \"completion\": \"A number, {index}.\"}}\n"
+            )
+        })
         .collect();
     let path = write("own.jsonl", lines);
     let summary = json(&["data", "show", &path, "--samples", "2", "--json"]);
@@ -36,7 +49,10 @@ fn a_jsonl_of_the_users_own_is_shown_as_it_is_read() {
     let count = |split: &str| scan[split]["documents"].as_u64().unwrap();
     assert_eq!(count("train") + count("validation") + count("test"), 40);
     let sample = summary["sample"][0].as_array().unwrap();
-    assert!(sample[0].as_str().unwrap().starts_with("What is "), "{sample:?}");
+    assert!(
+        sample[0].as_str().unwrap().starts_with("What is "),
+        "{sample:?}"
+    );
     assert!(good(&["data", "show", &path]).contains("> What is "));
 }
 
@@ -55,13 +71,30 @@ fn manifests_of_the_users_own_are_known_by_name() {
 
 #[test]
 fn what_is_wrong_with_data_is_told_with_file_and_line() {
-    wrong(&["data", "show", "wiki-lead"], &["`wiki-lead`", "did you mean `wiki-leads`"]);
-    wrong(&["data", "fetch", "shakespeare-bytes", "nothing-like-this-at-all"], &["nothing-like-this-at-all"]);
+    wrong(
+        &["data", "show", "wiki-lead"],
+        &["`wiki-lead`", "did you mean `wiki-leads`"],
+    );
+    wrong(
+        &[
+            "data",
+            "fetch",
+            "shakespeare-bytes",
+            "nothing-like-this-at-all",
+        ],
+        &["nothing-like-this-at-all"],
+    );
     let path = write("broken.jsonl", "{\"text\": \"fine\"}\n{\"text\": \n");
     wrong(&["data", "show", &path], &["broken.jsonl:2"]);
     let path = write("latin1.txt", b"caf\xe9\n");
     wrong(&["data", "show", &path], &["latin1.txt", "UTF-8"]);
-    write("bad-manifests/x.toml", MANIFEST.replace("licence", "license"));
+    write(
+        "bad-manifests/x.toml",
+        MANIFEST.replace("licence", "license"),
+    );
     let folder = scratch("bad-manifests");
-    wrong(&["data", "list", "--datasets", text(&folder)], &["x.toml:5", "did you mean `licence`"]);
+    wrong(
+        &["data", "list", "--datasets", text(&folder)],
+        &["x.toml:5", "did you mean `licence`"],
+    );
 }

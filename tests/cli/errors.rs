@@ -16,14 +16,25 @@ fn a_reader_that_leaves_is_no_failure() {
     drop(child.stdout.take());
     let done = child.wait_with_output().unwrap();
     assert_eq!(done.status.code(), Some(0));
-    assert!(done.stderr.is_empty(), "{}", String::from_utf8_lossy(&done.stderr));
+    assert!(
+        done.stderr.is_empty(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
 }
 
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_under_stdout_is_a_failure() {
-    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
-    let output = Command::new(env!("CARGO_BIN_EXE_etude")).args(["data", "list"]).stdout(full).output().unwrap();
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_etude"))
+        .args(["data", "list"])
+        .stdout(full)
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stderr).contains("standard output cannot be written"));
 }
@@ -33,7 +44,12 @@ fn arguments_that_are_not_utf8_are_refused() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
     let bad = OsStr::from_bytes(b"caf\xe9");
-    let arguments = [OsStr::new("generate"), OsStr::new(model()), OsStr::new("--prompt"), bad];
+    let arguments = [
+        OsStr::new("generate"),
+        OsStr::new(model()),
+        OsStr::new("--prompt"),
+        bad,
+    ];
     let output = command(&arguments).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("UTF-8"));
@@ -41,15 +57,27 @@ fn arguments_that_are_not_utf8_are_refused() {
 
 #[test]
 fn devices_that_are_not_there_are_named() {
-    wrong(&["generate", model(), "--prompt", "x", "--device", "gpu"], &["`gpu`", "`cuda:N`"]);
-    wrong(&["generate", model(), "--prompt", "x", "--device", "cuda:99"], &["`cuda:99`", "etude doctor"]);
-    wrong(&["generate", model(), "--prompt", "x", "--threads", "-1"], &["-1"]);
+    wrong(
+        &["generate", model(), "--prompt", "x", "--device", "gpu"],
+        &["`gpu`", "`cuda:N`"],
+    );
+    wrong(
+        &["generate", model(), "--prompt", "x", "--device", "cuda:99"],
+        &["`cuda:99`", "etude doctor"],
+    );
+    wrong(
+        &["generate", model(), "--prompt", "x", "--threads", "-1"],
+        &["-1"],
+    );
 }
 
 #[test]
 fn the_doctor_says_what_is_there_and_what_is_missing() {
     let told = crate::support::json(&["doctor", "--json"]);
-    for key in ["etude", "rustc", "libtorch", "cpu", "devices", "memory", "tools", "cache", "here", "missing"] {
+    for key in [
+        "etude", "rustc", "libtorch", "cpu", "devices", "memory", "tools", "cache", "here",
+        "missing",
+    ] {
         assert!(told.get(key).is_some(), "{key}: {told}");
     }
     assert_eq!(told["devices"][0]["name"], "cpu");
@@ -57,16 +85,30 @@ fn the_doctor_says_what_is_there_and_what_is_missing() {
     assert!(told["rustc"].as_str().unwrap().starts_with("rustc "));
     assert_eq!(told["tools"].as_array().unwrap().len(), 3);
     let page = good(&["doctor"]);
-    assert!(page.contains("libtorch") && page.contains("GFLOP/s"), "{page}");
+    assert!(
+        page.contains("libtorch") && page.contains("GFLOP/s"),
+        "{page}"
+    );
 
     // Without any program to fetch with, each is missing with its remedy, and all else still works.
-    let output = command(&["doctor", "--json"]).env("PATH", "").output().unwrap();
+    let output = command(&["doctor", "--json"])
+        .env("PATH", "")
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(0));
     let told: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     let missing = told["missing"].as_array().unwrap();
     for name in ["python3", "pip", "npm"] {
-        let found = missing.iter().find(|missing| missing["what"].as_str().unwrap().starts_with(name));
-        assert!(found.unwrap()["remedy"].as_str().unwrap().contains("install"), "{name}");
+        let found = missing
+            .iter()
+            .find(|missing| missing["what"].as_str().unwrap().starts_with(name));
+        assert!(
+            found.unwrap()["remedy"]
+                .as_str()
+                .unwrap()
+                .contains("install"),
+            "{name}"
+        );
     }
 }
 
@@ -80,14 +122,24 @@ fn reports_are_of_run_folders() {
     );
     let told = crate::support::json(&["report", text(&folder), "--json"]);
     let page = std::fs::read_to_string(told["report"].as_str().unwrap()).unwrap();
-    assert!(page.starts_with("<!") || page.starts_with("<html"), "{}", &page[..40]);
+    assert!(
+        page.starts_with("<!") || page.starts_with("<html"),
+        "{}",
+        &page[..40]
+    );
     let both = scratch("both.html");
     good(&["report", text(&folder), text(&folder), "--out", text(&both)]);
     assert!(both.is_file());
 
-    wrong(&["report", "no-such-run"], &["no-such-run", "does not exist"]);
+    wrong(
+        &["report", "no-such-run"],
+        &["no-such-run", "does not exist"],
+    );
     wrong(&["report", text(&folder), text(&folder)], &["--out"]);
     std::fs::create_dir_all(scratch("not-a-run")).unwrap();
-    wrong(&["report", text(&scratch("not-a-run"))], &["not-a-run", "not a run folder"]);
+    wrong(
+        &["report", text(&scratch("not-a-run"))],
+        &["not-a-run", "not a run folder"],
+    );
     assert_eq!(run(&["report"]).status, 2);
 }

@@ -5,7 +5,14 @@ use crate::support::{check_wrong, good, run, wrong};
 #[test]
 fn the_top_of_the_help_shows_both_stages_and_where_to_begin() {
     let help = good(&["--help"]);
-    for text in ["PRE-TRAIN", "FINE-TUNE", "etude doctor", "etude recipe list", "etude quickstart", "Exit status"] {
+    for text in [
+        "PRE-TRAIN",
+        "FINE-TUNE",
+        "etude doctor",
+        "etude recipe list",
+        "etude quickstart",
+        "Exit status",
+    ] {
         assert!(help.contains(text), "{text}: {help}");
     }
     assert!(good(&["-h"]).contains("PRE-TRAIN"));
@@ -17,7 +24,11 @@ fn the_top_of_the_help_shows_both_stages_and_where_to_begin() {
 #[test]
 fn the_commands_stand_in_the_order_of_use() {
     let help = good(&["--help"]);
-    let list = help.split("Commands:\n").nth(1).and_then(|rest| rest.split("\n\n").next()).unwrap();
+    let list = help
+        .split("Commands:\n")
+        .nth(1)
+        .and_then(|rest| rest.split("\n\n").next())
+        .unwrap();
     insta::assert_snapshot!(list, @"
       quickstart   Run the main job from end to end: both stages on real text, and what each one bought
       doctor       Say what is installed and what is missing, or check a model folder
@@ -31,6 +42,7 @@ fn the_commands_stand_in_the_order_of_use() {
       chat         Converse with a fine-tuned model
       export       Write a model out as a Hugging Face folder
       report       Write the report of one run, or of several side by side
+      bench        Measure how fast this machine trains and multiplies
       completions  Print the completion script for a shell
     ");
 }
@@ -38,15 +50,36 @@ fn the_commands_stand_in_the_order_of_use() {
 #[test]
 fn every_command_shows_examples() {
     let commands = [
-        "quickstart", "doctor", "pretrain", "finetune", "eval", "generate", "chat", "export", "report", "completions",
-        "data list", "data fetch", "data show", "recipe list", "recipe show", "tokenizer train",
-        "tokenizer encode", "tokenizer decode", "tokenizer show",
+        "quickstart",
+        "doctor",
+        "pretrain",
+        "finetune",
+        "eval",
+        "generate",
+        "chat",
+        "export",
+        "report",
+        "completions",
+        "bench train",
+        "bench matmul",
+        "data list",
+        "data fetch",
+        "data show",
+        "recipe list",
+        "recipe show",
+        "tokenizer train",
+        "tokenizer encode",
+        "tokenizer decode",
+        "tokenizer show",
     ];
     for command in commands {
         let mut arguments: Vec<&str> = command.split(' ').collect();
         arguments.push("--help");
         let help = good(&arguments);
-        assert!(help.contains("Example") && help.contains(&format!("etude {command}")), "{command}: {help}");
+        assert!(
+            help.contains("Example") && help.contains(&format!("etude {command}")),
+            "{command}: {help}"
+        );
     }
 }
 
@@ -60,14 +93,20 @@ fn without_a_command_the_help_is_shown_as_wrong_use() {
 #[test]
 fn a_misspelt_command_or_option_gets_the_nearest() {
     wrong(&["pretrian"], &["pretrian", "'pretrain'"]);
-    wrong(&["generate", "x", "--temprature", "1"], &["--temprature", "'--temperature'"]);
+    wrong(
+        &["generate", "x", "--temprature", "1"],
+        &["--temprature", "'--temperature'"],
+    );
     let done = run(&["generate", "x", "--max-tokens", "many"]);
     check_wrong(&done, &["generate"], &["many", "--max-tokens"]);
 }
 
 #[test]
 fn the_version_is_the_packages() {
-    assert_eq!(good(&["--version"]), format!("etude {}\n", env!("CARGO_PKG_VERSION")));
+    assert_eq!(
+        good(&["--version"]),
+        format!("etude {}\n", env!("CARGO_PKG_VERSION"))
+    );
 }
 
 #[test]

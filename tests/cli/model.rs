@@ -1,145 +1,101 @@
-//! The commands that load a model: generate, chat, eval, export, doctor MODEL.
+//! The commands that take a model and make no text: eval, export, doctor MODEL.
 
 use std::fs;
 use std::path::Path;
 
-use etude_model::{Prompt, TextGenerator, TextSettings, hf};
-use etude_tensor::{Device, Kind};
 use etude_tokenizer::Tokenizer;
 
 use crate::support::{
-    check_wrong, corpus, good, json, keys, model, run, run_in, save_model, scratch, text, tokenizer, write, wrong,
+    corpus, good, json, keys, model, run, save_model, scratch, text, tokenizer, write, wrong,
 };
-
-#[test]
-fn generate_prints_what_the_library_makes() {
-    let told = json(&[
-        "generate", model(), "--prompt", "A rose", "--max-tokens", "12", "--temperature", "0", "--json",
-    ]);
-    assert_eq!(keys(&told), ["finish_reason", "ids", "text", "tokens_per_second"]);
-    let loaded = hf::load(Path::new(model()), Kind::Float, Device::Cpu).unwrap();
-    let words = Tokenizer::load(Path::new(model())).unwrap();
-    let settings = TextSettings { max_tokens: 12, ..TextSettings::default() };
-    let generator = TextGenerator::new(&loaded.decoder, &words).unwrap();
-    let made = generator.complete(&Prompt::Text("A rose".into()), &settings).unwrap();
-    assert_eq!(told["text"], made.text);
-    assert_eq!(told["ids"], serde_json::to_value(&made.ids).unwrap());
-    assert_eq!(told["finish_reason"], made.finish_reason.name());
-    assert!(told["tokens_per_second"].as_f64().unwrap() > 0.0);
-}
-
-#[test]
-fn text_streams_to_stdout_and_figures_to_stderr() {
-    let arguments = ["generate", model(), "--prompt", "-", "--max-tokens", "9", "--seed", "3"];
-    let done = run_in(&scratch("."), &arguments, b"A rose\n");
-    assert_eq!(done.status, 0, "{}", done.err);
-    assert!(done.err.contains("9 tokens"), "{}", done.err);
-    let told = json(&["generate", model(), "--prompt", "A rose", "--max-tokens", "9", "--seed", "3", "--json"]);
-    assert_eq!(done.out, format!("{}\n", told["text"].as_str().unwrap()));
-    let other = json(&["generate", model(), "--prompt", "A rose", "--max-tokens", "9", "--seed", "4", "--json"]);
-    assert_ne!(other["ids"], told["ids"]);
-    let echoed = good(&["generate", model(), "--prompt", "A rose", "--max-tokens", "9", "--seed", "3", "--echo"]);
-    assert_eq!(echoed, format!("A rose{}", done.out));
-}
-
-#[test]
-fn a_chat_prompt_goes_through_the_template() {
-    let prompt = ["generate", model(), "--prompt", "Hi", "--max-tokens", "5", "--temperature", "0", "--json"];
-    let plain = json(&prompt);
-    let chat = json(&[&prompt[..], &["--chat"]].concat());
-    let system = json(&[&prompt[..], &["--chat", "--system", "Be brief."]].concat());
-    assert!(plain["ids"] != chat["ids"] || chat["ids"] != system["ids"]);
-    wrong(&[&prompt[..], &["--system", "x"]].concat(), &["--chat"]);
-    wrong(&[&prompt[..], &["--task"]].concat(), &["not in the folder of a fine-tuning run"]);
-}
-
-#[test]
-fn sampling_settings_that_mean_nothing_are_refused_before_loading() {
-    let with = |option: &str, value: &str, expected: &[&str]| {
-        let option = format!("{option}={value}");
-        wrong(&["generate", "no-model-is-looked-for", "--prompt", "x", &option], expected);
-    };
-    with("--temperature", "-1", &["temperature", "-1"]);
-    with("--top-p", "1.5", &["top_p", "1.5"]);
-    with("--repetition-penalty", "0", &["repetition_penalty"]);
-    with("--max-tokens", "0", &["max_tokens"]);
-    with("--stop", "", &["stop"]);
-}
-
-#[test]
-fn a_conversation_goes_turn_by_turn() {
-    let save = scratch("talk.jsonl");
-    let input = format!("Hello\n/nonsense\n/save {}\n/reset\n/help\nAgain\n/quit\nnever read\n", text(&save));
-    let arguments = ["chat", model(), "--max-tokens", "6", "--temperature", "0"];
-    let done = run_in(&scratch("."), &arguments, input.as_bytes());
-    assert_eq!(done.status, 0, "{}", done.err);
-    for told in ["there is no /nonsense", "saved to", "forgotten", "/system TEXT"] {
-        assert!(done.err.contains(told), "{told}: {}", done.err);
-    }
-    assert!(done.out.ends_with('\n') && done.out.lines().count() >= 2, "{:?}", done.out);
-    let saved = fs::read_to_string(&save).unwrap();
-    let saved: serde_json::Value = serde_json::from_str(&saved).unwrap();
-    assert_eq!(saved["messages"][0]["content"], "Hello");
-    assert_eq!(saved["messages"][1]["role"], "assistant");
-}
-
-#[test]
-fn a_conversation_that_outgrows_the_context_forgets_its_beginning() {
-    let input = "Tell me of the river and the rose.\n".repeat(8);
-    let done = run_in(&scratch("."), &["chat", model(), "--max-tokens", "10"], input.as_bytes());
-    assert_eq!(done.status, 0, "{}", done.err);
-    assert!(done.err.contains("early turns are forgotten"), "{}", done.err);
-    let arguments = ["chat", model()];
-    let done = run_in(&scratch("."), &arguments, "very long ".repeat(200).as_bytes());
-    check_wrong(&done, &arguments, &["context is 96", "shorter"]);
-    let done = run_in(&scratch("."), &arguments, b"\xff\n");
-    check_wrong(&done, &arguments, &["UTF-8"]);
-}
-
-#[test]
-fn a_model_without_a_template_does_not_chat() {
-    let folder = scratch("no-template");
-    save_model(&folder);
-    let path = folder.join("tokenizer_config.json");
-    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
-    config.as_object_mut().unwrap().remove("chat_template").expect("it had one");
-    fs::write(&path, config.to_string()).unwrap();
-    for arguments in [&["chat", text(&folder)][..], &["generate", text(&folder), "--chat", "--prompt", "x"]] {
-        wrong(arguments, &["without a chat template", "fine-tune"]);
-    }
-}
 
 #[test]
 fn a_text_is_scored_as_the_contract_says() {
     let file = write("held-out.txt", &corpus()[..2000]);
     let told = json(&["eval", model(), "--text", &file, "--json"]);
-    assert_eq!(keys(&told), ["bits_per_byte", "nll", "perplexity", "tokens"]);
+    assert_eq!(
+        keys(&told),
+        ["bits_per_byte", "nll", "perplexity", "tokens"]
+    );
     let words = Tokenizer::load(Path::new(tokenizer())).unwrap();
     let count = words.encode(&corpus()[..2000]).unwrap().len();
     let windows = count.div_ceil(96);
-    assert_eq!(told["tokens"], count - windows, "the first token of each window is not scored");
+    assert_eq!(
+        told["tokens"],
+        count - windows,
+        "the first token of each window is not scored"
+    );
     let nll = told["nll"].as_f64().unwrap();
     assert!((told["perplexity"].as_f64().unwrap() - nll.exp()).abs() < 1e-9 * nll.exp());
-    let all = json(&["eval", model(), "--text", &file, "--context", "64", "--stride", "32", "--json"]);
-    assert_eq!(all["tokens"], count - 1, "overlapping windows score all but the text's first");
+    let all = json(&[
+        "eval",
+        model(),
+        "--text",
+        &file,
+        "--context",
+        "64",
+        "--stride",
+        "32",
+        "--json",
+    ]);
+    assert_eq!(
+        all["tokens"],
+        count - 1,
+        "overlapping windows score all but the text's first"
+    );
     assert!(good(&["eval", model(), "--text", &file]).contains("bits per byte"));
 
-    wrong(&["eval", model(), "--text", &file, "--context", "97"], &["context = 97", "96"]);
-    wrong(&["eval", model(), "--text", &file, "--context", "8", "--stride", "9"], &["stride = 9"]);
-    wrong(&["eval", model(), "--text", &write("empty.txt", "")], &["nothing to score"]);
-    wrong(&["eval", model(), "--text", "no-such.txt"], &["no-such.txt"]);
-    wrong(&["eval", model(), "--text", &write("bad-utf8.txt", b"\xff")], &["bad-utf8.txt:1", "UTF-8"]);
+    wrong(
+        &["eval", model(), "--text", &file, "--context", "97"],
+        &["context = 97", "96"],
+    );
+    wrong(
+        &[
+            "eval",
+            model(),
+            "--text",
+            &file,
+            "--context",
+            "8",
+            "--stride",
+            "9",
+        ],
+        &["stride = 9"],
+    );
+    wrong(
+        &["eval", model(), "--text", &write("empty.txt", "")],
+        &["nothing to score"],
+    );
+    wrong(
+        &["eval", model(), "--text", "no-such.txt"],
+        &["no-such.txt"],
+    );
+    wrong(
+        &["eval", model(), "--text", &write("bad-utf8.txt", b"\xff")],
+        &["bad-utf8.txt:1", "UTF-8"],
+    );
     wrong(&["eval", model()], &["--text", "--task"]);
 }
 
 #[test]
 fn a_task_is_scored_as_the_contract_says() {
     let lines: String = (0..30)
-        .map(|index| format!("{{\"prompt\": \"Say {index}.\", \"completion\": \"The number {index}.\"}}\n"))
+        .map(|index| {
+            format!("{{\"prompt\": \"Say {index}.\", \"completion\": \"The number {index}.\"}}\n")
+        })
         .collect();
     let file = write("task.jsonl", lines);
     let predictions = scratch("answers.jsonl");
-    let base = ["eval", model(), "--task", &file, "--max-tokens", "4", "--predictions", text(&predictions)];
+    let base = [
+        "eval",
+        model(),
+        "--task",
+        &file,
+        "--max-tokens",
+        "4",
+        "--predictions",
+        text(&predictions),
+    ];
     let told = json(&[&base[..], &["--data", &file, "--limit", "7", "--json"]].concat());
     assert_eq!(keys(&told), ["n", "predictions", "scores", "task"]);
     assert_eq!(told["n"], 7);
@@ -147,15 +103,45 @@ fn a_task_is_scored_as_the_contract_says() {
     let answers = fs::read_to_string(told["predictions"].as_str().unwrap()).unwrap();
     assert_eq!(answers.lines().count(), 7);
     assert!(answers.contains("\"reference\":\"The number "));
-    let only = json(&[&base[..], &["--split", "train", "--metric", "exact_match", "--json"]].concat());
+    let only = json(
+        &[
+            &base[..],
+            &["--split", "train", "--metric", "exact_match", "--json"],
+        ]
+        .concat(),
+    );
     assert_eq!(keys(&only["scores"]), ["exact_match"]);
-    assert!(good(&[&base[..], &["--data", &file, "--limit", "3"]].concat()).contains("95% INTERVAL"));
+    assert!(
+        good(&[&base[..], &["--data", &file, "--limit", "3"]].concat()).contains("95% INTERVAL")
+    );
 
-    wrong(&["eval", model(), "--task", "wiki-descriptoin"], &["did you mean `wiki-description`"]);
-    wrong(&["eval", model(), "--task", &file, "--metric", "rogue_l"], &["rogue_l", "rouge_l"]);
-    wrong(&["eval", model(), "--task", "wiki-leads", "--data", &write("t.txt", "x")], &["t.txt"]);
-    let bad = write("bad-task.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"prompt\": \"a\"}\n");
-    wrong(&["eval", model(), "--task", &bad, "--data", &bad], &["bad-task.jsonl:2", "completion"]);
+    wrong(
+        &["eval", model(), "--task", "wiki-descriptoin"],
+        &["did you mean `wiki-description`"],
+    );
+    wrong(
+        &["eval", model(), "--task", &file, "--metric", "rogue_l"],
+        &["rogue_l", "rouge_l"],
+    );
+    wrong(
+        &[
+            "eval",
+            model(),
+            "--task",
+            "wiki-leads",
+            "--data",
+            &write("t.txt", "x"),
+        ],
+        &["t.txt"],
+    );
+    let bad = write(
+        "bad-task.jsonl",
+        "{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"prompt\": \"a\"}\n",
+    );
+    wrong(
+        &["eval", model(), "--task", &bad, "--data", &bad],
+        &["bad-task.jsonl:2", "completion"],
+    );
 }
 
 #[test]
@@ -163,23 +149,67 @@ fn an_export_is_a_model_folder_of_its_own() {
     let run = scratch("a-run");
     save_model(&run.join("model"));
     let out = scratch("exported");
-    let told = json(&["export", text(&run), text(&out), "--max-shard", "20kB", "--json"]);
+    let told = json(&[
+        "export",
+        text(&run),
+        text(&out),
+        "--max-shard",
+        "20kB",
+        "--json",
+    ]);
     assert_eq!(keys(&told), ["bytes", "files", "folder"]);
-    let files: Vec<&str> = told["files"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
-    for file in ["config.json", "generation_config.json", "model.safetensors.index.json", "tokenizer.json"] {
+    let files: Vec<&str> = told["files"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|file| file.as_str().unwrap())
+        .collect();
+    for file in [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+    ] {
         assert!(files.contains(&file), "{files:?}");
     }
-    let prompt = ["--prompt", "A rose", "--temperature", "0", "--max-tokens", "6", "--json"];
+    let prompt = [
+        "--prompt",
+        "A rose",
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "6",
+        "--json",
+    ];
     let ids = |folder: &str| json(&[&["generate", folder], &prompt[..]].concat())["ids"].clone();
     assert_eq!(ids(text(&out)), ids(text(&run)));
 
-    wrong(&["export", text(&run), text(&out)], &["exported", "not empty"]);
-    wrong(&["export", text(&run), text(&scratch("more")), "--max-shard", "much"], &["much", "500MB"]);
-    wrong(&["export", "no-such-run", text(&scratch("more"))], &["no-such-run", "no such folder"]);
+    wrong(
+        &["export", text(&run), text(&out)],
+        &["exported", "not empty"],
+    );
+    wrong(
+        &[
+            "export",
+            text(&run),
+            text(&scratch("more")),
+            "--max-shard",
+            "much",
+        ],
+        &["much", "500MB"],
+    );
+    wrong(
+        &["export", "no-such-run", text(&scratch("more"))],
+        &["no-such-run", "no such folder"],
+    );
     assert!(!scratch("more").exists());
     let half = scratch("half");
     good(&["export", text(&run), text(&half), "--dtype", "bfloat16"]);
-    let size = |folder: &Path| fs::metadata(folder.join("model.safetensors")).unwrap().len();
+    let size = |folder: &Path| {
+        fs::metadata(folder.join("model.safetensors"))
+            .unwrap()
+            .len()
+    };
     assert!(size(&half) < size(&run.join("model")) * 2 / 3);
 }
 
@@ -191,15 +221,24 @@ fn the_doctor_finds_what_is_wrong_with_a_folder() {
     assert!(told["parameters"].as_u64().unwrap() > 10_000);
     assert!(good(&["doctor", model()]).contains("The folder is whole"));
 
-    wrong(&["doctor", "no-such-model"], &["no-such-model", "no such folder"]);
+    wrong(
+        &["doctor", "no-such-model"],
+        &["no-such-model", "no such folder"],
+    );
     let folder = scratch("cut-weights");
     save_model(&folder);
     let weights = folder.join("model.safetensors");
     let bytes = fs::read(&weights).unwrap();
     fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
-    wrong(&["doctor", text(&folder)], &["model.safetensors", "not a whole"]);
+    wrong(
+        &["doctor", text(&folder)],
+        &["model.safetensors", "not a whole"],
+    );
     fs::remove_file(&weights).unwrap();
-    wrong(&["generate", text(&folder), "--prompt", "x"], &["model.safetensors"]);
+    wrong(
+        &["generate", text(&folder), "--prompt", "x"],
+        &["model.safetensors"],
+    );
     fs::remove_file(folder.join("tokenizer.json")).unwrap();
     wrong(&["doctor", text(&folder)], &["no tokenizer.json"]);
     fs::write(folder.join("config.json"), "{").unwrap();
@@ -214,9 +253,19 @@ fn a_tokenizer_that_is_not_the_models_is_refused() {
     for file in ["config.json", "model.safetensors"] {
         fs::copy(golden.join(file), folder.join(file)).unwrap();
     }
-    fs::copy(Path::new(tokenizer()).join("tokenizer.json"), folder.join("tokenizer.json")).unwrap();
-    for command in [&["doctor", text(&folder)][..], &["generate", text(&folder), "--prompt", "x"]] {
-        wrong(command, &["its tokenizer has 320 tokens, its model knows 96"]);
+    fs::copy(
+        Path::new(tokenizer()).join("tokenizer.json"),
+        folder.join("tokenizer.json"),
+    )
+    .unwrap();
+    for command in [
+        &["doctor", text(&folder)][..],
+        &["generate", text(&folder), "--prompt", "x"],
+    ] {
+        wrong(
+            command,
+            &["its tokenizer has 320 tokens, its model knows 96"],
+        );
     }
 }
 
@@ -224,7 +273,10 @@ fn a_tokenizer_that_is_not_the_models_is_refused() {
 fn a_folder_without_a_model_says_where_one_is() {
     let quickstart = scratch("quick");
     save_model(&quickstart.join("base/model"));
-    wrong(&["generate", text(&quickstart), "--prompt", "x"], &["holds no model", "quick/base"]);
+    wrong(
+        &["generate", text(&quickstart), "--prompt", "x"],
+        &["holds no model", "quick/base"],
+    );
     let stopped = scratch("stopped");
     fs::create_dir_all(stopped.join("checkpoints")).unwrap();
     save_model(&stopped.join("checkpoints/step-00000007"));

@@ -21,18 +21,33 @@ fn built_in_recipes_are_listed_and_shown() {
     let table = good(&["recipe", "list"]);
     for recipe in all {
         assert_eq!(keys(recipe), ["description", "name", "stage"]);
-        let (name, stage) = (recipe["name"].as_str().unwrap(), recipe["stage"].as_str().unwrap());
+        let (name, stage) = (
+            recipe["name"].as_str().unwrap(),
+            recipe["stage"].as_str().unwrap(),
+        );
         assert!(table.contains(name), "{table}");
-        assert!(good(&["recipe", "show", name]).contains("[train]"), "{name}");
+        assert!(
+            good(&["recipe", "show", name]).contains("[train]"),
+            "{name}"
+        );
         let resolved = good(&[stage, name, "--dry-run"]);
         assert!(resolved.contains("[optimizer]"), "{name}: {resolved}");
     }
     for stage in ["pretrain", "finetune"] {
-        assert!(all.iter().any(|recipe| recipe["stage"] == stage), "a recipe for {stage}");
+        assert!(
+            all.iter().any(|recipe| recipe["stage"] == stage),
+            "a recipe for {stage}"
+        );
     }
-    wrong(&["recipe", "show", "no-recipe-has-this-name"], &["no-recipe-has-this-name", "etude recipe list"]);
+    wrong(
+        &["recipe", "show", "no-recipe-has-this-name"],
+        &["no-recipe-has-this-name", "etude recipe list"],
+    );
     let name = all[0]["name"].as_str().unwrap();
-    wrong(&["recipe", "show", &name[..name.len() - 1]], &[&format!("did you mean `{name}`")]);
+    wrong(
+        &["recipe", "show", &name[..name.len() - 1]],
+        &[&format!("did you mean `{name}`")],
+    );
 }
 
 #[test]
@@ -40,18 +55,46 @@ fn both_stages_run_from_recipes_of_the_users_own() {
     let corpus = write("stages/corpus.txt", corpus());
     let recipe = write("stages/base.toml", pretraining(&corpus));
     let base = scratch("stages/base");
-    let told = json(&["pretrain", &recipe, "--run", text(&base), "--json", "--quiet"]);
-    assert_eq!((&told["stage"], &told["steps"]), (&"pretrain".into(), &4.into()));
+    let told = json(&[
+        "pretrain",
+        &recipe,
+        "--run",
+        text(&base),
+        "--json",
+        "--quiet",
+    ]);
+    assert_eq!(
+        (&told["stage"], &told["steps"]),
+        (&"pretrain".into(), &4.into())
+    );
     assert!(told["final"]["bits_per_byte"].as_f64().unwrap() > 0.0);
-    for file in ["recipe.toml", "environment.json", "metrics.jsonl", "summary.json", "report.html", "data.json"] {
+    for file in [
+        "recipe.toml",
+        "environment.json",
+        "metrics.jsonl",
+        "summary.json",
+        "report.html",
+        "data.json",
+    ] {
         assert!(base.join(file).is_file(), "{file}");
     }
     assert!(good(&["doctor", text(&base)]).contains("The folder is whole"));
+    let chat = run(&["chat", text(&base)]);
+    assert!(
+        chat.status == 0 && chat.err.contains("this is a base model"),
+        "{}",
+        chat.err
+    );
     let again = good(&["pretrain", &recipe, "--run", text(&base), "--quiet"]);
-    assert!(again.contains("bits per byte"), "a finished run tells its summary again: {again}");
+    assert!(
+        again.contains("bits per byte"),
+        "a finished run tells its summary again: {again}"
+    );
 
     let lines: String = (0..60)
-        .map(|index| format!("{{\"prompt\": \"Say {index}.\", \"completion\": \"A rose {index}.\"}}\n"))
+        .map(|index| {
+            format!("{{\"prompt\": \"Say {index}.\", \"completion\": \"A rose {index}.\"}}\n")
+        })
         .collect();
     let examples = write("stages/examples.jsonl", lines);
     let recipe = write(
@@ -63,15 +106,62 @@ fn both_stages_run_from_recipes_of_the_users_own() {
         ),
     );
     let task = scratch("stages/task");
-    let told = json(&["finetune", &recipe, "--run", text(&task), "--json", "--quiet"]);
-    assert_eq!((&told["stage"], &told["steps"]), (&"finetune".into(), &3.into()));
-    let prompt = ["--prompt", "Say 7.", "--temperature", "0", "--max-tokens", "4", "--json"];
+    let told = json(&[
+        "finetune",
+        &recipe,
+        "--run",
+        text(&task),
+        "--json",
+        "--quiet",
+    ]);
+    assert_eq!(
+        (&told["stage"], &told["steps"]),
+        (&"finetune".into(), &3.into())
+    );
+    let prompt = [
+        "--prompt",
+        "Say 7.",
+        "--temperature",
+        "0",
+        "--max-tokens",
+        "4",
+        "--json",
+    ];
     let as_task = json(&[&["generate", text(&task), "--task"], &prompt[..]].concat());
-    let spelt = json(&[&["generate", text(&task), "--bos", "--prompt", "Say 7.\n\n"], &prompt[2..]].concat());
-    assert_eq!(as_task["ids"], spelt["ids"], "the task's format is the recipe's");
-    let scored = json(&["eval", text(&task), "--task", &examples, "--max-tokens", "4", "--json"]);
-    assert!(scored["predictions"].as_str().unwrap().starts_with(text(&task)), "{scored}");
-    let both = good(&["report", text(&base), text(&task), "--out", text(&scratch("stages/both.html"))]);
+    let spelt = json(
+        &[
+            &["generate", text(&task), "--bos", "--prompt", "Say 7.\n\n"],
+            &prompt[2..],
+        ]
+        .concat(),
+    );
+    assert_eq!(
+        as_task["ids"], spelt["ids"],
+        "the task's format is the recipe's"
+    );
+    let scored = json(&[
+        "eval",
+        text(&task),
+        "--task",
+        &examples,
+        "--max-tokens",
+        "4",
+        "--json",
+    ]);
+    assert!(
+        scored["predictions"]
+            .as_str()
+            .unwrap()
+            .starts_with(text(&task)),
+        "{scored}"
+    );
+    let both = good(&[
+        "report",
+        text(&base),
+        text(&task),
+        "--out",
+        text(&scratch("stages/both.html")),
+    ]);
     assert!(both.contains("both.html"));
 }
 
@@ -80,22 +170,54 @@ fn recipes_that_are_wrong_are_refused_before_anything_is_made() {
     let corpus = write("wrong/corpus.txt", corpus());
     let folder = scratch("wrong/run");
     let refuse = |recipe: &str, settings: &[&str], expected: &[&str]| {
-        wrong(&[&["pretrain", recipe, "--run", text(&folder)], settings].concat(), expected);
+        wrong(
+            &[&["pretrain", recipe, "--run", text(&folder)], settings].concat(),
+            expected,
+        );
         assert!(!folder.exists(), "nothing is made");
     };
     let fine = write("wrong/fine.toml", pretraining(&corpus));
-    let misspelt = write("wrong/misspelt.toml", pretraining(&corpus).replace("batch_rows", "batch_row"));
-    refuse(&misspelt, &[], &["misspelt.toml:13", "`batch_row`", "did you mean `batch_rows`"]);
-    refuse(&fine, &["--set", "train.stepps=5"], &["train.stepps", "did you mean `steps`"]);
-    refuse(&fine, &["--set", "train.steps"], &["--set train.steps", "key.path=value"]);
+    let misspelt = write(
+        "wrong/misspelt.toml",
+        pretraining(&corpus).replace("batch_rows", "batch_row"),
+    );
+    refuse(
+        &misspelt,
+        &[],
+        &[
+            "misspelt.toml:13",
+            "`batch_row`",
+            "did you mean `batch_rows`",
+        ],
+    );
+    refuse(
+        &fine,
+        &["--set", "train.stepps=5"],
+        &["train.stepps", "did you mean `steps`"],
+    );
+    refuse(
+        &fine,
+        &["--set", "train.steps"],
+        &["--set train.steps", "key.path=value"],
+    );
     refuse(&fine, &["--set", "train.steps=-5"], &["train.steps=-5"]);
     refuse(&fine, &["--set", "train.steps=0"], &["train.steps = 0"]);
     refuse(&fine, &["--set", "model.n_head=3"], &["n_head"]);
     refuse("no-such.toml", &[], &["no-such.toml", "etude recipe list"]);
-    refuse("nothing-is-called-like-this", &[], &["nothing-is-called-like-this"]);
-    wrong(&["finetune", &fine, "--run", text(&folder)], &["fine.toml", "`data`"]);
+    refuse(
+        "nothing-is-called-like-this",
+        &[],
+        &["nothing-is-called-like-this"],
+    );
+    wrong(
+        &["finetune", &fine, "--run", text(&folder)],
+        &["fine.toml", "`data`"],
+    );
     let gone = write("wrong/gone.toml", pretraining("no-such-corpus.txt"));
-    wrong(&["pretrain", &gone, "--run", text(&folder)], &["no-such-corpus.txt"]);
+    wrong(
+        &["pretrain", &gone, "--run", text(&folder)],
+        &["no-such-corpus.txt"],
+    );
     assert_eq!(run(&["finetune"]).status, 2);
 }
 
@@ -106,8 +228,20 @@ fn a_run_folder_of_another_recipe_is_left_alone() {
     let folder = scratch("other/run");
     good(&["pretrain", &recipe, "--run", text(&folder), "--quiet"]);
     let before = fs::read(folder.join("recipe.toml")).unwrap();
-    let done = run(&["pretrain", &recipe, "--set", "train.steps=9", "--run", text(&folder), "--quiet"]);
+    let done = run(&[
+        "pretrain",
+        &recipe,
+        "--set",
+        "train.steps=9",
+        "--run",
+        text(&folder),
+        "--quiet",
+    ]);
     assert_ne!(done.status, 0);
-    assert!(done.err.contains("another recipe") && done.err.contains("train.steps"), "{}", done.err);
+    assert!(
+        done.err.contains("another recipe") && done.err.contains("train.steps"),
+        "{}",
+        done.err
+    );
     assert_eq!(fs::read(folder.join("recipe.toml")).unwrap(), before);
 }

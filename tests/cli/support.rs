@@ -21,13 +21,20 @@ pub(crate) struct Done {
 /// A command that sees nothing of the user's own settings.
 pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_etude"));
-    command.args(arguments).env("ETUDE_CACHE", scratch("cache")).env_remove("COLUMNS");
+    command
+        .args(arguments)
+        .env("ETUDE_CACHE", scratch("cache"))
+        .env_remove("COLUMNS");
     command
 }
 
 /// Runs the program in `folder` with `input` on its standard input.
 pub(crate) fn run_in(folder: &Path, arguments: &[&str], input: &[u8]) -> Done {
-    let output = command(arguments).current_dir(folder).write_stdin(input).output().unwrap();
+    let output = command(arguments)
+        .current_dir(folder)
+        .write_stdin(input)
+        .output()
+        .unwrap();
     Done {
         status: output.status.code().expect("no signal ended it"),
         out: String::from_utf8(output.stdout).expect("results are UTF-8"),
@@ -43,7 +50,13 @@ pub(crate) fn run(arguments: &[&str]) -> Done {
 #[track_caller]
 pub(crate) fn good(arguments: &[&str]) -> String {
     let done = run(arguments);
-    assert_eq!(done.status, 0, "etude {}: {}", arguments.join(" "), done.err);
+    assert_eq!(
+        done.status,
+        0,
+        "etude {}: {}",
+        arguments.join(" "),
+        done.err
+    );
     done.out
 }
 
@@ -71,7 +84,11 @@ pub(crate) fn check_wrong(done: &Done, arguments: &[&str], expected: &[&str]) {
     assert_eq!(done.out, "", "{line}");
     assert!(done.err.contains("error:"), "{line}: {}", done.err);
     for text in expected {
-        assert!(done.err.contains(text), "{line}: no `{text}` in: {}", done.err);
+        assert!(
+            done.err.contains(text),
+            "{line}: no `{text}` in: {}",
+            done.err
+        );
     }
     for internal in ["panicked", "RUST_BACKTRACE", "unwrap"] {
         assert!(!done.err.contains(internal), "{line}: {}", done.err);
@@ -80,7 +97,12 @@ pub(crate) fn check_wrong(done: &Done, arguments: &[&str], expected: &[&str]) {
 
 /// The keys of an object, sorted.
 pub(crate) fn keys(value: &Value) -> Vec<&str> {
-    let mut keys: Vec<&str> = value.as_object().expect("an object").keys().map(String::as_str).collect();
+    let mut keys: Vec<&str> = value
+        .as_object()
+        .expect("an object")
+        .keys()
+        .map(String::as_str)
+        .collect();
     keys.sort_unstable();
     keys
 }
@@ -119,14 +141,19 @@ pub(crate) fn corpus() -> String {
         "The quick brown fox jumps over the lazy dog.",
         "It rained all day, and the river rose.",
     ];
-    (0..200).map(|index| format!("{} ({index})\n", lines[index % lines.len()])).collect()
+    (0..200)
+        .map(|index| format!("{} ({index})\n", lines[index % lines.len()]))
+        .collect()
 }
 
 /// A folder with a tokenizer.
 pub(crate) fn tokenizer() -> &'static str {
     static FOLDER: OnceLock<String> = OnceLock::new();
     FOLDER.get_or_init(|| {
-        let settings = TrainSettings { vocab_size: 320, ..TrainSettings::default() };
+        let settings = TrainSettings {
+            vocab_size: 320,
+            ..TrainSettings::default()
+        };
         let (tokenizer, _) = Tokenizer::train([corpus()].into_iter(), &settings).unwrap();
         let folder = scratch("tokenizer");
         tokenizer.save(&folder).unwrap();
@@ -158,7 +185,12 @@ pub(crate) fn save_model(folder: &Path) {
         tied: false,
     };
     seed_everything(1);
-    let decoder = Decoder::new(ModelConfig::new(Family::Llama, sizes), Kind::Float, Device::Cpu).unwrap();
+    let decoder = Decoder::new(
+        ModelConfig::new(Family::Llama, sizes),
+        Kind::Float,
+        Device::Cpu,
+    )
+    .unwrap();
     let ids = TokenIds {
         bos: tokenizer.bos_id(),
         eos: tokenizer.eos_id().into_iter().collect(),

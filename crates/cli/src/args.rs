@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    chat, completions, data, doctor, eval, export, finetune, generate, pretrain, quickstart, recipe, report,
-    tokenizer,
+    bench, chat, completions, data, doctor, eval, export, finetune, generate, pretrain, quickstart,
+    recipe, report, tokenizer,
 };
 
 const ABOUT: &str = "\
@@ -72,6 +72,8 @@ pub(crate) enum Command {
     Export(export::ExportArgs),
     /// Write the report of one run, or of several side by side
     Report(report::ReportArgs),
+    /// Measure how fast this machine trains and multiplies
+    Bench(bench::BenchArgs),
     /// Print the completion script for a shell
     Completions(completions::CompletionsArgs),
 }

@@ -1,5 +1,6 @@
 //! The commands, a file each: arguments, checks, one call into a library, and what it prints.
 
+pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod data;
@@ -34,6 +35,7 @@ pub(crate) fn run(command: Command) -> Result<Exit> {
         Command::Chat(args) => chat::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Completions(args) => completions::run(&args),
     }
 }

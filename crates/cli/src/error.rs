@@ -149,7 +149,8 @@ fn is_missing(error: &io::Error) -> bool {
 pub(crate) fn rendered(failure: &anyhow::Error) -> String {
     let mut told: Vec<String> = Vec::new();
     let mut remedies: Vec<String> = Vec::new();
-    for cause in failure.chain() {
+    // The mark says nothing of its own: what it marks comes next.
+    for cause in failure.chain().filter(|cause| !cause.is::<BadInput>()) {
         let (what, remedy) = parts(cause);
         let known = |text: &str| told.iter().any(|before| before.contains(text));
         if !known(what.trim()) {
@@ -261,6 +262,11 @@ mod tests {
         );
         let expected = "error: reading the examples\n  caused by: a.jsonl:17: not JSON\n  try: correct the line\n";
         assert_eq!(rendered(&failure), expected);
+        let marked = bad_input(DataError::input("unknown key", "use another").into());
+        assert_eq!(
+            rendered(&marked),
+            "error: unknown key\n  try: use another\n"
+        );
         let io = DataError::io("read", Path::new("x"))(io::Error::other("cable cut"));
         assert_eq!(
             rendered(&io.into()),

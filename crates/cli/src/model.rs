@@ -197,19 +197,3 @@ pub(crate) fn demand_template(loaded: &Loaded) -> Result<()> {
          chat_template.jinja beside its tokenizer.json",
     ))
 }
-
-/// Whether the folder is a pre-training run's: its `summary.json` or, in a checkpoint, its run's says so.
-pub(crate) fn is_base(folder: &Path) -> bool {
-    let stage = |run: &Path| {
-        let text = fs::read(run.join("summary.json")).ok()?;
-        let summary: serde_json::Value = serde_json::from_slice(&text).ok()?;
-        Some(summary.get("stage")?.as_str()? == "pretrain")
-    };
-    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
-    folder
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .find_map(stage)
-        .unwrap_or(false)
-}

@@ -9,32 +9,48 @@ use etude_tokenizer::Tokenizer;
 
 /// The run folder that a model folder lies in: `RUN/model` or `RUN/checkpoints/step-…`.
 pub(crate) fn run_folder(model: &Path) -> Option<PathBuf> {
-    let model = model.canonicalize().ok()?;
-    let inside = |run: &&Path| run.join("recipe.toml").is_file();
-    model
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .find(inside)
-        .map(Path::to_owned)
+    let inside = |model: &Path| {
+        let is_run = |run: &&Path| run.join("recipe.toml").is_file();
+        model
+            .ancestors()
+            .skip(1)
+            .take(2)
+            .find(is_run)
+            .map(Path::to_owned)
+    };
+    // As the user wrote it where that leads there, since the path is shown again.
+    inside(model).or_else(|| inside(&model.canonicalize().ok()?))
 }
 
-/// The task settings that a model was fine-tuned with; none for a model that was not, or not here.
+/// Which stage made a model.
+#[derive(Debug, Clone)]
+pub(crate) enum Origin {
+    /// It lies in no run folder: an export, or someone else's model.
+    Unknown,
+    /// Pre-training.
+    Pretrained,
+    /// Fine-tuning, with examples written like this.
+    Finetuned(Box<TaskSettings>),
+}
+
+/// Which stage made the model in this folder, as its run's recipe says.
 ///
 /// # Errors
-/// When the run's recipe is damaged.
-pub(crate) fn of_model(model: &Path) -> Result<Option<TaskSettings>> {
+/// When the recipe is damaged.
+pub(crate) fn origin(model: &Path) -> Result<Origin> {
     let Some(run) = run_folder(model) else {
-        return Ok(None);
+        return Ok(Origin::Unknown);
     };
     let path = run.join("recipe.toml");
     let text = std::fs::read_to_string(&path)
         .with_context(|| format!("{}: cannot be read", path.display()))?;
     let table: toml::Table = parse_toml(&text, &path)?;
     if !table.contains_key("task") {
-        return Ok(None);
+        return Ok(Origin::Pretrained);
     }
-    Ok(Some(parse_toml::<Recipe>(&text, &path)?.task))
+    Ok(Origin::Finetuned(Box::new(
+        parse_toml::<Recipe>(&text, &path)?.task,
+    )))
 }
 
 /// The settings of a model that tells none: the recipe's defaults for this source.

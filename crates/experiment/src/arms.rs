@@ -14,23 +14,52 @@ use etude_train::RunContext;
 /// What the arms are scored by; bits per byte of the reference answers, and of the answers themselves.
 pub(crate) fn metrics() -> Result<Vec<TaskMetric>> {
     let names = ["rouge_l", "rouge_1", "chrf", "exact_match", "bits_per_byte"];
-    names.into_iter().map(|name| Ok(TaskMetric::parse(name)?)).collect()
+    names
+        .into_iter()
+        .map(|name| Ok(TaskMetric::parse(name)?))
+        .collect()
 }
 
 /// One model's answers to the test split of the task, and their scores.
-pub(crate) fn answers(model: &Path, recipe: &TaskRecipe, device: &str, context: &RunContext) -> Result<(Task, TaskResult)> {
+pub(crate) fn answers(
+    model: &Path,
+    recipe: &TaskRecipe,
+    device: &str,
+    context: &RunContext,
+) -> Result<(Task, TaskResult)> {
     let tokenizer = Tokenizer::load(model)?;
     let loaded = hf::load(model, Kind::Float, parse_device(device)?)?;
-    let silent = RunContext { progress: false, ..context.for_folder(context.folder.clone()) };
-    let task = prepare(recipe, loaded.decoder.config().context as usize, &tokenizer, &silent)?;
+    let silent = RunContext {
+        progress: false,
+        ..context.for_folder(context.folder.clone())
+    };
+    let task = prepare(
+        recipe,
+        loaded.decoder.config().context as usize,
+        &tokenizer,
+        &silent,
+    )?;
     let settings = TaskSettings {
         metrics: metrics()?,
         max_tokens: recipe.answer_tokens,
         rows: 64,
         ..TaskSettings::default()
     };
-    let result = evaluate(&loaded.decoder, &tokenizer, &task.renderer, &task.test, &settings, &mut |_| {})
-        .with_context(|| format!("{}: cannot be scored on the {} split", model.display(), Split::Test.name()))?;
+    let result = evaluate(
+        &loaded.decoder,
+        &tokenizer,
+        &task.renderer,
+        &task.test,
+        &settings,
+        &mut |_| {},
+    )
+    .with_context(|| {
+        format!(
+            "{}: cannot be scored on the {} split",
+            model.display(),
+            Split::Test.name()
+        )
+    })?;
     Ok((task, result))
 }
 

@@ -5,5 +5,6 @@ mod arms;
 mod quickstart;
 
 pub use quickstart::{
-    BaseSummary, Finished, Outcome, Plan, QuickstartSummary, Seconds, TaskSummary, quickstart, set_aside,
+    BaseSummary, Finished, Outcome, Plan, QuickstartSummary, Seconds, TaskSummary, quickstart,
+    set_aside,
 };

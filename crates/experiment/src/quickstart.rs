@@ -111,41 +111,63 @@ pub fn quickstart(plan: &Plan, context: &RunContext, say: &mut dyn FnMut(&str)) 
     let folder = &context.folder;
     let [base, task, scratch] = ["base", "task", "scratch"].map(|name| folder.join(name));
 
-    say("Part 1 of 4: pre-training. The model reads general text and learns to predict the next token.");
+    say(
+        "Part 1 of 4: pre-training. The model reads general text and learns to predict the next token.",
+    );
     let run = context.for_folder(base.clone());
-    let Some(pretrained) = finished(etude_pretrain::run(&plan.pretrain, &run)?)? else { return Ok(Outcome::Interrupted) };
+    let Some(pretrained) = finished(etude_pretrain::run(&plan.pretrain, &run)?)? else {
+        return Ok(Outcome::Interrupted);
+    };
 
     say("Part 2 of 4: fine-tuning. The same model now learns one task from examples.");
     let mut recipe = plan.finetune.clone();
     recipe.base.path = base.join("model");
     let run = context.for_folder(task.clone());
-    let Some(finetuned) = finished(etude_finetune::run(&recipe, &run)?)? else { return Ok(Outcome::Interrupted) };
+    let Some(finetuned) = finished(etude_finetune::run(&recipe, &run)?)? else {
+        return Ok(Outcome::Interrupted);
+    };
 
-    say("Part 3 of 4: the control. The same decoder learns the same task from scratch, with no pre-training.");
+    say(
+        "Part 3 of 4: the control. The same decoder learns the same task from scratch, with no pre-training.",
+    );
     let mut control = plan.scratch.clone();
     control.base.path = base.join("model");
     control.base.from_scratch = true;
     let run = context.for_folder(scratch.clone());
-    let Some(from_scratch) = finished(etude_finetune::run(&control, &run)?)? else { return Ok(Outcome::Interrupted) };
+    let Some(from_scratch) = finished(etude_finetune::run(&control, &run)?)? else {
+        return Ok(Outcome::Interrupted);
+    };
 
     say("Part 4 of 4: the test. All three models answer the same held-out questions.");
     let mut results = Vec::new();
     let mut name = String::new();
     for (arm, path) in [("base", &base), ("task", &task), ("scratch", &scratch)] {
-        let (prepared, result) = arms::answers(&path.join("model"), &recipe.task, &recipe.train.device, context)?;
+        let (prepared, result) = arms::answers(
+            &path.join("model"),
+            &recipe.task,
+            &recipe.train.device,
+            context,
+        )?;
         name = prepared.name;
         say(&format!("  {arm}: {}", line(&result)));
         results.push(result);
     }
     let training = pretrained.seconds + finetuned.seconds + from_scratch.seconds;
-    let seconds = Seconds { total: started.elapsed().as_secs_f64(), training };
+    let seconds = Seconds {
+        total: started.elapsed().as_secs_f64(),
+        training,
+    };
     let summary = summarize(name, &results, seconds, pretrained.last.bits_per_byte)?;
     write_examples(&folder.join("examples.jsonl"), &results)?;
     let mut bytes = serde_json::to_vec_pretty(&summary).context("a summary is plain data")?;
     bytes.push(b'\n');
     durable::write(&folder.join("summary.json"), &bytes)?;
     let report = etude_report::write(folder)?;
-    Ok(Outcome::Finished(Box::new(Finished { summary, report, model: task.join("model") })))
+    Ok(Outcome::Finished(Box::new(Finished {
+        summary,
+        report,
+        model: task.join("model"),
+    })))
 }
 
 /// Sets a finished quickstart aside, so that the command runs anew. True when there was one.
@@ -156,13 +178,18 @@ pub fn set_aside(folder: &Path) -> Result<bool> {
     if !folder.join("summary.json").is_file() {
         return Ok(false);
     }
-    let mut name = folder.file_name().context("a run folder has a name")?.to_owned();
+    let mut name = folder
+        .file_name()
+        .context("a run folder has a name")?
+        .to_owned();
     name.push(".previous");
     let previous = folder.with_file_name(name);
     if previous.exists() {
-        fs::remove_dir_all(&previous).with_context(|| format!("{}: cannot be removed", previous.display()))?;
+        fs::remove_dir_all(&previous)
+            .with_context(|| format!("{}: cannot be removed", previous.display()))?;
     }
-    fs::rename(folder, &previous).with_context(|| format!("{}: cannot be set aside", folder.display()))?;
+    fs::rename(folder, &previous)
+        .with_context(|| format!("{}: cannot be set aside", folder.display()))?;
     Ok(true)
 }
 
@@ -176,18 +203,40 @@ fn finished(ended: Ended) -> Result<Option<Box<Summary>>> {
 fn line(result: &TaskResult) -> String {
     let show = |name: &str| {
         let score = result.scores.get(name)?;
-        Some(format!("{name} {:.3} ({:.3} to {:.3})", score.value, score.low, score.high))
+        Some(format!(
+            "{name} {:.3} ({:.3} to {:.3})",
+            score.value, score.low, score.high
+        ))
     };
-    let parts: Vec<String> = [METRIC, "bits_per_byte"].into_iter().filter_map(show).collect();
+    let parts: Vec<String> = [METRIC, "bits_per_byte"]
+        .into_iter()
+        .filter_map(show)
+        .collect();
     parts.join(", ")
 }
 
-fn summarize(name: String, results: &[TaskResult], seconds: Seconds, bits_per_byte: f64) -> Result<QuickstartSummary> {
-    let [base, finetuned, scratch] = results else { bail!("three arms were scored") };
+fn summarize(
+    name: String,
+    results: &[TaskResult],
+    seconds: Seconds,
+    bits_per_byte: f64,
+) -> Result<QuickstartSummary> {
+    let [base, finetuned, scratch] = results else {
+        bail!("three arms were scored")
+    };
     let metrics = arms::metrics()?;
-    let gains = |other: &TaskResult| compare(&finetuned.items, &other.items, &metrics, &Bootstrap::default());
+    let gains = |other: &TaskResult| {
+        compare(
+            &finetuned.items,
+            &other.items,
+            &metrics,
+            &Bootstrap::default(),
+        )
+    };
     let (over_base, over_scratch) = (gains(base)?, gains(scratch)?);
-    let of = |gains: &BTreeMap<String, Difference>| gains.get(METRIC).cloned().context("the metric was scored");
+    let of = |gains: &BTreeMap<String, Difference>| {
+        gains.get(METRIC).cloned().context("the metric was scored")
+    };
     Ok(QuickstartSummary {
         seconds,
         base: BaseSummary { bits_per_byte },
@@ -207,7 +256,9 @@ fn summarize(name: String, results: &[TaskResult], seconds: Seconds, bits_per_by
 }
 
 fn write_examples(path: &Path, results: &[TaskResult]) -> Result<()> {
-    let [base, finetuned, scratch] = results else { bail!("three arms were scored") };
+    let [base, finetuned, scratch] = results else {
+        bail!("three arms were scored")
+    };
     let mut text = String::new();
     for (place, item) in finetuned.items.iter().enumerate() {
         let example = json!({

@@ -2,7 +2,7 @@
 //!
 //! A [`Recipe`] names the base model, the examples and how they are rendered; [`run`] renders them once,
 //! into tokens and a mask of which are supervised, and gives the training loop batches of them. Only the
-//! answer and its end token are learnt. Without a base model (`base.path` empty) the same decoder starts
+//! answer and its end token are learnt. With `base.from_scratch` the same decoder starts
 //! from scratch: the arm that shows what pre-training was worth.
 
 mod base;

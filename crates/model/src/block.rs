@@ -39,17 +39,39 @@ impl Attention {
     fn new(mut scope: Scope<'_>, config: &ModelConfig, init: LayerInit) -> Self {
         let (heads, groups, d) = (config.n_head, config.n_kv_head, config.head_dim);
         let parts = [heads * d, groups * d, groups * d];
-        let qkv = Linear::stacked(scope.sub("qkv"), config.n_embd, &parts, config.qkv_bias, init.inner);
-        let out = Linear::new(scope.sub("out"), heads * d, config.n_embd, config.out_bias, init.output);
+        let qkv = Linear::stacked(
+            scope.sub("qkv"),
+            config.n_embd,
+            &parts,
+            config.qkv_bias,
+            init.inner,
+        );
+        let out = Linear::new(
+            scope.sub("out"),
+            heads * d,
+            config.n_embd,
+            config.out_bias,
+            init.output,
+        );
         let weighted = |scope: Scope<'_>| Norm::rms(scope, d, true, config.norm_eps);
         let qk_norm = (config.qk_norm == QkNorm::Weighted)
             .then(|| (weighted(scope.sub("q_norm")), weighted(scope.sub("k_norm"))));
         let plain_norm_eps = (config.qk_norm == QkNorm::Plain).then_some(config.norm_eps);
-        Self { qkv, out, qk_norm, plain_norm_eps, heads, groups, head_dim: d }
+        Self {
+            qkv,
+            out,
+            qk_norm,
+            plain_norm_eps,
+            heads,
+            groups,
+            head_dim: d,
+        }
     }
 
     fn forward(&self, x: &Tensor, at: &Positions<'_>, cache: Option<&mut LayerCache>) -> Tensor {
-        let [b, t, _] = x.size()[..] else { panic!("a layer takes (B, T, C)") };
+        let [b, t, _] = x.size()[..] else {
+            panic!("a layer takes (B, T, C)")
+        };
         let (h, g, d) = (self.heads, self.groups, self.head_dim);
         let qkv = self.qkv.forward(x);
         let parts = qkv.split_with_sizes([(h + g) * d, g * d], -1);
@@ -94,10 +116,30 @@ impl Mlp {
     fn new(mut scope: Scope<'_>, config: &ModelConfig, init: LayerInit) -> Self {
         let inner = config.n_inner;
         // Gate and up lie in one product, the gate first.
-        let parts: &[i64] = if config.mlp == MlpKind::SwiGlu { &[inner, inner] } else { &[inner] };
-        let up = Linear::stacked(scope.sub("up"), config.n_embd, parts, config.mlp_bias, init.inner);
-        let down = Linear::new(scope.sub("down"), inner, config.n_embd, config.mlp_bias, init.output);
-        Self { up, down, kind: config.mlp }
+        let parts: &[i64] = if config.mlp == MlpKind::SwiGlu {
+            &[inner, inner]
+        } else {
+            &[inner]
+        };
+        let up = Linear::stacked(
+            scope.sub("up"),
+            config.n_embd,
+            parts,
+            config.mlp_bias,
+            init.inner,
+        );
+        let down = Linear::new(
+            scope.sub("down"),
+            inner,
+            config.n_embd,
+            config.mlp_bias,
+            init.output,
+        );
+        Self {
+            up,
+            down,
+            kind: config.mlp,
+        }
     }
 
     fn forward(&self, x: &Tensor) -> Tensor {
@@ -139,7 +181,12 @@ impl Block {
     }
 
     /// `(B, T, C)` to `(B, T, C)`.
-    pub(crate) fn forward(&self, x: &Tensor, at: &Positions<'_>, cache: Option<&mut LayerCache>) -> Tensor {
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        at: &Positions<'_>,
+        cache: Option<&mut LayerCache>,
+    ) -> Tensor {
         let x = x + self.attn.forward(&self.attn_norm.forward(x), at, cache);
         &x + self.mlp.forward(&self.mlp_norm.forward(&x))
     }

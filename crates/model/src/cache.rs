@@ -19,8 +19,19 @@ impl KvCache {
     pub fn new(config: &ModelConfig, rows: i64, capacity: i64, kind: Kind, device: Device) -> Self {
         let shape = [rows, config.n_kv_head, capacity, config.head_dim];
         let room = || Tensor::empty(shape, (kind, device));
-        let layers = (0..config.n_layer).map(|_| LayerCache { keys: room(), values: room(), length: 0 }).collect();
-        Self { layers, length: 0, capacity, padding: None }
+        let layers = (0..config.n_layer)
+            .map(|_| LayerCache {
+                keys: room(),
+                values: room(),
+                length: 0,
+            })
+            .collect();
+        Self {
+            layers,
+            length: 0,
+            capacity,
+            padding: None,
+        }
     }
 
     /// Says that row i starts with `padding[i]` positions that are nobody's.
@@ -56,6 +67,9 @@ impl LayerCache {
         place(&self.keys, k);
         place(&self.values, v);
         self.length += t;
-        (self.keys.narrow(2, 0, self.length), self.values.narrow(2, 0, self.length))
+        (
+            self.keys.narrow(2, 0, self.length),
+            self.values.narrow(2, 0, self.length),
+        )
     }
 }

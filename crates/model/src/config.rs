@@ -23,8 +23,14 @@ pub enum Family {
 
 impl Family {
     /// All families, in the order of [`Family::name`]'s listing in messages.
-    pub const ALL: [Family; 6] =
-        [Family::Gpt2, Family::Llama, Family::Mistral, Family::Qwen2, Family::Qwen3, Family::NanoChat];
+    pub const ALL: [Family; 6] = [
+        Family::Gpt2,
+        Family::Llama,
+        Family::Mistral,
+        Family::Qwen2,
+        Family::Qwen3,
+        Family::NanoChat,
+    ];
 
     /// Transformers' `model_type`.
     pub fn name(self) -> &'static str {
@@ -179,7 +185,11 @@ pub struct Sizes {
 impl ModelConfig {
     /// A family's decoder of these sizes, as Transformers' defaults for that family have it.
     pub fn new(family: Family, sizes: Sizes) -> Self {
-        let rotary = |theta| Position::Rotary { theta, flipped: false, scaling: None };
+        let rotary = |theta| Position::Rotary {
+            theta,
+            flipped: false,
+            scaling: None,
+        };
         let llama = Self {
             family,
             vocab_size: sizes.vocab_size,
@@ -205,8 +215,16 @@ impl ModelConfig {
         };
         match family {
             Family::Llama | Family::Mistral => llama,
-            Family::Qwen2 => Self { qkv_bias: true, norm_eps: 1e-6, ..llama },
-            Family::Qwen3 => Self { qk_norm: QkNorm::Weighted, norm_eps: 1e-6, ..llama },
+            Family::Qwen2 => Self {
+                qkv_bias: true,
+                norm_eps: 1e-6,
+                ..llama
+            },
+            Family::Qwen3 => Self {
+                qk_norm: QkNorm::Weighted,
+                norm_eps: 1e-6,
+                ..llama
+            },
             Family::Gpt2 => Self {
                 position: Position::Learned,
                 norm: NormKind::Layer,
@@ -217,7 +235,11 @@ impl ModelConfig {
                 ..llama
             },
             Family::NanoChat => Self {
-                position: Position::Rotary { theta: 10_000.0, flipped: true, scaling: None },
+                position: Position::Rotary {
+                    theta: 10_000.0,
+                    flipped: true,
+                    scaling: None,
+                },
                 norm: NormKind::RmsPlain,
                 norm_eps: 1e-6,
                 embed_norm: true,
@@ -250,16 +272,32 @@ impl ModelConfig {
             }
         }
         if self.n_head % self.n_kv_head != 0 {
-            return Err(ConfigError::new("n_kv_head", self.n_kv_head, &format!("it must divide n_head = {}", self.n_head)));
+            return Err(ConfigError::new(
+                "n_kv_head",
+                self.n_kv_head,
+                &format!("it must divide n_head = {}", self.n_head),
+            ));
         }
         if self.head_dim == self.n_embd / self.n_head && self.n_embd % self.n_head != 0 {
-            return Err(ConfigError::new("n_embd", self.n_embd, &format!("it must be a multiple of n_head = {}", self.n_head)));
+            return Err(ConfigError::new(
+                "n_embd",
+                self.n_embd,
+                &format!("it must be a multiple of n_head = {}", self.n_head),
+            ));
         }
         if matches!(self.position, Position::Rotary { .. }) && self.head_dim % 2 != 0 {
-            return Err(ConfigError::new("head_dim", self.head_dim, "rotary positions need an even head width (n_embd / n_head)"));
+            return Err(ConfigError::new(
+                "head_dim",
+                self.head_dim,
+                "rotary positions need an even head width (n_embd / n_head)",
+            ));
         }
         if self.sliding_window.is_some_and(|window| window < 1) {
-            return Err(ConfigError::new("sliding_window", self.sliding_window.unwrap_or(0), "it must be at least 1"));
+            return Err(ConfigError::new(
+                "sliding_window",
+                self.sliding_window.unwrap_or(0),
+                "it must be at least 1",
+            ));
         }
         Ok(())
     }
@@ -274,7 +312,9 @@ impl ModelConfig {
     /// Floating-point operations of one training step per token, forward and backward: six for each
     /// matrix parameter and twelve for each layer's width and position seen (Chowdhery et al. 2022).
     pub fn flops_per_token(&self, length: i64) -> f64 {
-        let seen = self.sliding_window.map_or(length, |window| window.min(length));
+        let seen = self
+            .sliding_window
+            .map_or(length, |window| window.min(length));
         let attention = 12 * self.n_layer * self.n_head * self.head_dim * seen;
         (6 * self.matrix_parameters() + attention) as f64
     }
@@ -294,6 +334,10 @@ pub struct ConfigError {
 
 impl ConfigError {
     fn new(field: &'static str, value: i64, remedy: &str) -> Self {
-        Self { field, value, remedy: remedy.to_owned() }
+        Self {
+            field,
+            value,
+            remedy: remedy.to_owned(),
+        }
     }
 }

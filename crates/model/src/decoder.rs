@@ -25,7 +25,11 @@ pub struct Input<'a> {
 impl<'a> Input<'a> {
     /// Rows that are one document each.
     pub fn plain(ids: &'a Tensor) -> Self {
-        Self { ids, positions: None, documents: None }
+        Self {
+            ids,
+            positions: None,
+            documents: None,
+        }
     }
 }
 
@@ -60,16 +64,37 @@ impl Decoder {
         let (width, vocabulary) = (config.n_embd, config.vocab_size);
         let (table, head_init, init) = initialization(&config);
         let embedding = Embedding::new(root.sub("embedding"), vocabulary, width, table);
-        let positions = (config.position == Position::Learned)
-            .then(|| Embedding::new(root.sub("positions"), config.context, width, Init::Normal(0.01)));
-        let embed_norm = config.embed_norm.then(|| norm(root.sub("embed_norm"), &config, width));
+        let positions = (config.position == Position::Learned).then(|| {
+            Embedding::new(
+                root.sub("positions"),
+                config.context,
+                width,
+                Init::Normal(0.01),
+            )
+        });
+        let embed_norm = config
+            .embed_norm
+            .then(|| norm(root.sub("embed_norm"), &config, width));
         let layers = (0..config.n_layer)
             .map(|index| Block::new(root.sub("layers").sub(index), &config, init))
             .collect();
         let final_norm = norm(root.sub("norm"), &config, width);
-        let head = (!config.tied).then(|| root.sub("head").param("weight", &[vocabulary, width], head_init));
+        let head = (!config.tied).then(|| {
+            root.sub("head")
+                .param("weight", &[vocabulary, width], head_init)
+        });
         let rotary = Rotary::new(&config, kind, device);
-        Ok(Self { config, params, embedding, positions, rotary, embed_norm, layers, norm: final_norm, head })
+        Ok(Self {
+            config,
+            params,
+            embedding,
+            positions,
+            rotary,
+            embed_norm,
+            layers,
+            norm: final_norm,
+            head,
+        })
     }
 
     /// Its settings.
@@ -92,10 +117,22 @@ impl Decoder {
     /// # Panics
     /// When the input is longer than the context, or the cache has no room for it: callers check both.
     pub fn hidden(&self, input: Input<'_>, cache: Option<&mut KvCache>) -> Tensor {
-        let [_, t] = input.ids.size()[..] else { panic!("ids are (B, T)") };
+        let [_, t] = input.ids.size()[..] else {
+            panic!("ids are (B, T)")
+        };
         let start = cache.as_ref().map_or(0, |cache| cache.length);
-        assert!(start + t <= self.config.context, "{} positions in a context of {}", start + t, self.config.context);
-        assert!(cache.as_ref().is_none_or(|cache| start + t <= cache.capacity()), "the cache is full");
+        assert!(
+            start + t <= self.config.context,
+            "{} positions in a context of {}",
+            start + t,
+            self.config.context
+        );
+        assert!(
+            cache
+                .as_ref()
+                .is_none_or(|cache| start + t <= cache.capacity()),
+            "the cache is full"
+        );
 
         let mut x = self.embedding.forward(input.ids); // (B, T, C)
         if let Some(table) = &self.positions {
@@ -103,12 +140,15 @@ impl Decoder {
                 Some(positions) => table.forward(positions),
                 None => table.weight.narrow(0, start, t),
             };
-            x = x + here;
+            x = &x + here;
         }
         if let Some(norm) = &self.embed_norm {
             x = norm.forward(&x);
         }
-        let angles = self.rotary.as_ref().map(|rotary| rotary.angles(input.positions, start, t));
+        let angles = self
+            .rotary
+            .as_ref()
+            .map(|rotary| rotary.angles(input.positions, start, t));
         let padding = cache.as_ref().and_then(|cache| cache.padding.as_ref());
         let seen = self.seen(input, padding, start, t);
         let mask = match &seen {
@@ -116,7 +156,10 @@ impl Decoder {
             None if start > 0 || t == 1 => AttentionMask::Full,
             None => AttentionMask::Causal,
         };
-        let at = Positions { angles: angles.as_ref(), mask };
+        let at = Positions {
+            angles: angles.as_ref(),
+            mask,
+        };
         match cache {
             Some(cache) => {
                 for (layer, room) in self.layers.iter().zip(&mut cache.layers) {
@@ -134,10 +177,22 @@ impl Decoder {
     }
 
     /// The explicit mask, where plain causality does not say who sees whom.
-    fn seen(&self, input: Input<'_>, padding: Option<&Tensor>, start: i64, t: i64) -> Option<Tensor> {
-        let window = self.config.sliding_window.filter(|&window| window < start + t);
+    fn seen(
+        &self,
+        input: Input<'_>,
+        padding: Option<&Tensor>,
+        start: i64,
+        t: i64,
+    ) -> Option<Tensor> {
+        let window = self
+            .config
+            .sliding_window
+            .filter(|&window| window < start + t);
         if let Some(documents) = input.documents {
-            assert!(start == 0, "documents are packed in whole rows, not after a cache");
+            assert!(
+                start == 0,
+                "documents are packed in whole rows, not after a cache"
+            );
             return Some(masks::documents(documents, window));
         }
         if let Some(padding) = padding {
@@ -149,7 +204,10 @@ impl Decoder {
 
     /// Logits of hidden states, `(…, C)` to `(…, V)`.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        loss::soft_cap(&hidden.linear(self.head_weight(), None::<&Tensor>), self.config.logit_cap)
+        loss::soft_cap(
+            &hidden.linear(self.head_weight(), None::<&Tensor>),
+            self.config.logit_cap,
+        )
     }
 
     /// The summed cross-entropy in nats of `targets` `(B, T)` over the positions that are supervised
@@ -160,11 +218,21 @@ impl Decoder {
         let flat = hidden.reshape([-1, width]); // (B * T, C)
         let targets = targets.reshape([-1]); // (B * T)
         if supervised.len() as i64 == targets.size()[0] {
-            return loss::linear_cross_entropy(&flat, self.head_weight(), &targets, self.config.logit_cap);
+            return loss::linear_cross_entropy(
+                &flat,
+                self.head_weight(),
+                &targets,
+                self.config.logit_cap,
+            );
         }
         let index = Tensor::from_slice(supervised).to_device(self.device());
         let picked = flat.index_select(0, &index); // (N, C)
-        loss::linear_cross_entropy(&picked, self.head_weight(), &targets.index_select(0, &index), self.config.logit_cap)
+        loss::linear_cross_entropy(
+            &picked,
+            self.head_weight(),
+            &targets.index_select(0, &index),
+            self.config.logit_cap,
+        )
     }
 
     fn head_weight(&self) -> &Tensor {
@@ -174,7 +242,11 @@ impl Decoder {
 
 /// The places of supervised targets in a batch's row-major order: what [`Decoder::loss_sum`] takes.
 pub fn supervised_places(targets: &[i64]) -> Vec<i64> {
-    (0i64..).zip(targets).filter(|&(_, &target)| target != IGNORE).map(|(place, _)| place).collect()
+    (0i64..)
+        .zip(targets)
+        .filter(|&(_, &target)| target != IGNORE)
+        .map(|(place, _)| place)
+        .collect()
 }
 
 /// How the embedding, the output layer and the layers start.
@@ -182,10 +254,24 @@ fn initialization(config: &ModelConfig) -> (Init, Init, LayerInit) {
     if config.family == Family::NanoChat {
         // A uniform distribution of half-width √3 σ has deviation σ.
         let inner = Init::Uniform((3.0 / config.n_embd as f64).sqrt());
-        let table = if config.tied { Init::Normal(0.02) } else { Init::Normal(1.0) };
-        return (table, Init::Normal(0.001), LayerInit { inner, output: Init::Zeros });
+        let table = if config.tied {
+            Init::Normal(0.02)
+        } else {
+            Init::Normal(1.0)
+        };
+        return (
+            table,
+            Init::Normal(0.001),
+            LayerInit {
+                inner,
+                output: Init::Zeros,
+            },
+        );
     }
     let output = 0.02 / (2.0 * config.n_layer as f64).sqrt();
-    let init = LayerInit { inner: Init::Normal(0.02), output: Init::Normal(output) };
+    let init = LayerInit {
+        inner: Init::Normal(0.02),
+        output: Init::Normal(output),
+    };
     (Init::Normal(0.02), Init::Normal(0.02), init)
 }

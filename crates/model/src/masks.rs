@@ -33,7 +33,10 @@ pub(crate) fn left_padded(padding: &Tensor, start: i64, t: i64, window: Option<i
     let causal = causal(start, t, window, device); // (T, S)
     let queries = Tensor::arange_start(start, start + t, (Kind::Int64, device)).unsqueeze(1);
     let own = keys.unsqueeze(0).eq_tensor(&queries); // (T, S)
-    real.unsqueeze(1).logical_and(&causal).logical_or(&own).unsqueeze(1)
+    real.unsqueeze(1)
+        .logical_and(&causal)
+        .logical_or(&own)
+        .unsqueeze(1)
 }
 
 #[cfg(test)]
@@ -43,18 +46,36 @@ mod tests {
     fn rows(mask: &Tensor) -> Vec<String> {
         let columns = *mask.size().last().expect("not a scalar");
         let flat: Vec<bool> = Vec::try_from(mask.reshape([-1])).expect("booleans");
-        flat.chunks(columns as usize).map(|row| row.iter().map(|&seen| if seen { 'x' } else { '.' }).collect()).collect()
+        flat.chunks(columns as usize)
+            .map(|row| {
+                row.iter()
+                    .map(|&seen| if seen { 'x' } else { '.' })
+                    .collect()
+            })
+            .collect()
     }
 
     #[test]
     fn masks_are_what_they_look_like() {
-        assert_eq!(rows(&causal(0, 3, None, Device::Cpu)), ["x..", "xx.", "xxx"]);
-        assert_eq!(rows(&causal(0, 4, Some(2), Device::Cpu)), ["x...", "xx..", ".xx.", "..xx"]);
+        assert_eq!(
+            rows(&causal(0, 3, None, Device::Cpu)),
+            ["x..", "xx.", "xxx"]
+        );
+        assert_eq!(
+            rows(&causal(0, 4, Some(2), Device::Cpu)),
+            ["x...", "xx..", ".xx.", "..xx"]
+        );
         assert_eq!(rows(&causal(2, 2, None, Device::Cpu)), ["xxx.", "xxxx"]);
         let packed = Tensor::from_slice(&[0i64, 0, 1, 1, -1]).unsqueeze(0);
-        assert_eq!(rows(&documents(&packed, None)), ["x....", "xx...", "..x..", "..xx.", "....x"]);
+        assert_eq!(
+            rows(&documents(&packed, None)),
+            ["x....", "xx...", "..x..", "..xx.", "....x"]
+        );
         let padding = Tensor::from_slice(&[0i64, 2]);
-        assert_eq!(rows(&left_padded(&padding, 0, 3, None)), ["x..", "xx.", "xxx", "x..", ".x.", "..x"]);
+        assert_eq!(
+            rows(&left_padded(&padding, 0, 3, None)),
+            ["x..", "xx.", "xxx", "x..", ".x.", "..x"]
+        );
         assert_eq!(rows(&left_padded(&padding, 3, 1, None)), ["xxxx", "..xx"]);
     }
 }

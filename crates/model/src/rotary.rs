@@ -16,19 +16,40 @@ pub(crate) struct Rotary {
 impl Rotary {
     /// None when the configuration has learned positions.
     pub(crate) fn new(config: &ModelConfig, kind: Kind, device: Device) -> Option<Self> {
-        let Position::Rotary { theta, flipped, scaling } = config.position else { return None };
+        let Position::Rotary {
+            theta,
+            flipped,
+            scaling,
+        } = config.position
+        else {
+            return None;
+        };
         let half = config.head_dim / 2;
         // In float32 as Transformers does it, so that long positions round alike; in float64 for checks.
-        let wide = if kind == Kind::Double { Kind::Double } else { Kind::Float };
+        let wide = if kind == Kind::Double {
+            Kind::Double
+        } else {
+            Kind::Float
+        };
         let frequencies: Vec<f64> = (0..half)
             .map(|pair| theta.powf(-2.0 * pair as f64 / config.head_dim as f64))
             .map(|frequency| scaling.map_or(frequency, |scaling| stretch(frequency, &scaling)))
             .collect();
-        let frequencies = Tensor::from_slice(&frequencies).to_kind(wide).to_device(device);
+        let frequencies = Tensor::from_slice(&frequencies)
+            .to_kind(wide)
+            .to_device(device);
         let positions = Tensor::arange(config.context, (wide, device));
         let angle = positions.unsqueeze(1) * frequencies.unsqueeze(0); // (context, D/2)
-        let rotation = if flipped { Rotation::Flipped } else { Rotation::Forward };
-        Some(Self { cos: angle.cos().to_kind(kind), sin: angle.sin().to_kind(kind), rotation })
+        let rotation = if flipped {
+            Rotation::Flipped
+        } else {
+            Rotation::Forward
+        };
+        Some(Self {
+            cos: angle.cos().to_kind(kind),
+            sin: angle.sin().to_kind(kind),
+            rotation,
+        })
     }
 
     /// The angles of `positions` `(B, T)`, or of `start .. start + t` for every row.
@@ -37,7 +58,11 @@ impl Rotary {
             Some(positions) => table.index_select(0, &positions.reshape([-1])), // (B * T, D/2)
             None => table.narrow(0, start, t),                                  // (T, D/2)
         };
-        Angles { cos: pick(&self.cos), sin: pick(&self.sin), rotation: self.rotation }
+        Angles {
+            cos: pick(&self.cos),
+            sin: pick(&self.sin),
+            rotation: self.rotation,
+        }
     }
 }
 

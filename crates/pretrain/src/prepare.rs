@@ -1,7 +1,7 @@
 //! From the recipe's sources to a tokenizer and token shards, everything cached.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use etude_data::{Dataset, Progress, Shard, Split, TokenStream, TokenizeSettings, tokenize};
@@ -248,7 +248,7 @@ fn shard(
     Ok(Some(made.shard))
 }
 
-fn write_note(path: &PathBuf, name: &str) -> Result<()> {
+fn write_note(path: &Path, name: &str) -> Result<()> {
     fs::create_dir_all(path.parent().context("below the cache")?)?;
     etude_train::durable::write(path, name.as_bytes())
 }

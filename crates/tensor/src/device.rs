@@ -26,7 +26,10 @@ pub enum DeviceError {
 /// # Errors
 /// [`DeviceError`] when the name is unknown or the device is missing.
 pub fn parse_device(name: &str) -> Result<Device, DeviceError> {
-    let missing = |reason: String| DeviceError::Missing { name: name.to_owned(), reason };
+    let missing = |reason: String| DeviceError::Missing {
+        name: name.to_owned(),
+        reason,
+    };
     match name {
         "auto" => Ok(Device::cuda_if_available()),
         "cpu" => Ok(Device::Cpu),
@@ -44,7 +47,9 @@ pub fn parse_device(name: &str) -> Result<Device, DeviceError> {
                 return Err(missing("libtorch sees no CUDA device".to_owned()));
             }
             if index >= count {
-                return Err(missing(format!("there are {count} CUDA devices, numbered from 0")));
+                return Err(missing(format!(
+                    "there are {count} CUDA devices, numbered from 0"
+                )));
             }
             Ok(Device::Cuda(index))
         }
@@ -82,10 +87,16 @@ mod tests {
         assert_eq!(parse_device("cpu").expect("cpu"), Device::Cpu);
         assert_eq!(device_name(Device::Cuda(3)), "cuda:3");
         for bad in ["gpu", "cuda:", "cuda:x", "cudax", ""] {
-            assert!(matches!(parse_device(bad), Err(DeviceError::Unknown(_))), "{bad}");
+            assert!(
+                matches!(parse_device(bad), Err(DeviceError::Unknown(_))),
+                "{bad}"
+            );
         }
         if tch::Cuda::device_count() == 0 {
-            assert!(matches!(parse_device("cuda:0"), Err(DeviceError::Missing { .. })));
+            assert!(matches!(
+                parse_device("cuda:0"),
+                Err(DeviceError::Missing { .. })
+            ));
         }
     }
 }

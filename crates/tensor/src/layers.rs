@@ -20,7 +20,13 @@ impl Linear {
     }
 
     /// Several layers over the same input in one product; their outputs lie side by side.
-    pub fn stacked(mut scope: Scope<'_>, inputs: i64, outputs: &[i64], bias: bool, init: Init) -> Self {
+    pub fn stacked(
+        mut scope: Scope<'_>,
+        inputs: i64,
+        outputs: &[i64],
+        bias: bool,
+        init: Init,
+    ) -> Self {
         let total: i64 = outputs.iter().sum();
         let weight = scope.stacked("weight", &[total, inputs], outputs, init);
         let bias = bias.then(|| scope.stacked("bias", &[total], outputs, Init::Zeros));
@@ -43,7 +49,9 @@ pub struct Embedding {
 impl Embedding {
     /// Declares `weight`.
     pub fn new(mut scope: Scope<'_>, rows: i64, width: i64, init: Init) -> Self {
-        Self { weight: scope.param("weight", &[rows, width], init) }
+        Self {
+            weight: scope.param("weight", &[rows, width], init),
+        }
     }
 
     /// `(…)` ids to `(…, width)`.

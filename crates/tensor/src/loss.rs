@@ -22,8 +22,15 @@ pub fn soft_cap(logits: &Tensor, cap: Option<f64>) -> Tensor {
 /// The summed cross-entropy, in nats, of `targets` `(N)` under the logits `x weight^T`; `x` is
 /// `(N, C)`, `weight` `(V, C)`. Rows with target [`IGNORE`] count nothing. The result is a scalar that
 /// can be differentiated once.
-pub fn linear_cross_entropy(x: &Tensor, weight: &Tensor, targets: &Tensor, cap: Option<f64>) -> Tensor {
-    let fused = x.device() == Device::Cpu && x.kind() == weight.kind() && matches!(x.kind(), Kind::Float | Kind::Double);
+pub fn linear_cross_entropy(
+    x: &Tensor,
+    weight: &Tensor,
+    targets: &Tensor,
+    cap: Option<f64>,
+) -> Tensor {
+    let fused = x.device() == Device::Cpu
+        && x.kind() == weight.kind()
+        && matches!(x.kind(), Kind::Float | Kind::Double);
     if fused {
         let vocabulary = weight.size()[0];
         let rows = (BLOCK_BYTES / (4 * vocabulary.max(1))).clamp(64, 4096);
@@ -35,7 +42,11 @@ pub fn linear_cross_entropy(x: &Tensor, weight: &Tensor, targets: &Tensor, cap: 
 
 fn composed(x: &Tensor, weight: &Tensor, targets: &Tensor, cap: Option<f64>) -> Tensor {
     let logits = x.linear(weight, None::<&Tensor>); // (N, V)
-    let wide = if logits.kind() == Kind::Double { logits } else { logits.to_kind(Kind::Float) };
+    let wide = if logits.kind() == Kind::Double {
+        logits
+    } else {
+        logits.to_kind(Kind::Float)
+    };
     let capped = soft_cap(&wide, cap);
     capped.cross_entropy_loss(targets, None::<&Tensor>, tch::Reduction::Sum, IGNORE, 0.0)
 }
@@ -64,7 +75,8 @@ mod tests {
                 };
                 let plain = run(&|x, w| composed(x, w, &targets, cap));
                 let blocks = run(&|x, w| {
-                    native::linear_cross_entropy(x, w, &targets, cap.unwrap_or(0.0), 64).expect("runs")
+                    native::linear_cross_entropy(x, w, &targets, cap.unwrap_or(0.0), 64)
+                        .expect("runs")
                 });
                 for (a, b) in plain.iter().zip(&blocks) {
                     let scale = f64::try_from(a.abs().max()).expect("a number").max(1.0);
@@ -80,9 +92,14 @@ mod tests {
         let x = Tensor::from_slice(&[1e4f32, -1e4]).view([2, 1]);
         let weight = Tensor::from_slice(&[1f32, -1.0, 0.5]).view([3, 1]);
         let targets = Tensor::from_slice(&[0i64, 0]);
-        let loss = f64::try_from(linear_cross_entropy(&x, &weight, &targets, None)).expect("a number");
+        let loss =
+            f64::try_from(linear_cross_entropy(&x, &weight, &targets, None)).expect("a number");
         assert!((loss - 2e4).abs() < 1.0, "{loss}");
         let nan = Tensor::from_slice(&[f32::NAN, 1.0]).view([2, 1]);
-        assert!(f64::try_from(linear_cross_entropy(&nan, &weight, &targets, None)).expect("a number").is_nan());
+        assert!(
+            f64::try_from(linear_cross_entropy(&nan, &weight, &targets, None))
+                .expect("a number")
+                .is_nan()
+        );
     }
 }

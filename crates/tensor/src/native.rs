@@ -35,7 +35,14 @@ unsafe extern "C" {
     fn etude_grad_norm(grads: *const Ptr, n: i64, out: *mut Ptr) -> *const c_char;
     fn etude_drop_grads(params: *const Ptr, n: i64) -> *const c_char;
     fn etude_rms_norm(x: Ptr, weight: Ptr, eps: f64, out: *mut Ptr) -> *const c_char;
-    fn etude_rope(x: Ptr, cos: Ptr, sin: Ptr, sign: f64, norm_eps: f64, out: *mut Ptr) -> *const c_char;
+    fn etude_rope(
+        x: Ptr,
+        cos: Ptr,
+        sin: Ptr,
+        sign: f64,
+        norm_eps: f64,
+        out: *mut Ptr,
+    ) -> *const c_char;
     fn etude_relu_squared(x: Ptr, out: *mut Ptr) -> *const c_char;
     fn etude_gelu(x: Ptr, out: *mut Ptr) -> *const c_char;
     fn etude_swiglu(x: Ptr, out: *mut Ptr) -> *const c_char;
@@ -65,11 +72,15 @@ fn check(message: *const c_char) -> Result<(), NativeError> {
         return Ok(());
     }
     // SAFETY: a non-null message is a NUL-terminated string that the other side allocated for us.
-    let text = unsafe { CStr::from_ptr(message) }.to_string_lossy().into_owned();
+    let text = unsafe { CStr::from_ptr(message) }
+        .to_string_lossy()
+        .into_owned();
     // SAFETY: it is freed once, by the allocator that made it.
     unsafe { etude_free_message(message) };
     // libtorch appends its C++ stack; the first line is what a reader can use.
-    Err(NativeError(text.lines().next().unwrap_or_default().to_owned()))
+    Err(NativeError(
+        text.lines().next().unwrap_or_default().to_owned(),
+    ))
 }
 
 /// Calls a function that makes one tensor.
@@ -125,7 +136,9 @@ pub(crate) fn adamw(call: &AdamWCall<'_>) -> Result<(), NativeError> {
     })
 }
 
-pub(crate) fn grad_norm<'a>(grads: impl IntoIterator<Item = &'a Tensor>) -> Result<Tensor, NativeError> {
+pub(crate) fn grad_norm<'a>(
+    grads: impl IntoIterator<Item = &'a Tensor>,
+) -> Result<Tensor, NativeError> {
     let grads = raws(grads);
     assert!(!grads.is_empty(), "the norm of no gradients is asked for");
     // SAFETY: the array holds live tensors.
@@ -139,13 +152,23 @@ pub(crate) fn drop_grads<'a>(params: impl IntoIterator<Item = &'a Tensor>) {
         .expect("replacing a gradient by none cannot fail");
 }
 
-pub(crate) fn rms_norm(x: &Tensor, weight: Option<&Tensor>, eps: f64) -> Result<Tensor, NativeError> {
+pub(crate) fn rms_norm(
+    x: &Tensor,
+    weight: Option<&Tensor>,
+    eps: f64,
+) -> Result<Tensor, NativeError> {
     // SAFETY: live tensors or null.
     made(|out| unsafe { etude_rms_norm(raw(x), weight.map_or(null_mut(), raw), eps, out) })
 }
 
 /// `norm_eps` below zero means no query-key norm.
-pub(crate) fn rope(x: &Tensor, cos: &Tensor, sin: &Tensor, sign: f64, norm_eps: f64) -> Result<Tensor, NativeError> {
+pub(crate) fn rope(
+    x: &Tensor,
+    cos: &Tensor,
+    sin: &Tensor,
+    sign: f64,
+    norm_eps: f64,
+) -> Result<Tensor, NativeError> {
     // SAFETY: live tensors; the other side checks their shapes.
     made(|out| unsafe { etude_rope(raw(x), raw(cos), raw(sin), sign, norm_eps, out) })
 }
@@ -188,7 +211,8 @@ impl Autocast {
     pub(crate) fn enter(device: Device) -> Self {
         let cuda = device.is_cuda();
         // SAFETY: plain integers; the other side sets thread-local state.
-        check(unsafe { etude_autocast(cuda.into(), 1) }).expect("autocast to bf16 is known to libtorch");
+        check(unsafe { etude_autocast(cuda.into(), 1) })
+            .expect("autocast to bf16 is known to libtorch");
         Self { cuda }
     }
 }

@@ -21,8 +21,14 @@ pub fn rms_norm(x: &Tensor, weight: Option<&Tensor>, eps: f64) -> Tensor {
 }
 
 fn composed_rms_norm(x: &Tensor, weight: Option<&Tensor>, eps: f64) -> Tensor {
-    let wide = if x.kind() == Kind::Double { x.shallow_clone() } else { x.to_kind(Kind::Float) };
-    let mean_square = wide.square().mean_dim([-1i64].as_slice(), true, wide.kind());
+    let wide = if x.kind() == Kind::Double {
+        x.shallow_clone()
+    } else {
+        x.to_kind(Kind::Float)
+    };
+    let mean_square = wide
+        .square()
+        .mean_dim([-1i64].as_slice(), true, wide.kind());
     let normed = (wide * (mean_square + eps).rsqrt()).to_kind(x.kind());
     match weight {
         Some(weight) => normed * weight.to_kind(x.kind()),
@@ -53,22 +59,36 @@ pub struct Angles {
 /// Rotary positions (Su et al. 2021) on halves of each head, then, when `norm_eps` is given, the
 /// weightless query-key norm. `x` is `(B, T, H, D)`, and so is the result.
 pub fn rope(x: &Tensor, angles: &Angles, norm_eps: Option<f64>) -> Tensor {
-    let sign = if angles.rotation == Rotation::Flipped { -1.0 } else { 1.0 };
+    let sign = if angles.rotation == Rotation::Flipped {
+        -1.0
+    } else {
+        1.0
+    };
     if fused(x) && angles.cos.kind() == x.kind() {
-        return native::rope(x, &angles.cos, &angles.sin, sign, norm_eps.unwrap_or(-1.0)).expect(SHAPES);
+        return native::rope(x, &angles.cos, &angles.sin, sign, norm_eps.unwrap_or(-1.0))
+            .expect(SHAPES);
     }
     composed_rope(x, angles, sign, norm_eps)
 }
 
 fn composed_rope(x: &Tensor, angles: &Angles, sign: f64, norm_eps: Option<f64>) -> Tensor {
-    let [b, t, _, d] = x.size()[..] else { panic!("rope takes (B, T, H, D)") };
+    let [b, t, _, d] = x.size()[..] else {
+        panic!("rope takes (B, T, H, D)")
+    };
     let rows = angles.cos.size()[0];
-    let shape = if rows == t { [1, t, 1, d / 2] } else { [b, t, 1, d / 2] };
+    let shape = if rows == t {
+        [1, t, 1, d / 2]
+    } else {
+        [b, t, 1, d / 2]
+    };
     let cos = angles.cos.view(shape).to_kind(x.kind());
     let sin = angles.sin.view(shape).to_kind(x.kind()) * sign;
     let halves = x.chunk(2, -1);
     let (first, second) = (&halves[0], &halves[1]);
-    let rotated = Tensor::cat(&[first * &cos - second * &sin, second * &cos + first * &sin], -1); // (B, T, H, D)
+    let rotated = Tensor::cat(
+        &[first * &cos - second * &sin, second * &cos + first * &sin],
+        -1,
+    ); // (B, T, H, D)
     match norm_eps {
         Some(eps) => composed_rms_norm(&rotated, None, eps),
         None => rotated,
@@ -77,17 +97,29 @@ fn composed_rope(x: &Tensor, angles: &Angles, sign: f64, norm_eps: Option<f64>) 
 
 /// `max(x, 0)²` (So et al. 2021, Primer).
 pub fn relu_squared(x: &Tensor) -> Tensor {
-    if fused(x) { native::relu_squared(x).expect(SHAPES) } else { x.relu().square() }
+    if fused(x) {
+        native::relu_squared(x).expect(SHAPES)
+    } else {
+        x.relu().square()
+    }
 }
 
 /// GELU in its tanh form (Hendrycks and Gimpel 2016), GPT-2's `gelu_new`.
 pub fn gelu_tanh(x: &Tensor) -> Tensor {
-    if fused(x) { native::gelu(x).expect(SHAPES) } else { x.gelu("tanh") }
+    if fused(x) {
+        native::gelu(x).expect(SHAPES)
+    } else {
+        x.gelu("tanh")
+    }
 }
 
 /// `silu(gate) * up` (Shazeer 2020) of `x` = `[gate | up]`: `(…, 2I)` to `(…, I)`.
 pub fn swiglu(x: &Tensor) -> Tensor {
-    if fused(x) { native::swiglu(x).expect(SHAPES) } else { composed_swiglu(x) }
+    if fused(x) {
+        native::swiglu(x).expect(SHAPES)
+    } else {
+        composed_swiglu(x)
+    }
 }
 
 fn composed_swiglu(x: &Tensor) -> Tensor {
@@ -100,7 +132,11 @@ mod tests {
     use super::*;
 
     /// Value and gradient of a function of x by the fused and by the composed form, float64.
-    fn agree(shape: &[i64], fused: impl Fn(&Tensor) -> Tensor, composed: impl Fn(&Tensor) -> Tensor) {
+    fn agree(
+        shape: &[i64],
+        fused: impl Fn(&Tensor) -> Tensor,
+        composed: impl Fn(&Tensor) -> Tensor,
+    ) {
         tch::manual_seed(7);
         for kind in [Kind::Double, Kind::Float] {
             let tolerance = if kind == Kind::Double { 1e-12 } else { 2e-6 };
@@ -117,27 +153,43 @@ mod tests {
             for (a, b, what) in [(y0, y1, "value"), (g0, g1, "gradient")] {
                 let scale = f64::try_from(a.abs().max()).expect("a number").max(1.0);
                 let difference = f64::try_from((a - b).abs().max()).expect("a number") / scale;
-                assert!(difference < tolerance, "{what} in {kind:?} differs by {difference}");
+                assert!(
+                    difference < tolerance,
+                    "{what} in {kind:?} differs by {difference}"
+                );
             }
         }
     }
 
     fn angles(rows: i64, half: i64, kind: Kind, rotation: Rotation) -> Angles {
         let angle = Tensor::arange(rows * half, (kind, Device::Cpu)).view([rows, half]) * 0.37;
-        Angles { cos: angle.cos(), sin: angle.sin(), rotation }
+        Angles {
+            cos: angle.cos(),
+            sin: angle.sin(),
+            rotation,
+        }
     }
 
     #[test]
     fn fused_forms_equal_composed_forms() {
-        agree(&[3, 5, 33], |x| rms_norm(x, None, 1e-6), |x| composed_rms_norm(x, None, 1e-6));
+        agree(
+            &[3, 5, 33],
+            |x| rms_norm(x, None, 1e-6),
+            |x| composed_rms_norm(x, None, 1e-6),
+        );
         agree(&[3, 5, 33], relu_squared, |x| x.relu().square());
         agree(&[3, 5, 33], gelu_tanh, |x| x.gelu("tanh"));
         agree(&[3, 5, 34], swiglu, composed_swiglu);
         for rotation in [Rotation::Forward, Rotation::Flipped] {
             for (norm, rows) in [(None, 5), (Some(1e-6), 5), (Some(1e-6), 15)] {
-                let sign = if rotation == Rotation::Flipped { -1.0 } else { 1.0 };
+                let sign = if rotation == Rotation::Flipped {
+                    -1.0
+                } else {
+                    1.0
+                };
                 let f = |x: &Tensor| rope(x, &angles(rows, 4, x.kind(), rotation), norm);
-                let c = |x: &Tensor| composed_rope(x, &angles(rows, 4, x.kind(), rotation), sign, norm);
+                let c =
+                    |x: &Tensor| composed_rope(x, &angles(rows, 4, x.kind(), rotation), sign, norm);
                 agree(&[3, 5, 2, 8], f, c);
             }
         }
@@ -150,16 +202,27 @@ mod tests {
         let x = Tensor::randn([40, 7], options);
         let weight = || Tensor::linspace(0.5, 2.0, 7, options).set_requires_grad(true);
         let (w0, w1) = (weight(), weight());
-        rms_norm(&x, Some(&w0), 1e-5).cos().sum(Kind::Double).backward();
-        composed_rms_norm(&x, Some(&w1), 1e-5).cos().sum(Kind::Double).backward();
+        rms_norm(&x, Some(&w0), 1e-5)
+            .cos()
+            .sum(Kind::Double)
+            .backward();
+        composed_rms_norm(&x, Some(&w1), 1e-5)
+            .cos()
+            .sum(Kind::Double)
+            .backward();
         assert!(f64::try_from((w0.grad() - w1.grad()).abs().max()).expect("a number") < 1e-12);
     }
 
     #[test]
     fn nan_is_not_hidden() {
         let x = Tensor::from_slice(&[f32::NAN, 1.0, -2.0, f32::INFINITY]);
-        for y in [relu_squared(&x), gelu_tanh(&x), swiglu(&Tensor::cat(&[&x, &x], 0)), rms_norm(&x, None, 1e-6)] {
-            assert!(f64::try_from(y.double_value(&[0])).is_ok_and(f64::is_nan), "{y:?}");
+        for y in [
+            relu_squared(&x),
+            gelu_tanh(&x),
+            swiglu(&Tensor::cat(&[&x, &x], 0)),
+            rms_norm(&x, None, 1e-6),
+        ] {
+            assert!(y.double_value(&[0]).is_nan(), "{y:?}");
         }
     }
 }

@@ -28,7 +28,11 @@ impl GradScale {
             None => norm.ones_like(),
         };
         let found_inf = norm.isfinite().logical_not().to_kind(Kind::Float);
-        Ok(Self { norm, divisor, found_inf })
+        Ok(Self {
+            norm,
+            divisor,
+            found_inf,
+        })
     }
 }
 
@@ -54,9 +58,18 @@ pub struct AdamWGroup {
 impl AdamWGroup {
     /// Fresh state (zeros) for these parameters.
     pub fn new(params: Vec<Tensor>) -> Self {
-        let zeros = |params: &[Tensor]| params.iter().map(|param| tch::no_grad(|| param.zeros_like())).collect();
+        let zeros = |params: &[Tensor]| {
+            params
+                .iter()
+                .map(|param| tch::no_grad(|| param.zeros_like()))
+                .collect()
+        };
         let (exp_avg, exp_avg_sq) = (zeros(&params), zeros(&params));
-        Self { params, exp_avg, exp_avg_sq }
+        Self {
+            params,
+            exp_avg,
+            exp_avg_sq,
+        }
     }
 
     /// The parameters.

@@ -31,12 +31,19 @@ pub struct Params {
 impl Params {
     /// No parameters yet; those to come live on `device` in `kind`.
     pub fn new(device: Device, kind: Kind) -> Self {
-        Self { device, kind, entries: Vec::new() }
+        Self {
+            device,
+            kind,
+            entries: Vec::new(),
+        }
     }
 
     /// The scope with an empty prefix.
     pub fn root(&mut self) -> Scope<'_> {
-        Scope { params: self, prefix: String::new() }
+        Scope {
+            params: self,
+            prefix: String::new(),
+        }
     }
 
     /// Where the parameters live.
@@ -51,7 +58,9 @@ impl Params {
 
     /// Name and tensor, in the order of declaration.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Tensor)> {
-        self.entries.iter().map(|param| (param.name.as_str(), &param.tensor))
+        self.entries
+            .iter()
+            .map(|param| (param.name.as_str(), &param.tensor))
     }
 
     /// All that is known of each parameter, in the same order.
@@ -66,7 +75,10 @@ impl Params {
 
     /// The tensor of that name.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
-        self.entries.iter().find(|param| param.name == name).map(|param| &param.tensor)
+        self.entries
+            .iter()
+            .find(|param| param.name == name)
+            .map(|param| &param.tensor)
     }
 
     /// The number of tensors.
@@ -101,7 +113,10 @@ impl Scope<'_> {
     /// The scope one name deeper.
     pub fn sub(&mut self, name: impl std::fmt::Display) -> Scope<'_> {
         let prefix = self.join(&name.to_string());
-        Scope { params: self.params, prefix }
+        Scope {
+            params: self.params,
+            prefix,
+        }
     }
 
     /// Declares a trainable parameter.
@@ -123,14 +138,27 @@ impl Scope<'_> {
             "the parts of `{name}` add up to its first dimension"
         );
         let name = self.join(name);
-        assert!(self.params.get(&name).is_none(), "parameter `{name}` is declared twice");
-        let tensor = init.tensor(shape, self.params.kind, self.params.device).set_requires_grad(true);
-        self.params.entries.push(Param { name, tensor: tensor.shallow_clone(), parts: parts.to_vec() });
+        assert!(
+            self.params.get(&name).is_none(),
+            "parameter `{name}` is declared twice"
+        );
+        let tensor = init
+            .tensor(shape, self.params.kind, self.params.device)
+            .set_requires_grad(true);
+        self.params.entries.push(Param {
+            name,
+            tensor: tensor.shallow_clone(),
+            parts: parts.to_vec(),
+        });
         tensor
     }
 
     fn join(&self, name: &str) -> String {
-        if self.prefix.is_empty() { name.to_owned() } else { format!("{}.{name}", self.prefix) }
+        if self.prefix.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{}.{name}", self.prefix)
+        }
     }
 }
 
@@ -142,9 +170,9 @@ mod tests {
     fn names_keep_the_order_of_declaration() {
         let mut params = Params::new(Device::Cpu, Kind::Float);
         let mut root = params.root();
-        root.sub("layers").sub(1).param("w", &[2, 3], Init::Ones);
-        root.sub("layers").sub(0).param("w", &[4], Init::Zeros);
-        root.param("a", &[1], Init::Zeros);
+        let _ = root.sub("layers").sub(1).param("w", &[2, 3], Init::Ones);
+        let _ = root.sub("layers").sub(0).param("w", &[4], Init::Zeros);
+        let _ = root.param("a", &[1], Init::Zeros);
         let names: Vec<&str> = params.iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["layers.1.w", "layers.0.w", "a"]);
         assert_eq!(params.numel(), 11);
@@ -154,8 +182,8 @@ mod tests {
     #[should_panic(expected = "declared twice")]
     fn a_name_is_declared_once() {
         let mut params = Params::new(Device::Cpu, Kind::Float);
-        params.root().param("w", &[1], Init::Zeros);
-        params.root().param("w", &[1], Init::Zeros);
+        let _ = params.root().param("w", &[1], Init::Zeros);
+        let _ = params.root().param("w", &[1], Init::Zeros);
     }
 
     #[test]

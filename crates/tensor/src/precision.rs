@@ -32,7 +32,11 @@ impl Precision {
 
     /// The dtype of the parameters.
     pub fn kind(self) -> Kind {
-        if self == Precision::Float64 { Kind::Double } else { Kind::Float }
+        if self == Precision::Float64 {
+            Kind::Double
+        } else {
+            Kind::Float
+        }
     }
 
     /// Runs `body` with autocast to bf16 where this precision asks for it.

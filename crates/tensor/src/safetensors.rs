@@ -31,7 +31,9 @@ pub enum SafetensorsError {
         reason: String,
     },
     /// A tensor in a dtype that Etude does not use.
-    #[error("{path}: tensor `{tensor}` has dtype {dtype}, which is not supported; convert the file to F32, F16 or BF16")]
+    #[error(
+        "{path}: tensor `{tensor}` has dtype {dtype}, which is not supported; convert the file to F32, F16 or BF16"
+    )]
     Dtype {
         /// The file.
         path: PathBuf,
@@ -63,12 +65,18 @@ impl SafetensorsFile {
     /// # Errors
     /// When the file cannot be read or is not a whole safetensors file.
     pub fn open(path: &Path) -> Result<Self, SafetensorsError> {
-        let io = |source| SafetensorsError::Io { path: path.to_owned(), source };
+        let io = |source| SafetensorsError::Io {
+            path: path.to_owned(),
+            source,
+        };
         let file = File::open(path).map_err(io)?;
         // SAFETY: the map is read only; a file that another process cuts while we read it would end
         // this process, as for every program that maps its weights.
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        let opened = Self { path: path.to_owned(), map };
+        let opened = Self {
+            path: path.to_owned(),
+            map,
+        };
         opened.view()?;
         Ok(opened)
     }
@@ -86,7 +94,12 @@ impl SafetensorsFile {
         let view = self.view()?;
         let mut shapes: Vec<_> = view
             .iter()
-            .map(|(name, tensor)| (name.to_owned(), tensor.shape().iter().map(|&n| n as i64).collect()))
+            .map(|(name, tensor)| {
+                (
+                    name.to_owned(),
+                    tensor.shape().iter().map(|&n| n as i64).collect(),
+                )
+            })
             .collect();
         shapes.sort();
         Ok(shapes)
@@ -97,7 +110,8 @@ impl SafetensorsFile {
     /// # Errors
     /// As [`SafetensorsFile::open`].
     pub fn metadata(&self) -> Result<HashMap<String, String>, SafetensorsError> {
-        let (_, metadata) = SafeTensors::read_metadata(&self.map).map_err(|error| self.format(&error))?;
+        let (_, metadata) =
+            SafeTensors::read_metadata(&self.map).map_err(|error| self.format(&error))?;
         Ok(metadata.metadata().clone().unwrap_or_default())
     }
 
@@ -107,9 +121,10 @@ impl SafetensorsFile {
     /// When it is missing or of a dtype without a counterpart here.
     pub fn tensor(&self, name: &str) -> Result<Tensor, SafetensorsError> {
         let view = self.view()?;
-        let tensor = view
-            .tensor(name)
-            .map_err(|_| SafetensorsError::Missing { path: self.path.clone(), tensor: name.to_owned() })?;
+        let tensor = view.tensor(name).map_err(|_| SafetensorsError::Missing {
+            path: self.path.clone(),
+            tensor: name.to_owned(),
+        })?;
         self.copy(name, &tensor)
     }
 
@@ -128,7 +143,10 @@ impl SafetensorsFile {
     }
 
     fn format(&self, reason: &dyn std::fmt::Display) -> SafetensorsError {
-        SafetensorsError::Format { path: self.path.clone(), reason: reason.to_string() }
+        SafetensorsError::Format {
+            path: self.path.clone(),
+            reason: reason.to_string(),
+        }
     }
 }
 
@@ -137,14 +155,30 @@ impl SafetensorsFile {
 ///
 /// # Errors
 /// When the file cannot be written.
-pub fn write(path: &Path, tensors: &[(String, Tensor)], metadata: &[(&str, String)]) -> Result<(), SafetensorsError> {
+pub fn write(
+    path: &Path,
+    tensors: &[(String, Tensor)],
+    metadata: &[(&str, String)],
+) -> Result<(), SafetensorsError> {
     let mut info: HashMap<String, String> = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    info.extend(metadata.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
-    let views: Vec<(&str, TensorBytes)> =
-        tensors.iter().map(|(name, tensor)| (name.as_str(), TensorBytes::new(tensor))).collect();
+    info.extend(
+        metadata
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), value.clone())),
+    );
+    let views: Vec<(&str, TensorBytes)> = tensors
+        .iter()
+        .map(|(name, tensor)| (name.as_str(), TensorBytes::new(tensor)))
+        .collect();
     safetensors::serialize_to_file(views, Some(info), path).map_err(|error| match error {
-        safetensors::SafeTensorError::IoError(source) => SafetensorsError::Io { path: path.to_owned(), source },
-        other => SafetensorsError::Format { path: path.to_owned(), reason: other.to_string() },
+        safetensors::SafeTensorError::IoError(source) => SafetensorsError::Io {
+            path: path.to_owned(),
+            source,
+        },
+        other => SafetensorsError::Format {
+            path: path.to_owned(),
+            reason: other.to_string(),
+        },
     })
 }
 
@@ -171,7 +205,12 @@ impl TensorBytes {
         };
         let bytes = tensor.numel() * tensor.kind().elt_size_in_bytes();
         let shape = tensor.size().iter().map(|&n| n as usize).collect();
-        Self { tensor: tensor.detach(), dtype, shape, bytes }
+        Self {
+            tensor: tensor.detach(),
+            dtype,
+            shape,
+            bytes,
+        }
     }
 }
 
@@ -220,7 +259,10 @@ mod tests {
         let tensors = vec![
             ("b.half".to_owned(), float.to_kind(Kind::BFloat16)),
             ("a.transposed".to_owned(), float.tr()),
-            ("c.empty".to_owned(), Tensor::zeros([0, 2], (Kind::Int64, Device::Cpu))),
+            (
+                "c.empty".to_owned(),
+                Tensor::zeros([0, 2], (Kind::Int64, Device::Cpu)),
+            ),
         ];
         write(&path, &tensors, &[("step", "5".to_owned())]).expect("written");
         let file = SafetensorsFile::open(&path).expect("opens");
@@ -236,15 +278,28 @@ mod tests {
     fn damage_is_an_error_that_names_the_file() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("x.safetensors");
-        write(&path, &[("w".to_owned(), Tensor::ones([64], (Kind::Float, Device::Cpu)))], &[]).expect("written");
+        write(
+            &path,
+            &[(
+                "w".to_owned(),
+                Tensor::ones([64], (Kind::Float, Device::Cpu)),
+            )],
+            &[],
+        )
+        .expect("written");
         let whole = std::fs::read(&path).expect("read");
         for cut in [0, 4, 8, 20, whole.len() - 1] {
             std::fs::write(&path, &whole[..cut]).expect("cut");
-            let error = SafetensorsFile::open(&path).expect_err("refused").to_string();
+            let error = SafetensorsFile::open(&path)
+                .expect_err("refused")
+                .to_string();
             assert!(error.contains("x.safetensors"), "{error}");
         }
         std::fs::write(&path, &whole).expect("restored");
         let file = SafetensorsFile::open(&path).expect("opens");
-        assert!(matches!(file.tensor("v"), Err(SafetensorsError::Missing { .. })));
+        assert!(matches!(
+            file.tensor("v"),
+            Err(SafetensorsError::Missing { .. })
+        ));
     }
 }

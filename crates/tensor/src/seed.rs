@@ -24,7 +24,10 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for seed in 0..20 {
             for step in 0..200 {
-                assert!(seen.insert(step_seed(seed, step)), "collision at {seed}, {step}");
+                assert!(
+                    seen.insert(step_seed(seed, step)),
+                    "collision at {seed}, {step}"
+                );
             }
         }
     }

@@ -116,8 +116,9 @@ impl StepBench {
             loss: Vec::new(),
         };
         for _ in 0..steps {
-            let batch = self.batch();
+            // The peer makes its batch inside its step too.
             let start = Instant::now();
+            let batch = self.batch();
             let report = train_step(
                 &self.decoder,
                 &mut self.optimizer,

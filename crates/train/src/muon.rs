@@ -40,7 +40,7 @@ pub fn orthogonalize(gradient: &Tensor, iterations: u32) -> Tensor {
         .square()
         .sum_dim_intlist([-2i64, -1].as_slice(), true, work)
         .sqrt();
-    x = x / (norm + 1e-7);
+    x = &x / (norm + 1e-7); // not in place: x may be the caller's tensor
     let (a, b, c) = QUINTIC;
     for _ in 0..iterations {
         let gram = x.matmul(&x.transpose(-2, -1)); // X X^T
@@ -63,7 +63,8 @@ pub fn step(
     settings: &MuonStep,
     bad: &Tensor,
 ) {
-    let good = 1.0 - bad;
+    let good: Tensor = 1.0 - bad;
+    let good = good.to_kind(param.kind());
     // Non-finite numbers times zero would still be non-finite.
     let clean = gradient.where_self(&bad.lt(0.5), &gradient.zeros_like());
     let mut momentum = momentum.shallow_clone();

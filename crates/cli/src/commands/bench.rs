@@ -81,20 +81,34 @@ pub(crate) fn run(args: &BenchArgs) -> Result<Exit> {
 }
 
 fn precision(name: &str) -> Result<Precision> {
-    serde_json::from_value(json!(name))
-        .map_err(|_| Misuse::error(format!("precision `{name}` is not known"), "use auto, float32, bfloat16 or float64"))
+    serde_json::from_value(json!(name)).map_err(|_| {
+        Misuse::error(
+            format!("precision `{name}` is not known"),
+            "use auto, float32, bfloat16 or float64",
+        )
+    })
 }
 
 fn matmul(args: &WhereArgs) -> Result<Exit> {
     device::set_threads(args.threads);
     let on = parse_device(&args.device).map_err(|error| bad_input(error.into()))?;
     let precision = precision(&args.precision)?.resolve(on);
-    let kind = if precision == Precision::Bfloat16 { Kind::BFloat16 } else { precision.kind() };
+    let kind = if precision == Precision::Bfloat16 {
+        Kind::BFloat16
+    } else {
+        precision.kind()
+    };
     let flops = peak::matmul_peak(on, kind);
     if args.json {
-        output::json(&json!({"flops_per_second": flops, "device": device::device_name(on), "threads": device::threads()}))?;
+        output::json(
+            &json!({"flops_per_second": flops, "device": device::device_name(on), "threads": device::threads()}),
+        )?;
     } else {
-        output::line(&format!("{:.1} GFLOP/s on {}", flops / 1e9, device::device_name(on)))?;
+        output::line(&format!(
+            "{:.1} GFLOP/s on {}",
+            flops / 1e9,
+            device::device_name(on)
+        ))?;
     }
     Ok(Exit::Done)
 }
@@ -111,7 +125,11 @@ fn train(args: &TrainArgs) -> Result<Exit> {
     let mut times = bench.run(args.steps.max(1))?.seconds;
     times.sort_by(f64::total_cmp);
     let median = times[times.len() / 2];
-    let kind = if precision.resolve(on) == Precision::Bfloat16 { Kind::BFloat16 } else { precision.kind() };
+    let kind = if precision.resolve(on) == Precision::Bfloat16 {
+        Kind::BFloat16
+    } else {
+        precision.kind()
+    };
     let peak = peak::matmul_peak(on, kind);
     let rate = bench.tokens() as f64 / median;
     let share = bench.flops() / median / peak;
@@ -136,9 +154,15 @@ fn train(args: &TrainArgs) -> Result<Exit> {
 fn serve(bench: &mut StepBench) -> Result<Exit> {
     for line in std::io::stdin().lock().lines() {
         let line = line.context("standard input cannot be read")?;
-        let steps = line.trim().strip_prefix("go ").and_then(|k| k.trim().parse().ok());
+        let steps = line
+            .trim()
+            .strip_prefix("go ")
+            .and_then(|k| k.trim().parse().ok());
         let Some(steps) = steps else {
-            return Err(Misuse::error(format!("`{line}` is not understood"), "each line is `go K`, K a number of steps"));
+            return Err(Misuse::error(
+                format!("`{line}` is not understood"),
+                "each line is `go K`, K a number of steps",
+            ));
         };
         output::json(&bench.run(steps)?)?;
     }

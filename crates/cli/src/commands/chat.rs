@@ -15,7 +15,8 @@ use self::keyboard::{Keyboard, Said};
 use crate::error::{Exit, Misuse};
 use crate::generation::{self, SamplingArgs};
 use crate::model::{self, DeviceArgs, Loaded};
-use crate::{output, task};
+use crate::output;
+use crate::task::{self, Origin};
 
 const ABOUT: &str = "\
 Converse with a model that was fine-tuned on prompts and answers.
@@ -78,15 +79,17 @@ pub(crate) fn run(args: &ChatArgs) -> Result<Exit> {
 
 /// Why this model may not converse, though its tokenizer has a template: Etude's own always have one.
 fn doubt(loaded: &Loaded) -> Result<Option<&'static str>> {
-    if model::is_base(&loaded.folder) {
-        return Ok(Some(
-            "this is a base model: it has learnt to go on with text, not to answer; `etude finetune` teaches it that",
-        ));
-    }
-    let plain = task::of_model(&loaded.folder)?.is_some_and(|task| task.format == "plain");
-    Ok(plain.then_some(
-        "this model was fine-tuned on plain prompts, not on conversations; `etude generate --task` asks it properly",
-    ))
+    Ok(match task::origin(&loaded.folder)? {
+        Origin::Pretrained => Some(
+            "this is a base model: it has learnt to go on with text, not to answer; \
+             `etude finetune` teaches it that",
+        ),
+        Origin::Finetuned(task) if task.format == "plain" => Some(
+            "this model was fine-tuned on plain prompts, not on conversations; \
+             `etude generate --task` asks it properly",
+        ),
+        Origin::Finetuned(_) | Origin::Unknown => None,
+    })
 }
 
 fn converse(

@@ -13,7 +13,8 @@ use super::tokenizer::read_text;
 use crate::error::{Exit, Misuse};
 use crate::generation::{self, SamplingArgs};
 use crate::model::{self, DeviceArgs, Loaded};
-use crate::{output, task};
+use crate::output;
+use crate::task::{self, Origin};
 
 const ABOUT: &str = "\
 Continue a prompt.
@@ -118,7 +119,7 @@ fn prompt(args: &GenerateArgs, text: &str, loaded: &Loaded) -> Result<Prompt> {
 
 /// The tokens that an example with this prompt would begin with in fine-tuning.
 fn task_prompt(text: &str, loaded: &Loaded) -> Result<Prompt> {
-    let Some(settings) = task::of_model(&loaded.folder)? else {
+    let Origin::Finetuned(settings) = task::origin(&loaded.folder)? else {
         return Err(Misuse::error(
             format!(
                 "{}: is not in the folder of a fine-tuning run",

@@ -55,22 +55,35 @@ pub(crate) struct QuickstartArgs {
 
 pub(crate) fn run(args: &QuickstartArgs) -> Result<Exit> {
     memory::keep_freed_memory();
-    let finetune = |name: &str| recipes::for_stage(Stage::Finetune, name)?.parse(&args.finetune).map_err(bad_input);
+    let finetune = |name: &str| {
+        recipes::for_stage(Stage::Finetune, name)?
+            .parse(&args.finetune)
+            .map_err(bad_input)
+    };
     let plan = Plan {
-        pretrain: recipes::for_stage(Stage::Pretrain, "quickstart")?.parse(&args.pretrain).map_err(bad_input)?,
+        pretrain: recipes::for_stage(Stage::Pretrain, "quickstart")?
+            .parse(&args.pretrain)
+            .map_err(bad_input)?,
         finetune: finetune("quickstart")?,
         scratch: finetune("quickstart-scratch")?,
     };
     if set_aside(&args.run)? {
         output::note("the last quickstart was finished and is set aside; training anew");
     }
-    let context = RunContext::new(args.run.clone(), args.catalog.catalog()?, Cache::user()?, !args.quiet)?;
+    let context = RunContext::new(
+        args.run.clone(),
+        args.catalog.catalog()?,
+        Cache::user()?,
+        !args.quiet,
+    )?;
     match quickstart(&plan, &context, &mut |line| output::note(line))? {
         Outcome::Interrupted => {
             output::note("stopped; `etude quickstart` goes on from here");
             Ok(Exit::Interrupted)
         }
-        Outcome::Finished(finished) if args.json => output::json(&finished.summary).map(|()| Exit::Done),
+        Outcome::Finished(finished) if args.json => {
+            output::json(&finished.summary).map(|()| Exit::Done)
+        }
         Outcome::Finished(finished) => {
             let rows = table(&finished.summary);
             let seconds = finished.summary.seconds;
@@ -90,14 +103,25 @@ pub(crate) fn run(args: &QuickstartArgs) -> Result<Exit> {
 
 fn table(summary: &QuickstartSummary) -> Vec<Vec<String>> {
     let task = &summary.task;
-    let head = ["", "base", "fine-tuned", "from scratch", "gain over base", "gain over scratch"];
+    let head = [
+        "",
+        "base",
+        "fine-tuned",
+        "from scratch",
+        "gain over base",
+        "gain over scratch",
+    ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for (metric, finetuned) in &task.finetuned {
         let show = |score: Option<&etude_scores::Score>| {
-            score.map_or_else(String::new, |score| format!("{:.3} [{:.3}, {:.3}]", score.value, score.low, score.high))
+            score.map_or_else(String::new, |score| {
+                format!("{:.3} [{:.3}, {:.3}]", score.value, score.low, score.high)
+            })
         };
         let gain = |gain: Option<&Difference>| {
-            gain.map_or_else(String::new, |gain| format!("{:+.3} [{:+.3}, {:+.3}]", gain.value, gain.low, gain.high))
+            gain.map_or_else(String::new, |gain| {
+                format!("{:+.3} [{:+.3}, {:+.3}]", gain.value, gain.low, gain.high)
+            })
         };
         rows.push(vec![
             metric.clone(),

@@ -5,7 +5,9 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::error::FolderError;
-use crate::config::{Family, MlpKind, ModelConfig, NormKind, Position, QkNorm, RotaryScaling, Sizes};
+use crate::config::{
+    Family, MlpKind, ModelConfig, NormKind, Position, QkNorm, RotaryScaling, Sizes,
+};
 
 /// The special tokens that a model's configuration names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -26,30 +28,52 @@ struct Fields<'a> {
 
 impl Fields<'_> {
     fn error(&self, field: &str, reason: impl Into<String>) -> FolderError {
-        FolderError::Field { path: self.path.to_owned(), field: field.to_owned(), reason: reason.into() }
+        FolderError::Field {
+            path: self.path.to_owned(),
+            field: field.to_owned(),
+            reason: reason.into(),
+        }
     }
 
     fn find(&self, names: &[&str]) -> Option<&Value> {
-        names.iter().find_map(|name| self.object.get(*name)).filter(|value| !value.is_null())
+        names
+            .iter()
+            .find_map(|name| self.object.get(*name))
+            .filter(|value| !value.is_null())
     }
 
     fn int(&self, names: &[&str]) -> Result<i64, FolderError> {
-        self.int_or_none(names)?.ok_or_else(|| self.error(names[0], "is missing"))
+        self.int_or_none(names)?
+            .ok_or_else(|| self.error(names[0], "is missing"))
     }
 
     fn int_or_none(&self, names: &[&str]) -> Result<Option<i64>, FolderError> {
-        let Some(value) = self.find(names) else { return Ok(None) };
-        value.as_i64().map(Some).ok_or_else(|| self.error(names[0], format!("is {value}, not a whole number")))
+        let Some(value) = self.find(names) else {
+            return Ok(None);
+        };
+        value
+            .as_i64()
+            .map(Some)
+            .ok_or_else(|| self.error(names[0], format!("is {value}, not a whole number")))
     }
 
     fn float(&self, name: &str, default: f64) -> Result<f64, FolderError> {
-        let Some(value) = self.find(&[name]) else { return Ok(default) };
-        value.as_f64().filter(|x| x.is_finite()).ok_or_else(|| self.error(name, format!("is {value}, not a number")))
+        let Some(value) = self.find(&[name]) else {
+            return Ok(default);
+        };
+        value
+            .as_f64()
+            .filter(|x| x.is_finite())
+            .ok_or_else(|| self.error(name, format!("is {value}, not a number")))
     }
 
     fn flag(&self, name: &str, default: bool) -> Result<bool, FolderError> {
-        let Some(value) = self.find(&[name]) else { return Ok(default) };
-        value.as_bool().ok_or_else(|| self.error(name, format!("is {value}, not true or false")))
+        let Some(value) = self.find(&[name]) else {
+            return Ok(default);
+        };
+        value
+            .as_bool()
+            .ok_or_else(|| self.error(name, format!("is {value}, not true or false")))
     }
 
     fn text(&self, name: &str) -> Option<&str> {
@@ -59,9 +83,10 @@ impl Fields<'_> {
     /// Refuses a feature that the decoder lacks when the file switches it on.
     fn refuse(&self, name: &str, neutral: &[Value]) -> Result<(), FolderError> {
         match self.find(&[name]) {
-            Some(value) if !neutral.contains(value) => {
-                Err(self.error(name, format!("is {value}, which is not supported (only {})", neutral[0])))
-            }
+            Some(value) if !neutral.contains(value) => Err(self.error(
+                name,
+                format!("is {value}, which is not supported (only {})", neutral[0]),
+            )),
             _ => Ok(()),
         }
     }
@@ -75,10 +100,19 @@ pub(super) fn parse(path: &Path, json: &Value) -> Result<(ModelConfig, TokenIds)
     })?;
     let fields = Fields { path, object };
     let name = fields.text("model_type").unwrap_or("none");
-    let family =
-        Family::parse(name).ok_or_else(|| FolderError::Family { path: path.to_owned(), found: name.to_owned() })?;
-    let config = if family == Family::Gpt2 { gpt2(&fields)? } else { llama_like(&fields, family)? };
-    config.validate().map_err(|source| FolderError::Config { path: path.to_owned(), source })?;
+    let family = Family::parse(name).ok_or_else(|| FolderError::Family {
+        path: path.to_owned(),
+        found: name.to_owned(),
+    })?;
+    let config = if family == Family::Gpt2 {
+        gpt2(&fields)?
+    } else {
+        llama_like(&fields, family)?
+    };
+    config.validate().map_err(|source| FolderError::Config {
+        path: path.to_owned(),
+        source,
+    })?;
     Ok((config, token_ids(&fields)?))
 }
 
@@ -100,10 +134,19 @@ fn gpt2(fields: &Fields<'_>) -> Result<ModelConfig, FolderError> {
     let mlp = match fields.text("activation_function").unwrap_or("gelu_new") {
         "gelu_new" | "gelu_pytorch_tanh" => MlpKind::GeluTanh,
         "gelu" => MlpKind::Gelu,
-        other => return Err(fields.error("activation_function", format!("is `{other}`; gelu_new and gelu are known"))),
+        other => {
+            return Err(fields.error(
+                "activation_function",
+                format!("is `{other}`; gelu_new and gelu are known"),
+            ));
+        }
     };
     let norm_eps = fields.float("layer_norm_epsilon", 1e-5)?;
-    Ok(ModelConfig { mlp, norm_eps, ..ModelConfig::new(Family::Gpt2, sizes) })
+    Ok(ModelConfig {
+        mlp,
+        norm_eps,
+        ..ModelConfig::new(Family::Gpt2, sizes)
+    })
 }
 
 fn llama_like(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, FolderError> {
@@ -113,31 +156,52 @@ fn llama_like(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, Folder
         vocab_size: fields.int(&["vocab_size"])?,
         n_layer: fields.int(&["num_hidden_layers"])?,
         n_head,
-        n_kv_head: fields.int_or_none(&["num_key_value_heads"])?.unwrap_or(n_head),
+        n_kv_head: fields
+            .int_or_none(&["num_key_value_heads"])?
+            .unwrap_or(n_head),
         n_embd,
         n_inner: fields.int(&["intermediate_size"])?,
         context: fields.int(&["max_position_embeddings"])?,
         tied: fields.flag("tie_word_embeddings", false)?,
     };
     let base = ModelConfig::new(family, sizes);
-    let activation = if family == Family::NanoChat { "relu2" } else { "silu" };
+    let activation = if family == Family::NanoChat {
+        "relu2"
+    } else {
+        "silu"
+    };
     fields.refuse("hidden_act", &[json!(activation)])?;
-    let Position::Rotary { flipped, .. } = base.position else { unreachable!("this branch's families are rotary") };
+    let Position::Rotary { flipped, .. } = base.position else {
+        unreachable!("this branch's families are rotary")
+    };
     let (theta, scaling) = rotary(fields)?;
     let bias = fields.flag("attention_bias", false)?;
-    let head_dim = fields.int_or_none(&["head_dim"])?.unwrap_or(n_embd / n_head.max(1));
+    let head_dim = fields
+        .int_or_none(&["head_dim"])?
+        .unwrap_or(n_embd / n_head.max(1));
     let window = match (family, fields.flag("use_sliding_window", false)?) {
         (Family::Mistral, _) => fields.int_or_none(&["sliding_window"])?,
-        (_, true) => return Err(fields.error("use_sliding_window", "is true, which is supported for mistral alone")),
+        (_, true) => {
+            return Err(fields.error(
+                "use_sliding_window",
+                "is true, which is supported for mistral alone",
+            ));
+        }
         _ => None,
     };
     let logit_cap = match fields.find(&["final_logit_softcapping"]) {
-        Some(_) if family == Family::NanoChat => Some(fields.float("final_logit_softcapping", 15.0)?),
+        Some(_) if family == Family::NanoChat => {
+            Some(fields.float("final_logit_softcapping", 15.0)?)
+        }
         _ => None,
     };
     Ok(ModelConfig {
         head_dim,
-        position: Position::Rotary { theta, flipped, scaling },
+        position: Position::Rotary {
+            theta,
+            flipped,
+            scaling,
+        },
         norm_eps: fields.float("rms_norm_eps", 1e-6)?,
         qkv_bias: bias || family == Family::Qwen2,
         out_bias: bias,
@@ -150,14 +214,25 @@ fn llama_like(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, Folder
 
 /// Old files have `rope_theta` and `rope_scaling`, new ones both in `rope_parameters`.
 fn rotary(fields: &Fields<'_>) -> Result<(f64, Option<RotaryScaling>), FolderError> {
-    let nested = fields.find(&["rope_parameters", "rope_scaling"]).and_then(Value::as_object);
-    let Some(object) = nested else { return Ok((fields.float("rope_theta", 10_000.0)?, None)) };
-    let inner = Fields { path: fields.path, object };
+    let nested = fields
+        .find(&["rope_parameters", "rope_scaling"])
+        .and_then(Value::as_object);
+    let Some(object) = nested else {
+        return Ok((fields.float("rope_theta", 10_000.0)?, None));
+    };
+    let inner = Fields {
+        path: fields.path,
+        object,
+    };
     let theta = match inner.find(&["rope_theta"]) {
         Some(_) => inner.float("rope_theta", 10_000.0)?,
         None => fields.float("rope_theta", 10_000.0)?,
     };
-    let scaling = match inner.text("rope_type").or(inner.text("type")).unwrap_or("default") {
+    let scaling = match inner
+        .text("rope_type")
+        .or(inner.text("type"))
+        .unwrap_or("default")
+    {
         "default" => None,
         "llama3" => Some(RotaryScaling {
             factor: inner.float("factor", 1.0)?,
@@ -165,7 +240,12 @@ fn rotary(fields: &Fields<'_>) -> Result<(f64, Option<RotaryScaling>), FolderErr
             high: inner.float("high_freq_factor", 4.0)?,
             original_context: inner.float("original_max_position_embeddings", 8192.0)?,
         }),
-        other => return Err(inner.error("rope_type", format!("is `{other}`; default and llama3 are known"))),
+        other => {
+            return Err(inner.error(
+                "rope_type",
+                format!("is `{other}`; default and llama3 are known"),
+            ));
+        }
     };
     Ok((theta, scaling))
 }
@@ -177,13 +257,25 @@ fn token_ids(fields: &Fields<'_>) -> Result<TokenIds, FolderError> {
             .and_then(|id| u32::try_from(id).ok())
             .ok_or_else(|| fields.error(name, format!("is {value}, not a token id")))
     };
-    let single = |name: &str| fields.find(&[name]).map(|value| id(value, name)).transpose();
+    let single = |name: &str| {
+        fields
+            .find(&[name])
+            .map(|value| id(value, name))
+            .transpose()
+    };
     let eos = match fields.find(&["eos_token_id"]) {
-        Some(Value::Array(ids)) => ids.iter().map(|value| id(value, "eos_token_id")).collect::<Result<_, _>>()?,
+        Some(Value::Array(ids)) => ids
+            .iter()
+            .map(|value| id(value, "eos_token_id"))
+            .collect::<Result<_, _>>()?,
         Some(value) => vec![id(value, "eos_token_id")?],
         None => Vec::new(),
     };
-    Ok(TokenIds { bos: single("bos_token_id")?, eos, pad: single("pad_token_id")? })
+    Ok(TokenIds {
+        bos: single("bos_token_id")?,
+        eos,
+        pad: single("pad_token_id")?,
+    })
 }
 
 /// Reads the end tokens that a `generation_config.json` adds.
@@ -196,10 +288,17 @@ pub(super) fn generation_eos(path: &Path, json: &Value) -> Result<Vec<u32>, Fold
 
 /// Writes a `config.json` that Transformers reads.
 pub(super) fn to_json(config: &ModelConfig, ids: &TokenIds, dtype: &str) -> Value {
-    let mut json = if config.family == Family::Gpt2 { gpt2_json(config) } else { llama_json(config) };
+    let mut json = if config.family == Family::Gpt2 {
+        gpt2_json(config)
+    } else {
+        llama_json(config)
+    };
     let object = json.as_object_mut().expect("built as an object");
     object.insert("model_type".to_owned(), json!(config.family.name()));
-    object.insert("architectures".to_owned(), json!([architecture(config.family)]));
+    object.insert(
+        "architectures".to_owned(),
+        json!([architecture(config.family)]),
+    );
     object.insert("dtype".to_owned(), json!(dtype));
     object.insert("torch_dtype".to_owned(), json!(dtype));
     object.extend(ids_json(ids));
@@ -217,8 +316,15 @@ fn ids_json(ids: &TokenIds) -> Map<String, Value> {
         [one] => json!(one),
         _ => json!(ids.eos),
     };
-    let entries = [("bos_token_id", json!(ids.bos)), ("eos_token_id", eos), ("pad_token_id", json!(ids.pad))];
-    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    let entries = [
+        ("bos_token_id", json!(ids.bos)),
+        ("eos_token_id", eos),
+        ("pad_token_id", json!(ids.pad)),
+    ];
+    entries
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
 }
 
 fn architecture(family: Family) -> &'static str {
@@ -233,7 +339,11 @@ fn architecture(family: Family) -> &'static str {
 }
 
 fn gpt2_json(config: &ModelConfig) -> Value {
-    let activation = if config.mlp == MlpKind::Gelu { "gelu" } else { "gelu_new" };
+    let activation = if config.mlp == MlpKind::Gelu {
+        "gelu"
+    } else {
+        "gelu_new"
+    };
     json!({
         "vocab_size": config.vocab_size, "n_positions": config.context, "n_embd": config.n_embd,
         "n_layer": config.n_layer, "n_head": config.n_head, "n_inner": config.n_inner,
@@ -243,7 +353,9 @@ fn gpt2_json(config: &ModelConfig) -> Value {
 }
 
 fn llama_json(config: &ModelConfig) -> Value {
-    let Position::Rotary { theta, scaling, .. } = config.position else { unreachable!("these families are rotary") };
+    let Position::Rotary { theta, scaling, .. } = config.position else {
+        unreachable!("these families are rotary")
+    };
     let rope = match scaling {
         None => json!({"rope_type": "default", "rope_theta": theta}),
         Some(scaling) => json!({
@@ -267,10 +379,18 @@ fn llama_json(config: &ModelConfig) -> Value {
     }
     match config.family {
         Family::Llama => drop(object.insert("mlp_bias".to_owned(), json!(config.mlp_bias))),
-        Family::Mistral => drop(object.insert("sliding_window".to_owned(), json!(config.sliding_window))),
-        Family::NanoChat => drop(object.insert("final_logit_softcapping".to_owned(), json!(config.logit_cap))),
+        Family::Mistral => {
+            drop(object.insert("sliding_window".to_owned(), json!(config.sliding_window)))
+        }
+        Family::NanoChat => drop(object.insert(
+            "final_logit_softcapping".to_owned(),
+            json!(config.logit_cap),
+        )),
         _ => {}
     }
-    debug_assert!(config.norm != NormKind::Layer && (config.qk_norm != QkNorm::Weighted || config.family == Family::Qwen3));
+    debug_assert!(
+        config.norm != NormKind::Layer
+            && (config.qk_norm != QkNorm::Weighted || config.family == Family::Qwen3)
+    );
     json
 }

@@ -18,7 +18,9 @@ pub enum FolderError {
         source: std::io::Error,
     },
     /// The folder is not a model folder.
-    #[error("{path}: not a model folder, `{missing}` is not in it; give the folder that holds config.json and model.safetensors")]
+    #[error(
+        "{path}: not a model folder, `{missing}` is not in it; give the folder that holds config.json and model.safetensors"
+    )]
     NotAModel {
         /// The folder.
         path: PathBuf,
@@ -63,7 +65,9 @@ pub enum FolderError {
     #[error(transparent)]
     Weights(#[from] SafetensorsError),
     /// A tensor that config.json promises and no file holds.
-    #[error("{path}: tensor `{tensor}` is missing; the folder's weights are incomplete or of another model")]
+    #[error(
+        "{path}: tensor `{tensor}` is missing; the folder's weights are incomplete or of another model"
+    )]
     Missing {
         /// The folder.
         path: PathBuf,
@@ -83,7 +87,9 @@ pub enum FolderError {
         expected: Vec<i64>,
     },
     /// Tensors that the architecture has no place for.
-    #[error("{path}: tensor `{tensor}` has no place in a {family} decoder; the folder is of another architecture than its config.json says")]
+    #[error(
+        "{path}: tensor `{tensor}` has no place in a {family} decoder; the folder is of another architecture than its config.json says"
+    )]
     Unexpected {
         /// The file.
         path: PathBuf,

@@ -39,7 +39,10 @@ pub struct LoadedModel {
 pub fn load_config(folder: &Path) -> Result<(ModelConfig, TokenIds), FolderError> {
     let path = folder.join(CONFIG);
     if !path.is_file() {
-        return Err(FolderError::NotAModel { path: folder.to_owned(), missing: CONFIG.to_owned() });
+        return Err(FolderError::NotAModel {
+            path: folder.to_owned(),
+            missing: CONFIG.to_owned(),
+        });
     }
     let (config, mut ids) = config::parse(&path, &read_json(&path)?)?;
     let generation = folder.join(GENERATION);
@@ -67,16 +70,26 @@ pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<LoadedModel, Fo
         }
     }
     check_claims(folder, &config, &index)?;
-    let decoder = Decoder::new(config, kind, device)
-        .map_err(|source| FolderError::Config { path: folder.join(CONFIG), source })?;
+    let decoder = Decoder::new(config, kind, device).map_err(|source| FolderError::Config {
+        path: folder.join(CONFIG),
+        source,
+    })?;
     for param in decoder.params().entries() {
         let place = names::place(decoder.config(), &param.name);
         let mut parts = Vec::with_capacity(place.names.len());
         for name in &place.names {
             let tensor = read_tensor(folder, &files, &index, name)?;
-            parts.push(if place.transposed && tensor.dim() == 2 { tensor.tr() } else { tensor });
+            parts.push(if place.transposed && tensor.dim() == 2 {
+                tensor.tr()
+            } else {
+                tensor
+            });
         }
-        let whole = if parts.len() == 1 { parts.remove(0) } else { concatenate(folder, &place.names, &parts)? };
+        let whole = if parts.len() == 1 {
+            parts.remove(0)
+        } else {
+            concatenate(folder, &place.names, &parts)?
+        };
         if whole.size() != param.tensor.size() {
             return Err(FolderError::Shape {
                 path: folder.to_owned(),
@@ -101,9 +114,20 @@ fn concatenate(folder: &Path, names: &[String], parts: &[Tensor]) -> Result<Tens
 
 type Index = BTreeMap<String, (usize, Vec<i64>)>;
 
-fn read_tensor(folder: &Path, files: &[SafetensorsFile], index: &Index, name: &str) -> Result<Tensor, FolderError> {
-    let missing = || FolderError::Missing { path: folder.to_owned(), tensor: name.to_owned() };
-    let known = [Some(name), names::alias(name)].into_iter().flatten().find(|known| index.contains_key(*known));
+fn read_tensor(
+    folder: &Path,
+    files: &[SafetensorsFile],
+    index: &Index,
+    name: &str,
+) -> Result<Tensor, FolderError> {
+    let missing = || FolderError::Missing {
+        path: folder.to_owned(),
+        tensor: name.to_owned(),
+    };
+    let known = [Some(name), names::alias(name)]
+        .into_iter()
+        .flatten()
+        .find(|known| index.contains_key(*known));
     let known = known.ok_or_else(missing)?;
     let (file, _) = index[known];
     Ok(files[file].tensor(known)?)
@@ -115,9 +139,15 @@ fn check_claims(folder: &Path, config: &ModelConfig, index: &Index) -> Result<()
     // had through tch, so they are taken from one layer and counted up.
     let claimed = names_of(config);
     for name in index.keys() {
-        let known = claimed.iter().any(|claim| claim == name || names::alias(claim) == Some(name));
+        let known = claimed
+            .iter()
+            .any(|claim| claim == name || names::alias(claim) == Some(name));
         if !known && !names::harmless(config, name) {
-            let unexpected = FolderError::Unexpected { path: folder.to_owned(), tensor: name.clone(), family: config.family.name() };
+            let unexpected = FolderError::Unexpected {
+                path: folder.to_owned(),
+                tensor: name.clone(),
+                family: config.family.name(),
+            };
             return Err(unexpected);
         }
     }
@@ -137,9 +167,13 @@ fn names_of(config: &ModelConfig) -> Vec<String> {
         context: 1,
         ..config.clone()
     };
-    let decoder = Decoder::new(tiny, Kind::Float, Device::Cpu).expect("the smallest decoder is possible");
+    let decoder =
+        Decoder::new(tiny, Kind::Float, Device::Cpu).expect("the smallest decoder is possible");
     let entries = decoder.params().entries();
-    entries.iter().flat_map(|param| names::place(config, &param.name).names).collect()
+    entries
+        .iter()
+        .flat_map(|param| names::place(config, &param.name).names)
+        .collect()
 }
 
 fn weight_files(folder: &Path) -> Result<Vec<SafetensorsFile>, FolderError> {
@@ -149,14 +183,20 @@ fn weight_files(folder: &Path) -> Result<Vec<SafetensorsFile>, FolderError> {
     }
     let index = folder.join(INDEX);
     if !index.is_file() {
-        return Err(FolderError::NotAModel { path: folder.to_owned(), missing: format!("{WEIGHTS} or {INDEX}") });
+        return Err(FolderError::NotAModel {
+            path: folder.to_owned(),
+            missing: format!("{WEIGHTS} or {INDEX}"),
+        });
     }
     let json = read_json(&index)?;
-    let map = json.get("weight_map").and_then(Value::as_object).ok_or_else(|| FolderError::Field {
-        path: index.clone(),
-        field: "weight_map".to_owned(),
-        reason: "is missing".to_owned(),
-    })?;
+    let map = json
+        .get("weight_map")
+        .and_then(Value::as_object)
+        .ok_or_else(|| FolderError::Field {
+            path: index.clone(),
+            field: "weight_map".to_owned(),
+            reason: "is missing".to_owned(),
+        })?;
     let mut shards: Vec<&str> = map.values().filter_map(Value::as_str).collect();
     shards.sort_unstable();
     shards.dedup();
@@ -172,7 +212,10 @@ fn weight_files(folder: &Path) -> Result<Vec<SafetensorsFile>, FolderError> {
         }
         let path = folder.join(shard);
         if !path.is_file() {
-            return Err(FolderError::NotAModel { path: folder.to_owned(), missing: shard.to_owned() });
+            return Err(FolderError::NotAModel {
+                path: folder.to_owned(),
+                missing: shard.to_owned(),
+            });
         }
         files.push(SafetensorsFile::open(&path)?);
     }
@@ -191,7 +234,12 @@ pub fn save(decoder: &Decoder, ids: &TokenIds, folder: &Path) -> Result<Vec<Path
 ///
 /// # Errors
 /// As [`save`].
-pub fn save_sharded(decoder: &Decoder, ids: &TokenIds, folder: &Path, max_bytes: u64) -> Result<Vec<PathBuf>, FolderError> {
+pub fn save_sharded(
+    decoder: &Decoder,
+    ids: &TokenIds,
+    folder: &Path,
+    max_bytes: u64,
+) -> Result<Vec<PathBuf>, FolderError> {
     let config = decoder.config();
     let params = decoder.params();
     let dtype = match params.kind() {
@@ -204,8 +252,11 @@ pub fn save_sharded(decoder: &Decoder, ids: &TokenIds, folder: &Path, max_bytes:
         write_json(folder.join(CONFIG), &config::to_json(config, ids, dtype))?,
         write_json(folder.join(GENERATION), &config::generation_json(ids))?,
     ];
-    let tensors: Vec<HfTensor> =
-        params.entries().iter().flat_map(|param| names::hf_tensors(config, param, &param.tensor)).collect();
+    let tensors: Vec<HfTensor> = params
+        .entries()
+        .iter()
+        .flat_map(|param| names::hf_tensors(config, param, &param.tensor))
+        .collect();
     let shards = shards(tensors, max_bytes);
     if let [only] = &shards[..] {
         written.push(write_shard(folder.join(WEIGHTS), only)?);
@@ -247,19 +298,30 @@ fn shards(tensors: Vec<HfTensor>, max_bytes: u64) -> Vec<Vec<HfTensor>> {
 }
 
 fn write_shard(path: PathBuf, tensors: &[HfTensor]) -> Result<PathBuf, FolderError> {
-    let named: Vec<(String, Tensor)> =
-        tensors.iter().map(|tensor| (tensor.name.clone(), tensor.tensor.detach())).collect();
+    let named: Vec<(String, Tensor)> = tensors
+        .iter()
+        .map(|tensor| (tensor.name.clone(), tensor.tensor.detach()))
+        .collect();
     safetensors::write(&path, &named, &[])?;
     Ok(path)
 }
 
 fn read_json(path: &Path) -> Result<Value, FolderError> {
-    let text = fs::read(path).map_err(|source| FolderError::Io { path: path.to_owned(), source })?;
-    serde_json::from_slice(&text).map_err(|error| FolderError::Json { path: path.to_owned(), reason: error.to_string() })
+    let text = fs::read(path).map_err(|source| FolderError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    serde_json::from_slice(&text).map_err(|error| FolderError::Json {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
 }
 
 fn write_json(path: PathBuf, json: &Value) -> Result<PathBuf, FolderError> {
     let text = format!("{json:#}\n");
-    fs::write(&path, text).map_err(|source| FolderError::Io { path: path.clone(), source })?;
+    fs::write(&path, text).map_err(|source| FolderError::Io {
+        path: path.clone(),
+        source,
+    })?;
     Ok(path)
 }

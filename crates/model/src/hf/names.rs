@@ -30,26 +30,52 @@ pub fn hf_tensors(config: &ModelConfig, param: &Param, values: &Tensor) -> Vec<H
     } else {
         values.split_with_sizes(&param.parts, 0)
     };
-    let layout = |tensor: Tensor| if place.transposed { tensor.tr() } else { tensor };
-    place.names.into_iter().zip(parts).map(|(name, tensor)| HfTensor { name, tensor: layout(tensor) }).collect()
+    let layout = |tensor: Tensor| {
+        if place.transposed {
+            tensor.tr()
+        } else {
+            tensor
+        }
+    };
+    place
+        .names
+        .into_iter()
+        .zip(parts)
+        .map(|(name, tensor)| HfTensor {
+            name,
+            tensor: layout(tensor),
+        })
+        .collect()
 }
 
 /// The place of the parameter with Etude's name `name`.
 pub(super) fn place(config: &ModelConfig, name: &str) -> Place {
-    let (module, leaf) = name.rsplit_once('.').expect("every parameter lies in a module");
-    let (prefix, inner) = match module.strip_prefix("layers.").and_then(|rest| rest.split_once('.')) {
+    let (module, leaf) = name
+        .rsplit_once('.')
+        .expect("every parameter lies in a module");
+    let (prefix, inner) = match module
+        .strip_prefix("layers.")
+        .and_then(|rest| rest.split_once('.'))
+    {
         Some((index, inner)) => (Some(index), inner),
         None => (None, module),
     };
     let gpt2 = config.family == Family::Gpt2;
-    let modules = if gpt2 { gpt2_modules(inner) } else { llama_modules(inner, config.family) };
+    let modules = if gpt2 {
+        gpt2_modules(inner)
+    } else {
+        llama_modules(inner, config.family)
+    };
     let path = |module: &str| match (prefix, gpt2) {
         (Some(index), true) => format!("transformer.h.{index}.{module}.{leaf}"),
         (Some(index), false) => format!("model.layers.{index}.{module}.{leaf}"),
         (None, _) => format!("{module}.{leaf}"),
     };
     let matrix = prefix.is_some() && leaf == "weight" && !inner.ends_with("norm");
-    Place { names: modules.iter().map(|module| path(module)).collect(), transposed: gpt2 && matrix }
+    Place {
+        names: modules.iter().map(|module| path(module)).collect(),
+        transposed: gpt2 && matrix,
+    }
 }
 
 fn gpt2_modules(inner: &str) -> &'static [&'static str] {
@@ -97,5 +123,6 @@ pub(super) fn harmless(config: &ModelConfig, name: &str) -> bool {
 
 /// Other names that the same tensor goes by: folders saved from the model without its output layer.
 pub(super) fn alias(name: &str) -> Option<&str> {
-    name.strip_prefix("transformer.").or_else(|| name.strip_prefix("model."))
+    name.strip_prefix("transformer.")
+        .or_else(|| name.strip_prefix("model."))
 }

@@ -20,14 +20,14 @@ use etude_train::{
 use serde_json::Value;
 
 /// Tokens of the tiny models.
-pub const VOCABULARY: usize = 24;
+pub(crate) const VOCABULARY: usize = 24;
 /// Positions of the tiny models.
-pub const CONTEXT: usize = 16;
+pub(crate) const CONTEXT: usize = 16;
 const ROWS: usize = 8;
 
 /// Rows that count up from anywhere by a step of their own; the targets of row 0 are few, those of row 1
 /// none, those of the others differ in number, so that micro-batches are unlike each other.
-pub fn counting_batch(step: u64) -> Batch {
+pub(crate) fn counting_batch(step: u64) -> Batch {
     let (mut input_ids, mut targets) = (Vec::new(), Vec::new());
     for row in 0..ROWS {
         let random = step_seed(row as u64, step) as usize;
@@ -59,15 +59,15 @@ pub fn counting_batch(step: u64) -> Batch {
 }
 
 /// A stage over [`counting_batch`].
-pub struct Counting {
+pub(crate) struct Counting {
     /// The first of the steps, counted from 0, whose batch holds the token 23, and how many do.
-    pub odd: std::ops::Range<u64>,
+    pub(crate) odd: std::ops::Range<u64>,
     /// Waited for each batch.
-    pub pause: Duration,
+    pub(crate) pause: Duration,
     /// Asked at each validation.
-    pub stop_at_validation: Option<Interrupt>,
+    pub(crate) stop_at_validation: Option<Interrupt>,
     /// What validation is said to find, in place of what it finds.
-    pub validation_loss: Option<fn() -> f64>,
+    pub(crate) validation_loss: Option<fn() -> f64>,
 }
 
 impl Default for Counting {
@@ -131,7 +131,7 @@ impl Stage for Counting {
 }
 
 /// Settings of a short run that logs every step.
-pub fn settings(steps: u64, kind: OptimizerKind) -> TrainerSettings {
+pub(crate) fn settings(steps: u64, kind: OptimizerKind) -> TrainerSettings {
     let train = TrainSettings {
         steps,
         batch_rows: ROWS,
@@ -163,7 +163,7 @@ pub fn settings(steps: u64, kind: OptimizerKind) -> TrainerSettings {
 }
 
 /// A decoder of about 5,000 numbers, always the same.
-pub fn decoder(family: Family, precision: Precision) -> Decoder {
+pub(crate) fn decoder(family: Family, precision: Precision) -> Decoder {
     let model = ModelSettings {
         family,
         n_layer: 2,
@@ -182,7 +182,7 @@ pub fn decoder(family: Family, precision: Precision) -> Decoder {
 }
 
 /// What a run may use: nothing but its folder.
-pub fn context(folder: &Path) -> RunContext {
+pub(crate) fn context(folder: &Path) -> RunContext {
     RunContext {
         folder: folder.to_owned(),
         catalog: Catalog::load(&[] as &[PathBuf]).expect("the shipped manifests"),
@@ -194,7 +194,7 @@ pub fn context(folder: &Path) -> RunContext {
 }
 
 /// Runs a stage to its end in `folder`, or until it is interrupted.
-pub fn run_with(
+pub(crate) fn run_with(
     stage: &Counting,
     settings: &TrainerSettings,
     context: &RunContext,
@@ -205,7 +205,7 @@ pub fn run_with(
 }
 
 /// As [`run_with`], with nothing special.
-pub fn run(stage: &Counting, settings: &TrainerSettings, folder: &Path) -> Result<Ended> {
+pub(crate) fn run(stage: &Counting, settings: &TrainerSettings, folder: &Path) -> Result<Ended> {
     run_with(
         stage,
         settings,
@@ -215,7 +215,7 @@ pub fn run(stage: &Counting, settings: &TrainerSettings, folder: &Path) -> Resul
 }
 
 /// The lines of `metrics.jsonl` without what the clock decides.
-pub fn metrics(folder: &Path) -> Vec<Value> {
+pub(crate) fn metrics(folder: &Path) -> Vec<Value> {
     let text = std::fs::read_to_string(folder.join("metrics.jsonl")).expect("the log is there");
     let mut lines: Vec<Value> = text
         .lines()
@@ -231,7 +231,7 @@ pub fn metrics(folder: &Path) -> Vec<Value> {
 }
 
 /// The losses of the training steps.
-pub fn losses(folder: &Path) -> Vec<f64> {
+pub(crate) fn losses(folder: &Path) -> Vec<f64> {
     let lines = metrics(folder);
     lines
         .iter()
@@ -241,7 +241,7 @@ pub fn losses(folder: &Path) -> Vec<f64> {
 }
 
 /// The bytes of a tensor.
-pub fn bytes(tensor: &Tensor) -> Vec<u8> {
+pub(crate) fn bytes(tensor: &Tensor) -> Vec<u8> {
     let mut bytes = vec![0; tensor.numel() * tensor.kind().elt_size_in_bytes()];
     tensor
         .detach()
@@ -251,12 +251,12 @@ pub fn bytes(tensor: &Tensor) -> Vec<u8> {
 }
 
 /// The bytes of all parameters.
-pub fn bits(decoder: &Decoder) -> Vec<Vec<u8>> {
+pub(crate) fn bits(decoder: &Decoder) -> Vec<Vec<u8>> {
     decoder.params().tensors().map(bytes).collect()
 }
 
 /// Asserts that two runs ended in the same weights and optimizer state, byte for byte, and wrote the same log.
-pub fn assert_same_runs(one: &Path, other: &Path, last: &str) {
+pub(crate) fn assert_same_runs(one: &Path, other: &Path, last: &str) {
     for file in [
         "model/model.safetensors".to_owned(),
         format!("checkpoints/{last}/trainer/optimizer.safetensors"),

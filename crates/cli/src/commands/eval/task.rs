@@ -12,7 +12,8 @@ use super::EvalArgs;
 use super::bar::Bar;
 use crate::error::{Misuse, bad_input};
 use crate::model::Loaded;
-use crate::{output, task};
+use crate::output;
+use crate::task::{self, Origin};
 
 pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
     let settings = settings(args);
@@ -59,10 +60,9 @@ fn settings(args: &EvalArgs) -> TaskSettings {
 
 /// How examples are written for this model: as it was fine-tuned, unless it was not or the user says else.
 fn rendering(args: &EvalArgs, name: &str, loaded: &Loaded) -> Result<Rendering> {
-    let tuned = task::of_model(&loaded.folder)?;
-    let mut rendering = match tuned {
-        Some(tuned) => tuned,
-        None => task::default_settings(name)?,
+    let mut rendering = match task::origin(&loaded.folder)? {
+        Origin::Finetuned(settings) => *settings,
+        Origin::Pretrained | Origin::Unknown => task::default_settings(name)?,
     };
     if rendering.source != name {
         rendering.source = name.to_owned();

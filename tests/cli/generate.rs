@@ -1,0 +1,218 @@
+//! The commands that make text: generate and chat.
+
+use std::fs;
+use std::path::Path;
+
+use etude_model::{Prompt, TextGenerator, TextSettings, hf};
+use etude_tensor::{Device, Kind};
+use etude_tokenizer::Tokenizer;
+
+use crate::support::{
+    check_wrong, good, json, keys, model, run_in, save_model, scratch, text, wrong,
+};
+
+#[test]
+fn generate_prints_what_the_library_makes() {
+    let told = json(&[
+        "generate",
+        model(),
+        "--prompt",
+        "A rose",
+        "--max-tokens",
+        "12",
+        "--temperature",
+        "0",
+        "--json",
+    ]);
+    assert_eq!(
+        keys(&told),
+        ["finish_reason", "ids", "text", "tokens_per_second"]
+    );
+    let loaded = hf::load(Path::new(model()), Kind::Float, Device::Cpu).unwrap();
+    let words = Tokenizer::load(Path::new(model())).unwrap();
+    let settings = TextSettings {
+        max_tokens: 12,
+        ..TextSettings::default()
+    };
+    let generator = TextGenerator::new(&loaded.decoder, &words).unwrap();
+    let made = generator
+        .complete(&Prompt::Text("A rose".into()), &settings)
+        .unwrap();
+    assert_eq!(told["text"], made.text);
+    assert_eq!(told["ids"], serde_json::to_value(&made.ids).unwrap());
+    assert_eq!(told["finish_reason"], made.finish_reason.name());
+    assert!(told["tokens_per_second"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn text_streams_to_stdout_and_figures_to_stderr() {
+    let arguments = [
+        "generate",
+        model(),
+        "--prompt",
+        "-",
+        "--max-tokens",
+        "9",
+        "--seed",
+        "3",
+    ];
+    let done = run_in(&scratch("."), &arguments, b"A rose\n");
+    assert_eq!(done.status, 0, "{}", done.err);
+    assert!(done.err.contains("9 tokens"), "{}", done.err);
+    let told = json(&[
+        "generate",
+        model(),
+        "--prompt",
+        "A rose",
+        "--max-tokens",
+        "9",
+        "--seed",
+        "3",
+        "--json",
+    ]);
+    assert_eq!(done.out, format!("{}\n", told["text"].as_str().unwrap()));
+    let other = json(&[
+        "generate",
+        model(),
+        "--prompt",
+        "A rose",
+        "--max-tokens",
+        "9",
+        "--seed",
+        "4",
+        "--json",
+    ]);
+    assert_ne!(other["ids"], told["ids"]);
+    let echoed = good(&[
+        "generate",
+        model(),
+        "--prompt",
+        "A rose",
+        "--max-tokens",
+        "9",
+        "--seed",
+        "3",
+        "--echo",
+    ]);
+    assert_eq!(echoed, format!("A rose{}", done.out));
+}
+
+#[test]
+fn a_chat_prompt_goes_through_the_template() {
+    let prompt = [
+        "generate",
+        model(),
+        "--prompt",
+        "Hi",
+        "--max-tokens",
+        "5",
+        "--temperature",
+        "0",
+        "--json",
+    ];
+    let plain = json(&prompt);
+    let chat = json(&[&prompt[..], &["--chat"]].concat());
+    let system = json(&[&prompt[..], &["--chat", "--system", "Be brief."]].concat());
+    assert!(plain["ids"] != chat["ids"] || chat["ids"] != system["ids"]);
+    wrong(&[&prompt[..], &["--system", "x"]].concat(), &["--chat"]);
+    wrong(
+        &[&prompt[..], &["--task"]].concat(),
+        &["not in the folder of a fine-tuning run"],
+    );
+}
+
+#[test]
+fn sampling_settings_that_mean_nothing_are_refused_before_loading() {
+    let with = |option: &str, value: &str, expected: &[&str]| {
+        let option = format!("{option}={value}");
+        wrong(
+            &[
+                "generate",
+                "no-model-is-looked-for",
+                "--prompt",
+                "x",
+                &option,
+            ],
+            expected,
+        );
+    };
+    with("--temperature", "-1", &["temperature", "-1"]);
+    with("--top-p", "1.5", &["top_p", "1.5"]);
+    with("--repetition-penalty", "0", &["repetition_penalty"]);
+    with("--max-tokens", "0", &["max_tokens"]);
+    with("--stop", "", &["stop"]);
+}
+
+#[test]
+fn a_conversation_goes_turn_by_turn() {
+    let save = scratch("talk.jsonl");
+    let input = format!(
+        "Hello\n/nonsense\n/save {}\n/reset\n/help\nAgain\n/quit\nnever read\n",
+        text(&save)
+    );
+    let arguments = ["chat", model(), "--max-tokens", "6", "--temperature", "0"];
+    let done = run_in(&scratch("."), &arguments, input.as_bytes());
+    assert_eq!(done.status, 0, "{}", done.err);
+    for told in [
+        "there is no /nonsense",
+        "saved to",
+        "forgotten",
+        "/system TEXT",
+    ] {
+        assert!(done.err.contains(told), "{told}: {}", done.err);
+    }
+    assert!(
+        done.out.ends_with('\n') && done.out.lines().count() >= 2,
+        "{:?}",
+        done.out
+    );
+    let saved = fs::read_to_string(&save).unwrap();
+    let saved: serde_json::Value = serde_json::from_str(&saved).unwrap();
+    assert_eq!(saved["messages"][0]["content"], "Hello");
+    assert_eq!(saved["messages"][1]["role"], "assistant");
+}
+
+#[test]
+fn a_conversation_that_outgrows_the_context_forgets_its_beginning() {
+    let input = "Tell me of the river and the rose.\n".repeat(8);
+    let done = run_in(
+        &scratch("."),
+        &["chat", model(), "--max-tokens", "10"],
+        input.as_bytes(),
+    );
+    assert_eq!(done.status, 0, "{}", done.err);
+    assert!(
+        done.err.contains("early turns are forgotten"),
+        "{}",
+        done.err
+    );
+    let arguments = ["chat", model()];
+    let done = run_in(
+        &scratch("."),
+        &arguments,
+        "very long ".repeat(200).as_bytes(),
+    );
+    check_wrong(&done, &arguments, &["context is 96", "shorter"]);
+    let done = run_in(&scratch("."), &arguments, b"\xff\n");
+    check_wrong(&done, &arguments, &["UTF-8"]);
+}
+
+#[test]
+fn a_model_without_a_template_does_not_chat() {
+    let folder = scratch("no-template");
+    save_model(&folder);
+    let path = folder.join("tokenizer_config.json");
+    let mut config: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    config
+        .as_object_mut()
+        .unwrap()
+        .remove("chat_template")
+        .expect("it had one");
+    fs::write(&path, config.to_string()).unwrap();
+    for arguments in [
+        &["chat", text(&folder)][..],
+        &["generate", text(&folder), "--chat", "--prompt", "x"],
+    ] {
+        wrong(arguments, &["without a chat template", "fine-tune"]);
+    }
+}
