@@ -5,7 +5,7 @@ use std::path::Path;
 
 use etude_model::{Prompt, TextGenerator, TextSettings, hf};
 use etude_tensor::{Device, Kind};
-use etude_tokenizer::Tokenizer;
+use etude_tokenizer::{Message, Role, Tokenizer};
 
 use crate::support::{
     check_wrong, good, json, keys, model, run_in, save_model, scratch, text, wrong,
@@ -99,21 +99,30 @@ fn text_streams_to_stdout_and_figures_to_stderr() {
 
 #[test]
 fn a_chat_prompt_goes_through_the_template() {
-    let prompt = [
-        "generate",
-        model(),
-        "--prompt",
-        "Hi",
-        "--max-tokens",
-        "5",
-        "--temperature",
-        "0",
-        "--json",
-    ];
-    let plain = json(&prompt);
-    let chat = json(&[&prompt[..], &["--chat"]].concat());
-    let system = json(&[&prompt[..], &["--chat", "--system", "Be brief."]].concat());
-    assert!(plain["ids"] != chat["ids"] || chat["ids"] != system["ids"]);
+    let prompt = ["generate", model(), "--prompt", "Hi", "--max-tokens", "5"];
+    let prompt = [&prompt[..], &["--temperature", "0", "--json"]].concat();
+    let loaded = hf::load(Path::new(model()), Kind::Float, Device::Cpu).unwrap();
+    let words = Tokenizer::load(Path::new(model())).unwrap();
+    let generator = TextGenerator::new(&loaded.decoder, &words).unwrap();
+    let settings = TextSettings {
+        max_tokens: 5,
+        ..TextSettings::default()
+    };
+    let made = |messages: Vec<Message>| {
+        let made = generator
+            .complete(&Prompt::Messages(messages), &settings)
+            .unwrap();
+        serde_json::to_value(made.ids).unwrap()
+    };
+    let user = Message::new(Role::User, "Hi");
+    let told = json(&[&prompt[..], &["--chat"]].concat());
+    assert_eq!(told["ids"], made(vec![user.clone()]));
+    let told = json(&[&prompt[..], &["--chat", "--system", "Be brief."]].concat());
+    assert_eq!(
+        told["ids"],
+        made(vec![Message::new(Role::System, "Be brief."), user])
+    );
+
     wrong(&[&prompt[..], &["--system", "x"]].concat(), &["--chat"]);
     wrong(
         &[&prompt[..], &["--task"]].concat(),

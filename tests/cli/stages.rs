@@ -245,3 +245,42 @@ fn a_run_folder_of_another_recipe_is_left_alone() {
     );
     assert_eq!(fs::read(folder.join("recipe.toml")).unwrap(), before);
 }
+
+/// Ctrl-C, as the terminal sends it.
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_stopped_saves_and_ends_with_130() {
+    let corpus = write("stopped-run/corpus.txt", corpus());
+    let recipe = write("stopped-run/base.toml", pretraining(&corpus));
+    let folder = scratch("stopped-run/run");
+    let child = std::process::Command::new(env!("CARGO_BIN_EXE_etude"))
+        .args([
+            "pretrain",
+            &recipe,
+            "--run",
+            text(&folder),
+            "--quiet",
+            "--set",
+            "train.steps=1000000",
+        ])
+        .env("ETUDE_CACHE", scratch("cache"))
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let logged = || {
+        fs::read_to_string(folder.join("metrics.jsonl")).is_ok_and(|log| log.lines().count() > 2)
+    };
+    let patience = std::time::Instant::now() + std::time::Duration::from_secs(120);
+    while !logged() && std::time::Instant::now() < patience {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let killed = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+    let done = child.wait_with_output().unwrap();
+    let err = String::from_utf8_lossy(&done.stderr);
+    assert_eq!(done.status.code(), Some(130), "{err}");
+    assert!(err.contains("the same command goes on"), "{err}");
+    assert_eq!(fs::read_dir(folder.join("checkpoints")).unwrap().count(), 1);
+}

@@ -107,11 +107,13 @@ pub(crate) fn keys(value: &Value) -> Vec<&str> {
     keys
 }
 
-/// A path under this test run's own folder, which is emptied when the run begins.
+/// A path under this process's own folder: some test runners start a process for each test, and one that
+/// emptied another's folder would pull the ground from under it.
 pub(crate) fn scratch(name: &str) -> PathBuf {
     static ROOT: OnceLock<PathBuf> = OnceLock::new();
     let root = ROOT.get_or_init(|| {
-        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join("cli");
+        let own = format!("cli-{}", std::process::id());
+        let root = Path::new(env!("CARGO_TARGET_TMPDIR")).join(own);
         if root.exists() {
             fs::remove_dir_all(&root).unwrap();
         }

@@ -33,7 +33,7 @@ pub struct TrainerState {
     /// The best validation loss so far and its step.
     pub best: Option<(f64, u64)>,
     /// The last validation's figures.
-    pub last_evaluation: Option<crate::trainer::Evaluation>,
+    pub last_evaluation: Option<crate::stage::Evaluation>,
     /// Hash of what the run is a function of: recipe and data. A run resumes only under the same one.
     pub fingerprint: String,
 }

@@ -16,6 +16,7 @@ pub mod recipe;
 pub mod run;
 pub mod schedule;
 pub mod settings;
+pub mod stage;
 pub mod step;
 pub mod trainer;
 
@@ -26,4 +27,7 @@ pub use schedule::learning_rate_scale;
 pub use settings::{
     ModelSettings, OptimizerKind, OptimizerSettings, ScheduleKind, ScheduleSettings, TrainSettings,
 };
-pub use trainer::{Ended, Evaluation, MakeBatch, Sample, Stage, Summary, Trainer, TrainerSettings};
+pub use stage::{
+    Ended, Evaluation, FinalLosses, MakeBatch, Sample, Stage, Summary, TrainerSettings,
+};
+pub use trainer::Trainer;

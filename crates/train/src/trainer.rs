@@ -1,10 +1,8 @@
 //! The training loop, the only one. It reads: learning rate, batch, step (forward, backward, clip,
 //! update), log, what is due, checkpoint.
 
-use std::collections::BTreeMap;
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +10,6 @@ use etude_data::{Batch, Loader, LoaderSettings};
 use etude_model::Decoder;
 use etude_model::hf::{self, TokenIds};
 use etude_tensor::memory;
-use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::json;
 
 use crate::checkpoint::{Checkpoint, Checkpoints, TrainerState};
@@ -21,140 +18,9 @@ use crate::optimizer::Optimizer;
 use crate::progress::Bar;
 use crate::run::{Environment, RunContext, RunFolder};
 use crate::schedule::learning_rate_scale;
-use crate::settings::{OptimizerKind, OptimizerSettings, ScheduleSettings, TrainSettings};
+use crate::settings::OptimizerKind;
+use crate::stage::{Ended, FinalLosses, Stage, Summary, TrainerSettings};
 use crate::step::{StepReport, StepSettings, forward_backward, train_step};
-
-/// What a validation found.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Evaluation {
-    /// Mean cross-entropy in nats over the scored tokens.
-    #[serde(deserialize_with = "number")]
-    pub loss: f64,
-    /// The same in bits per byte of the scored text.
-    #[serde(deserialize_with = "number")]
-    pub bits_per_byte: f64,
-    /// `exp(loss)`.
-    #[serde(deserialize_with = "number")]
-    pub perplexity: f64,
-    /// Task scores, by metric; empty where there are none.
-    #[serde(default)]
-    pub scores: BTreeMap<String, f64>,
-}
-
-/// A text that the model made during the run.
-#[derive(Debug, Clone, Serialize)]
-pub struct Sample {
-    /// What it was given.
-    pub prompt: String,
-    /// What it made of it.
-    pub text: String,
-}
-
-/// Makes the batch of a step: a pure function, called on several threads.
-pub type MakeBatch = Arc<dyn Fn(u64) -> Result<Batch> + Send + Sync>;
-
-/// What a stage gives the loop.
-pub trait Stage {
-    /// `pretrain` or `finetune`.
-    fn name(&self) -> &'static str;
-    /// The batches, a function of the step alone.
-    fn batches(&self) -> MakeBatch;
-    /// The largest batch that will come, tried before step 1; none when all are alike.
-    fn largest_batch(&self) -> Option<Batch>;
-    /// Validation: a quick one during the run, a whole one when it is the `last`.
-    ///
-    /// # Errors
-    /// When the data cannot be read.
-    fn evaluate(&self, decoder: &Decoder, last: bool) -> Result<Evaluation>;
-    /// A few texts to see how the model does.
-    ///
-    /// # Errors
-    /// When generation fails.
-    fn samples(&self, decoder: &Decoder) -> Result<Vec<Sample>>;
-    /// Writes what a model folder holds besides weights and configuration: the tokenizer.
-    ///
-    /// # Errors
-    /// When a file cannot be written.
-    fn save_tokenizer(&self, folder: &Path) -> Result<()>;
-}
-
-/// The settings of a run that both stages have.
-#[derive(Debug, Clone)]
-pub struct TrainerSettings {
-    /// `[train]`.
-    pub train: TrainSettings,
-    /// `[optimizer]`.
-    pub optimizer: OptimizerSettings,
-    /// `[schedule]`.
-    pub schedule: ScheduleSettings,
-    /// Special tokens of the model.
-    pub ids: TokenIds,
-    /// Tokens in a row at most, for the count of operations.
-    pub length: usize,
-    /// Hash of the data that the run is a function of, besides its recipe.
-    pub data_fingerprint: String,
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub enum Ended {
-    /// All steps were made.
-    Finished(Box<Summary>),
-    /// Someone asked it to stop; the same command goes on from here.
-    Interrupted {
-        /// Steps made.
-        step: u64,
-    },
-}
-
-/// `summary.json`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Summary {
-    /// `pretrain` or `finetune`.
-    pub stage: String,
-    /// Optimizer steps.
-    pub steps: u64,
-    /// Tokens that went through the model.
-    pub tokens: u64,
-    /// Tokens that were supervised.
-    pub supervised_tokens: u64,
-    /// Seconds trained, validation and samples included, over all sessions.
-    pub seconds: f64,
-    /// Tokens a second over those.
-    pub tokens_per_second: f64,
-    /// Seconds from the start of the process to the end of its first step.
-    pub seconds_to_first_step: Option<f64>,
-    /// Numbers in the model.
-    pub parameters: u64,
-    /// The most memory that the process held, in bytes.
-    pub peak_memory: Option<u64>,
-    /// Losses at the end.
-    #[serde(rename = "final")]
-    pub last: FinalLosses,
-    /// Task scores at the end.
-    pub scores: BTreeMap<String, f64>,
-}
-
-/// Losses at the end of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct FinalLosses {
-    /// Of the last step, nats a supervised token.
-    pub train_loss: Option<f64>,
-    /// Of the validation data.
-    #[serde(deserialize_with = "number")]
-    pub validation_loss: f64,
-    /// The same in bits per byte.
-    #[serde(deserialize_with = "number")]
-    pub bits_per_byte: f64,
-    /// The same as perplexity.
-    #[serde(deserialize_with = "number")]
-    pub perplexity: f64,
-}
-
-/// JSON has no number for what is not finite and writes `null`.
-fn number<'de, D: Deserializer<'de>>(source: D) -> Result<f64, D::Error> {
-    Ok(Option::deserialize(source)?.unwrap_or(f64::NAN))
-}
 
 /// A run in progress.
 pub struct Trainer<'a> {
