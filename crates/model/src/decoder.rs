@@ -3,7 +3,9 @@
 //! B rows, T positions, C width, V vocabulary, N supervised positions.
 
 use etude_tensor::loss::{self, IGNORE};
-use etude_tensor::{AttentionMask, Device, Embedding, Init, Kind, Norm, Params, Tensor};
+use etude_tensor::{
+    AttentionMask, Device, Embedding, Init, Kind, Norm, Params, Tensor, to_compute_kind,
+};
 
 use crate::block::{Block, LayerInit, Positions, norm};
 use crate::cache::KvCache;
@@ -145,6 +147,7 @@ impl Decoder {
         if let Some(norm) = &self.embed_norm {
             x = norm.forward(&x);
         }
+        x = to_compute_kind(&x);
         let angles = self
             .rotary
             .as_ref()

@@ -46,8 +46,8 @@ impl Rotary {
             Rotation::Forward
         };
         Some(Self {
-            cos: angle.cos().to_kind(kind),
-            sin: angle.sin().to_kind(kind),
+            cos: angle.cos(),
+            sin: angle.sin(),
             rotation,
         })
     }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <vector>
 
 #define ETUDE_JOIN_(a, b) a##b
 #define ETUDE_JOIN(a, b) ETUDE_JOIN_(a, b)
@@ -55,45 +56,53 @@ static inline float fast_tanh(float x) {
 }
 static inline double fast_tanh(double x) { return std::tanh(x); }
 
+// Stores a result. A Bf16 is stored by its bits: through a temporary object the compiler would not
+// vectorize the loop.
 template <typename F>
-static void rms_norm(const F* x, const F* w, F* y, F* rstd, int64_t begin, int64_t end, int64_t d, double eps) {
+static inline void put(F& to, F value) { to = value; }
+static inline void put(Bf16& to, float value) { to.bits = Bf16::round(value); }
+
+template <typename F>
+static void rms_norm(const F* x, const Wide<F>* w, F* y, Wide<F>* rstd, int64_t begin, int64_t end, int64_t d, double eps) {
+  using A = Wide<F>;
   for (int64_t i = begin; i < end; ++i) {
     const F* row = x + i * d;
     F* out = y + i * d;
-    F sum = 0;
+    A sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t j = 0; j < d; ++j) sum += row[j] * row[j];
-    F r = F(1) / std::sqrt(sum / F(d) + F(eps));
+    A r = A(1) / std::sqrt(sum / A(d) + A(eps));
     rstd[i] = r;
     if (w) {
-      for (int64_t j = 0; j < d; ++j) out[j] = row[j] * r * w[j];
+      for (int64_t j = 0; j < d; ++j) put(out[j], row[j] * r * w[j]);
     } else {
-      for (int64_t j = 0; j < d; ++j) out[j] = row[j] * r;
+      for (int64_t j = 0; j < d; ++j) put(out[j], row[j] * r);
     }
   }
 }
 
 template <typename F>
-static void rms_norm_backward(const F* dy, const F* x, const F* w, const F* rstd, F* dx, F* dw,
+static void rms_norm_backward(const F* dy, const F* x, const Wide<F>* w, const Wide<F>* rstd, F* dx, Wide<F>* dw,
                               int64_t begin, int64_t end, int64_t d) {
+  using A = Wide<F>;
   for (int64_t i = begin; i < end; ++i) {
     const F* g = dy + i * d;
     const F* row = x + i * d;
     F* out = dx + i * d;
-    F r = rstd[i];
-    F dot = 0;
+    A r = rstd[i];
+    A dot = 0;
     if (w) {
 #pragma omp simd reduction(+ : dot)
       for (int64_t j = 0; j < d; ++j) dot += g[j] * w[j] * row[j];
-      F c = dot * r * r / F(d);
+      A c = dot * r * r / A(d);
 #pragma omp simd
-      for (int64_t j = 0; j < d; ++j) out[j] = r * (g[j] * w[j] - row[j] * c);
+      for (int64_t j = 0; j < d; ++j) put(out[j], r * (g[j] * w[j] - row[j] * c));
     } else {
 #pragma omp simd reduction(+ : dot)
       for (int64_t j = 0; j < d; ++j) dot += g[j] * row[j];
-      F c = dot * r * r / F(d);
+      A c = dot * r * r / A(d);
 #pragma omp simd
-      for (int64_t j = 0; j < d; ++j) out[j] = r * (g[j] - row[j] * c);
+      for (int64_t j = 0; j < d; ++j) put(out[j], r * (g[j] - row[j] * c));
     }
     if (dw) {
 #pragma omp simd
@@ -103,63 +112,65 @@ static void rms_norm_backward(const F* dy, const F* x, const F* w, const F* rstd
 }
 
 template <typename F>
-static void rope(const F* x, int64_t x_stride, const F* cos, const F* sin, F* y, F* rstd, int64_t begin,
+static void rope(const F* x, int64_t x_stride, const Wide<F>* cos, const Wide<F>* sin, F* y, Wide<F>* rstd, int64_t begin,
                  int64_t end, int64_t h, int64_t d, int64_t periods, double sign, double eps) {
+  using A = Wide<F>;
   const int64_t half = d / 2;
   for (int64_t i = begin; i < end; ++i) {
-    const F* c = cos + (i % periods) * half;
-    const F* s = sin + (i % periods) * half;
+    const A* c = cos + (i % periods) * half;
+    const A* s = sin + (i % periods) * half;
     for (int64_t k = 0; k < h; ++k) {
       const F* a = x + i * x_stride + k * d;
       const F* b = a + half;
       F* out = y + (i * h + k) * d;
-      F r = 1;
+      A r = 1;
       if (rstd) {
-        F sum = 0;
+        A sum = 0;
 #pragma omp simd reduction(+ : sum)
         for (int64_t j = 0; j < d; ++j) sum += a[j] * a[j];
-        r = F(1) / std::sqrt(sum / F(d) + F(eps));
+        r = A(1) / std::sqrt(sum / A(d) + A(eps));
         rstd[i * h + k] = r;
       }
-      const F rs = r * F(sign);
+      const A rs = r * A(sign);
 #pragma omp simd
       for (int64_t j = 0; j < half; ++j) {
-        F u = a[j], v = b[j];
-        out[j] = u * c[j] * r - v * s[j] * rs;
-        out[half + j] = v * c[j] * r + u * s[j] * rs;
+        A u = a[j], v = b[j];
+        put(out[j], u * c[j] * r - v * s[j] * rs);
+        put(out[half + j], v * c[j] * r + u * s[j] * rs);
       }
     }
   }
 }
 
 template <typename F>
-static void rope_backward(const F* dy, int64_t dy_stride, const F* x, int64_t x_stride, const F* cos,
-                          const F* sin, const F* rstd, F* dx, int64_t begin, int64_t end, int64_t h,
+static void rope_backward(const F* dy, int64_t dy_stride, const F* x, int64_t x_stride, const Wide<F>* cos,
+                          const Wide<F>* sin, const Wide<F>* rstd, F* dx, int64_t begin, int64_t end, int64_t h,
                           int64_t d, int64_t periods, double sign) {
+  using A = Wide<F>;
   const int64_t half = d / 2;
   for (int64_t i = begin; i < end; ++i) {
-    const F* c = cos + (i % periods) * half;
-    const F* s = sin + (i % periods) * half;
+    const A* c = cos + (i % periods) * half;
+    const A* s = sin + (i % periods) * half;
     for (int64_t k = 0; k < h; ++k) {
       const F* ga = dy + i * dy_stride + k * d;
       const F* gb = ga + half;
       F* out = dx + (i * h + k) * d;
-      const F sg = F(sign);
+      const A sg = A(sign);
 #pragma omp simd
       for (int64_t j = 0; j < half; ++j) {
-        F u = ga[j], v = gb[j];
-        out[j] = u * c[j] + v * s[j] * sg;
-        out[half + j] = v * c[j] - u * s[j] * sg;
+        A u = ga[j], v = gb[j];
+        put(out[j], u * c[j] + v * s[j] * sg);
+        put(out[half + j], v * c[j] - u * s[j] * sg);
       }
       if (rstd) {
         const F* a = x + i * x_stride + k * d;
-        const F r = rstd[i * h + k];
-        F dot = 0;
+        const A r = rstd[i * h + k];
+        A dot = 0;
 #pragma omp simd reduction(+ : dot)
         for (int64_t j = 0; j < d; ++j) dot += out[j] * a[j];
-        F coef = dot * r * r / F(d);
+        A coef = dot * r * r / A(d);
 #pragma omp simd
-        for (int64_t j = 0; j < d; ++j) out[j] = r * (out[j] - a[j] * coef);
+        for (int64_t j = 0; j < d; ++j) put(out[j], r * (out[j] - a[j] * coef));
       }
     }
   }
@@ -167,54 +178,61 @@ static void rope_backward(const F* dy, int64_t dy_stride, const F* x, int64_t x_
 
 template <typename F>
 static void relu_squared(const F* x, F* y, int64_t begin, int64_t end) {
+  using A = Wide<F>;
   for (int64_t i = begin; i < end; ++i) {
     // Written so that NaN passes through.
-    F r = x[i] < F(0) ? F(0) : x[i];
-    y[i] = r * r;
+    const A v = x[i];
+    const A r = v < A(0) ? A(0) : v;
+    put(y[i], r * r);
   }
 }
 
 template <typename F>
 static void relu_squared_backward(const F* dy, const F* y, F* dx, int64_t begin, int64_t end) {
+  using A = Wide<F>;
 #pragma omp simd
-  for (int64_t i = begin; i < end; ++i) dx[i] = F(2) * std::sqrt(y[i]) * dy[i];
+  for (int64_t i = begin; i < end; ++i) put(dx[i], A(2) * std::sqrt(A(y[i])) * dy[i]);
 }
 
 template <typename F>
 static void gelu(const F* x, F* y, int64_t begin, int64_t end) {
-  const F k = F(0.7978845608028654), c = F(0.044715);
+  using A = Wide<F>;
+  const A k = A(0.7978845608028654), c = A(0.044715);
 #pragma omp simd
   for (int64_t i = begin; i < end; ++i) {
-    F v = x[i];
-    y[i] = F(0.5) * v * (F(1) + fast_tanh(k * (v + c * v * v * v)));
+    A v = x[i];
+    put(y[i], A(0.5) * v * (A(1) + fast_tanh(k * (v + c * v * v * v))));
   }
 }
 
 template <typename F>
 static void gelu_backward(const F* dy, const F* x, F* dx, int64_t begin, int64_t end) {
-  const F k = F(0.7978845608028654), c = F(0.044715);
+  using A = Wide<F>;
+  const A k = A(0.7978845608028654), c = A(0.044715);
 #pragma omp simd
   for (int64_t i = begin; i < end; ++i) {
-    F v = x[i];
-    F t = fast_tanh(k * (v + c * v * v * v));
-    F dt = (F(1) - t * t) * k * (F(1) + F(3) * c * v * v);
-    dx[i] = dy[i] * F(0.5) * (F(1) + t + v * dt);
+    A v = x[i];
+    A t = fast_tanh(k * (v + c * v * v * v));
+    A dt = (A(1) - t * t) * k * (A(1) + A(3) * c * v * v);
+    put(dx[i], dy[i] * A(0.5) * (A(1) + t + v * dt));
   }
 }
 
 template <typename F>
 static void swiglu(const F* x, F* y, int64_t begin, int64_t end, int64_t d) {
+  using A = Wide<F>;
   for (int64_t i = begin; i < end; ++i) {
     const F* gate = x + 2 * i * d;
     const F* up = gate + d;
     F* out = y + i * d;
 #pragma omp simd
-    for (int64_t j = 0; j < d; ++j) out[j] = gate[j] / (F(1) + fast_exp(-gate[j])) * up[j];
+    for (int64_t j = 0; j < d; ++j) put(out[j], gate[j] / (A(1) + fast_exp(-gate[j])) * up[j]);
   }
 }
 
 template <typename F>
 static void swiglu_backward(const F* dy, const F* x, F* dx, int64_t begin, int64_t end, int64_t d) {
+  using A = Wide<F>;
   for (int64_t i = begin; i < end; ++i) {
     const F* gate = x + 2 * i * d;
     const F* up = gate + d;
@@ -223,11 +241,11 @@ static void swiglu_backward(const F* dy, const F* x, F* dx, int64_t begin, int64
     F* dup = dgate + d;
 #pragma omp simd
     for (int64_t j = 0; j < d; ++j) {
-      F g = gate[j];
-      F sigmoid = F(1) / (F(1) + fast_exp(-g));
-      F silu = g * sigmoid;
-      dup[j] = grad[j] * silu;
-      dgate[j] = grad[j] * up[j] * (sigmoid + silu * (F(1) - sigmoid));
+      A g = gate[j];
+      A sigmoid = A(1) / (A(1) + fast_exp(-g));
+      A silu = g * sigmoid;
+      put(dup[j], grad[j] * silu);
+      put(dgate[j], grad[j] * up[j] * (sigmoid + silu * (A(1) - sigmoid)));
     }
   }
 }
@@ -292,17 +310,40 @@ static void cross_entropy(F* logits, const int64_t* targets, F* loss, int64_t be
   }
 }
 
+// Rows of bfloat16 are widened one at a time: the passes over a row stay in float.
+static void cross_entropy_bf16(Bf16* logits, const int64_t* targets, float* loss, int64_t begin,
+                               int64_t end, int64_t v, double cap, bool grad) {
+  std::vector<float> wide(v);
+  float* z = wide.data();
+  for (int64_t i = begin; i < end; ++i) {
+    Bf16* row = logits + i * v;
+#pragma omp simd
+    for (int64_t j = 0; j < v; ++j) z[j] = row[j];
+    cross_entropy<float>(z, targets + i, loss + i, 0, 1, v, cap, grad);
+    if (!grad) continue;
+#pragma omp simd
+    for (int64_t j = 0; j < v; ++j) put(row[j], z[j]);
+  }
+}
+
+template <typename F>
+static auto cross_entropy_of() { return cross_entropy<F>; }
+template <>
+auto cross_entropy_of<Bf16>() { return cross_entropy_bf16; }
+
 template <typename F>
 static Kernels<F> table() {
   return {rms_norm<F>, rms_norm_backward<F>, rope<F>, rope_backward<F>, relu_squared<F>,
           relu_squared_backward<F>, gelu<F>, gelu_backward<F>, swiglu<F>, swiglu_backward<F>,
-          cross_entropy<F>};
+          cross_entropy_of<F>()};
 }
 
 extern const Kernels<float> table_f32;
 extern const Kernels<double> table_f64;
+extern const Kernels<Bf16> table_bf16;
 const Kernels<float> table_f32 = table<float>();
 const Kernels<double> table_f64 = table<double>();
+const Kernels<Bf16> table_bf16 = table<Bf16>();
 
 }  // namespace isa
 }  // namespace etude

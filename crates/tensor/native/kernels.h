@@ -3,24 +3,51 @@
 // business. Legend: N rows, D columns, V vocabulary, T positions, H heads.
 #pragma once
 #include <cstdint>
+#include <cstring>
 
 namespace etude {
 
-// One table of function pointers for each instruction set and element type.
+// A bfloat16 in memory, a float in computation: the upper half of a float, rounded to nearest even.
+struct Bf16 {
+  uint16_t bits;
+  Bf16() = default;
+  explicit Bf16(float value) : bits(round(value)) {}
+  static uint16_t round(float value) {
+    uint32_t u;
+    std::memcpy(&u, &value, 4);
+    const uint32_t rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    // Rounding could carry a NaN over to infinity.
+    return static_cast<uint16_t>(value != value ? 0x7fc0u : rounded);
+  }
+  operator float() const {
+    const uint32_t u = static_cast<uint32_t>(bits) << 16;
+    float value;
+    std::memcpy(&value, &u, 4);
+    return value;
+  }
+};
+
+// What a kernel computes in, and keeps its statistics, angles and weights in.
+template <typename F> struct WideOf { using type = F; };
+template <> struct WideOf<Bf16> { using type = float; };
+template <typename F> using Wide = typename WideOf<F>::type;
+
+// One table of function pointers for each instruction set and element type: float, double, Bf16.
 template <typename F>
 struct Kernels {
+  using A = Wide<F>;
   // y = x * rstd * w for rows [begin, end); w may be null. rstd[i] = 1 / sqrt(mean(x_i^2) + eps).
-  void (*rms_norm)(const F* x, const F* w, F* y, F* rstd, int64_t begin, int64_t end, int64_t d, double eps);
+  void (*rms_norm)(const F* x, const A* w, F* y, A* rstd, int64_t begin, int64_t end, int64_t d, double eps);
   // dx of rms_norm; adds the rows' share of dw to dw when dw is not null.
-  void (*rms_norm_backward)(const F* dy, const F* x, const F* w, const F* rstd, F* dx, F* dw,
+  void (*rms_norm_backward)(const F* dy, const F* x, const A* w, const A* rstd, F* dx, A* dw,
                             int64_t begin, int64_t end, int64_t d);
   // Rotates pairs (j, j + d/2) of each of h heads by the angle of the row's position. sign is +1 for
   // the usual direction, -1 for its inverse. rstd, when not null, receives 1 / sqrt(mean(x^2) + eps)
   // of each head and scales the result: the weightless query-key norm.
-  void (*rope)(const F* x, int64_t x_stride, const F* cos, const F* sin, F* y, F* rstd, int64_t begin,
+  void (*rope)(const F* x, int64_t x_stride, const A* cos, const A* sin, F* y, A* rstd, int64_t begin,
                int64_t end, int64_t h, int64_t d, int64_t periods, double sign, double eps);
-  void (*rope_backward)(const F* dy, int64_t dy_stride, const F* x, int64_t x_stride, const F* cos,
-                        const F* sin, const F* rstd, F* dx, int64_t begin, int64_t end, int64_t h,
+  void (*rope_backward)(const F* dy, int64_t dy_stride, const F* x, int64_t x_stride, const A* cos,
+                        const A* sin, const A* rstd, F* dx, int64_t begin, int64_t end, int64_t h,
                         int64_t d, int64_t periods, double sign);
   // y = max(x, 0)^2 and dx = 2 sqrt(y) dy.
   void (*relu_squared)(const F* x, F* y, int64_t begin, int64_t end);
@@ -34,11 +61,8 @@ struct Kernels {
   // For each row of logits: the cross-entropy of target (0 where target < 0) into loss, and the
   // gradient of the summed loss with respect to the logits in place of them when grad is true.
   // cap > 0 means that the logits pass through cap * tanh(z / cap) first.
-  void (*cross_entropy)(F* logits, const int64_t* targets, F* loss, int64_t begin, int64_t end,
+  void (*cross_entropy)(F* logits, const int64_t* targets, A* loss, int64_t begin, int64_t end,
                         int64_t v, double cap, bool grad);
 };
-
-template <typename F>
-const Kernels<F>& kernels();
 
 }  // namespace etude

@@ -12,17 +12,6 @@ using torch::autograd::Function;
 using torch::autograd::variable_list;
 using at::Tensor;
 
-#define ETUDE_DISPATCH(tensor, body)                                            \
-  if ((tensor).scalar_type() == at::kFloat) {                                   \
-    using F = float;                                                            \
-    body();                                                                     \
-  } else if ((tensor).scalar_type() == at::kDouble) {                           \
-    using F = double;                                                           \
-    body();                                                                     \
-  } else {                                                                      \
-    TORCH_CHECK(false, "the CPU kernels take float32 and float64");             \
-  }
-
 // Partial sums for a weight's gradient are kept in this many blocks whatever the number of threads,
 // so that the result does not depend on it.
 constexpr int64_t kBlocks = 16;
@@ -31,12 +20,13 @@ struct RmsNorm : Function<RmsNorm> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input, const std::optional<Tensor>& weight, double eps) {
     Tensor x = input.contiguous();
     const int64_t d = x.size(-1), n = x.numel() / d;
-    Tensor y = at::empty_like(x), rstd = at::empty({n}, x.options());
+    Tensor y = at::empty_like(x), rstd = at::empty({n}, x.options().dtype(wide(x)));
     Tensor w = weight ? weight->contiguous() : Tensor();
-    ETUDE_DISPATCH(x, [&] {
-      const F* wp = w.defined() ? w.const_data_ptr<F>() : nullptr;
+    dispatch(x, [&](auto zero) {
+      using F = decltype(zero);
+      const Wide<F>* wp = w.defined() ? read<Wide<F>>(w) : nullptr;
       at::parallel_for(0, n, grain(d), [&](int64_t begin, int64_t end) {
-        pick<F>().rms_norm(x.const_data_ptr<F>(), wp, y.mutable_data_ptr<F>(), rstd.mutable_data_ptr<F>(), begin, end, d, eps);
+        pick<F>().rms_norm(read<F>(x), wp, write<F>(y), write<Wide<F>>(rstd), begin, end, d, eps);
       });
     });
     ctx->save_for_backward({x, w, rstd});
@@ -49,14 +39,15 @@ struct RmsNorm : Function<RmsNorm> {
     const int64_t d = x.size(-1), n = x.numel() / d;
     Tensor dx = at::empty_like(x), partial;
     const bool weighted = w.defined();
-    if (weighted) partial = at::zeros({kBlocks, d}, x.options());
-    ETUDE_DISPATCH(x, [&] {
+    if (weighted) partial = at::zeros({kBlocks, d}, w.options());
+    dispatch(x, [&](auto zero) {
+      using F = decltype(zero);
       const int64_t rows = (n + kBlocks - 1) / kBlocks;
       at::parallel_for(0, kBlocks, 1, [&](int64_t first, int64_t last) {
         for (int64_t block = first; block < last; ++block) {
-          F* dw = weighted ? partial.mutable_data_ptr<F>() + block * d : nullptr;
-          pick<F>().rms_norm_backward(dy.const_data_ptr<F>(), x.const_data_ptr<F>(), weighted ? w.const_data_ptr<F>() : nullptr,
-                                      rstd.const_data_ptr<F>(), dx.mutable_data_ptr<F>(), dw, std::min(n, block * rows),
+          Wide<F>* dw = weighted ? write<Wide<F>>(partial) + block * d : nullptr;
+          pick<F>().rms_norm_backward(read<F>(dy), read<F>(x), weighted ? read<Wide<F>>(w) : nullptr,
+                                      read<Wide<F>>(rstd), write<F>(dx), dw, std::min(n, block * rows),
                                       std::min(n, (block + 1) * rows), d);
         }
       });
@@ -80,14 +71,15 @@ struct Rope : Function<Rope> {
     const int64_t rows = x.size(0) * x.size(1), h = x.size(2), d = x.size(3);
     TORCH_CHECK(d % 2 == 0, "rotary positions need an even head width");
     TORCH_CHECK(cos.size(0) == x.size(1) || cos.size(0) == rows, "cos has a row for each position");
-    TORCH_CHECK(cos.is_contiguous() && sin.is_contiguous() && cos.scalar_type() == x.scalar_type(), "cos and sin as x");
+    TORCH_CHECK(cos.is_contiguous() && sin.is_contiguous() && cos.scalar_type() == wide(x), "cos and sin in the dtype that x is computed in");
     const bool norm = norm_eps >= 0;
     Tensor y = at::empty({x.size(0), x.size(1), h, d}, x.options());
-    Tensor rstd = norm ? at::empty({rows, h}, x.options()) : Tensor();
-    ETUDE_DISPATCH(x, [&] {
+    Tensor rstd = norm ? at::empty({rows, h}, x.options().dtype(wide(x))) : Tensor();
+    dispatch(x, [&](auto zero) {
+      using F = decltype(zero);
       at::parallel_for(0, rows, grain(h * d), [&](int64_t begin, int64_t end) {
-        pick<F>().rope(x.const_data_ptr<F>(), row_stride(x), cos.const_data_ptr<F>(), sin.const_data_ptr<F>(),
-                       y.mutable_data_ptr<F>(), norm ? rstd.mutable_data_ptr<F>() : nullptr, begin, end, h, d, cos.size(0), sign, norm_eps);
+        pick<F>().rope(read<F>(x), row_stride(x), read<Wide<F>>(cos), read<Wide<F>>(sin),
+                       write<F>(y), norm ? write<Wide<F>>(rstd) : nullptr, begin, end, h, d, cos.size(0), sign, norm_eps);
       });
     });
     ctx->save_for_backward({norm ? x : Tensor(), cos, sin, rstd});
@@ -102,11 +94,12 @@ struct Rope : Function<Rope> {
     const int64_t rows = dy.size(0) * dy.size(1), h = dy.size(2), d = dy.size(3);
     const bool norm = x.defined();
     Tensor dx = at::empty({dy.size(0), dy.size(1), h, d}, dy.options());
-    ETUDE_DISPATCH(dy, [&] {
+    dispatch(dy, [&](auto zero) {
+      using F = decltype(zero);
       at::parallel_for(0, rows, grain(h * d), [&](int64_t begin, int64_t end) {
-        pick<F>().rope_backward(dy.const_data_ptr<F>(), row_stride(dy), norm ? x.const_data_ptr<F>() : nullptr,
-                                norm ? row_stride(x) : 0, cos.const_data_ptr<F>(), sin.const_data_ptr<F>(),
-                                norm ? rstd.const_data_ptr<F>() : nullptr, dx.mutable_data_ptr<F>(), begin, end, h, d, cos.size(0), sign);
+        pick<F>().rope_backward(read<F>(dy), row_stride(dy), norm ? read<F>(x) : nullptr,
+                                norm ? row_stride(x) : 0, read<Wide<F>>(cos), read<Wide<F>>(sin),
+                                norm ? read<Wide<F>>(rstd) : nullptr, write<F>(dx), begin, end, h, d, cos.size(0), sign);
       });
     });
     return {dx, Tensor(), Tensor(), Tensor(), Tensor()};
@@ -116,9 +109,10 @@ struct Rope : Function<Rope> {
 struct ReluSquared : Function<ReluSquared> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input) {
     Tensor x = input.contiguous(), y = at::empty_like(x);
-    ETUDE_DISPATCH(x, [&] {
+    dispatch(x, [&](auto zero) {
+      using F = decltype(zero);
       at::parallel_for(0, x.numel(), 32768, [&](int64_t begin, int64_t end) {
-        pick<F>().relu_squared(x.const_data_ptr<F>(), y.mutable_data_ptr<F>(), begin, end);
+        pick<F>().relu_squared(read<F>(x), write<F>(y), begin, end);
       });
     });
     // The result is kept, not the input: the next layer keeps it anyway, and sqrt gives the ReLU back.
@@ -127,9 +121,10 @@ struct ReluSquared : Function<ReluSquared> {
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     Tensor y = ctx->get_saved_variables()[0], dy = grads[0].contiguous(), dx = at::empty_like(y);
-    ETUDE_DISPATCH(y, [&] {
+    dispatch(y, [&](auto zero) {
+      using F = decltype(zero);
       at::parallel_for(0, y.numel(), 32768, [&](int64_t begin, int64_t end) {
-        pick<F>().relu_squared_backward(dy.const_data_ptr<F>(), y.const_data_ptr<F>(), dx.mutable_data_ptr<F>(), begin, end);
+        pick<F>().relu_squared_backward(read<F>(dy), read<F>(y), write<F>(dx), begin, end);
       });
     });
     return {dx};
@@ -139,9 +134,10 @@ struct ReluSquared : Function<ReluSquared> {
 struct Gelu : Function<Gelu> {
   static Tensor forward(AutogradContext* ctx, const Tensor& input) {
     Tensor x = input.contiguous(), y = at::empty_like(x);
-    ETUDE_DISPATCH(x, [&] {
+    dispatch(x, [&](auto zero) {
+      using F = decltype(zero);
       at::parallel_for(0, x.numel(), 8192, [&](int64_t begin, int64_t end) {
-        pick<F>().gelu(x.const_data_ptr<F>(), y.mutable_data_ptr<F>(), begin, end);
+        pick<F>().gelu(read<F>(x), write<F>(y), begin, end);
       });
     });
     ctx->save_for_backward({x});
@@ -149,9 +145,10 @@ struct Gelu : Function<Gelu> {
   }
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     Tensor x = ctx->get_saved_variables()[0], dy = grads[0].contiguous(), dx = at::empty_like(x);
-    ETUDE_DISPATCH(x, [&] {
+    dispatch(x, [&](auto zero) {
+      using F = decltype(zero);
       at::parallel_for(0, x.numel(), 8192, [&](int64_t begin, int64_t end) {
-        pick<F>().gelu_backward(dy.const_data_ptr<F>(), x.const_data_ptr<F>(), dx.mutable_data_ptr<F>(), begin, end);
+        pick<F>().gelu_backward(read<F>(dy), read<F>(x), write<F>(dx), begin, end);
       });
     });
     return {dx};
@@ -166,9 +163,10 @@ struct SwiGlu : Function<SwiGlu> {
     std::vector<int64_t> shape = x.sizes().vec();
     shape.back() = d;
     Tensor y = at::empty(shape, x.options());
-    ETUDE_DISPATCH(x, [&] {
+    dispatch(x, [&](auto zero) {
+      using F = decltype(zero);
       at::parallel_for(0, n, grain(2 * d), [&](int64_t begin, int64_t end) {
-        pick<F>().swiglu(x.const_data_ptr<F>(), y.mutable_data_ptr<F>(), begin, end, d);
+        pick<F>().swiglu(read<F>(x), write<F>(y), begin, end, d);
       });
     });
     ctx->save_for_backward({x});
@@ -177,9 +175,10 @@ struct SwiGlu : Function<SwiGlu> {
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
     Tensor x = ctx->get_saved_variables()[0], dy = grads[0].contiguous(), dx = at::empty_like(x);
     const int64_t d = x.size(-1) / 2, n = x.numel() / (2 * d);
-    ETUDE_DISPATCH(x, [&] {
+    dispatch(x, [&](auto zero) {
+      using F = decltype(zero);
       at::parallel_for(0, n, grain(2 * d), [&](int64_t begin, int64_t end) {
-        pick<F>().swiglu_backward(dy.const_data_ptr<F>(), x.const_data_ptr<F>(), dx.mutable_data_ptr<F>(), begin, end, d);
+        pick<F>().swiglu_backward(read<F>(dy), read<F>(x), write<F>(dx), begin, end, d);
       });
     });
     return {dx};

@@ -62,4 +62,7 @@ ETUDE_API const char* etude_autocast(int cuda, int enabled) {
   });
 }
 
+// Whether products of this thread on the CPU are cast to bf16.
+ETUDE_API int etude_autocasts_cpu() { return at::autocast::is_autocast_enabled(at::kCPU) ? 1 : 0; }
+
 ETUDE_API void etude_free_message(const char* message) { free(const_cast<char*>(message)); }

@@ -12,10 +12,10 @@
 
 namespace etude {
 
-namespace isa_base { extern const Kernels<float> table_f32; extern const Kernels<double> table_f64; }
+namespace isa_base { extern const Kernels<float> table_f32; extern const Kernels<double> table_f64; extern const Kernels<Bf16> table_bf16; }
 #ifdef ETUDE_X86
-namespace isa_v3 { extern const Kernels<float> table_f32; extern const Kernels<double> table_f64; }
-namespace isa_v4 { extern const Kernels<float> table_f32; extern const Kernels<double> table_f64; }
+namespace isa_v3 { extern const Kernels<float> table_f32; extern const Kernels<double> table_f64; extern const Kernels<Bf16> table_bf16; }
+namespace isa_v4 { extern const Kernels<float> table_f32; extern const Kernels<double> table_f64; extern const Kernels<Bf16> table_bf16; }
 inline int isa_level() {
   static const int level = [] {
     __builtin_cpu_init();
@@ -36,6 +36,27 @@ inline int isa_level() {
 template <typename F> const Kernels<F>& pick();
 template <> inline const Kernels<float>& pick<float>() { return ETUDE_PICK(table_f32); }
 template <> inline const Kernels<double>& pick<double>() { return ETUDE_PICK(table_f64); }
+template <> inline const Kernels<Bf16>& pick<Bf16>() { return ETUDE_PICK(table_bf16); }
+
+// Elements of a tensor as the kernels name their type.
+template <typename F> const F* read(const at::Tensor& t) { return t.const_data_ptr<F>(); }
+template <> inline const Bf16* read<Bf16>(const at::Tensor& t) { return reinterpret_cast<const Bf16*>(t.const_data_ptr<at::BFloat16>()); }
+template <typename F> F* write(const at::Tensor& t) { return t.mutable_data_ptr<F>(); }
+template <> inline Bf16* write<Bf16>(const at::Tensor& t) { return reinterpret_cast<Bf16*>(t.mutable_data_ptr<at::BFloat16>()); }
+
+// The dtype that a kernel over `t` computes in.
+inline at::ScalarType wide(const at::Tensor& t) { return t.scalar_type() == at::kDouble ? at::kDouble : at::kFloat; }
+
+// Calls `body` with a value of the kernels' type for elements of `t`.
+template <typename Body>
+void dispatch(const at::Tensor& t, Body body) {
+  switch (t.scalar_type()) {
+    case at::kFloat: return body(float{});
+    case at::kDouble: return body(double{});
+    case at::kBFloat16: return body(Bf16{});
+    default: TORCH_CHECK(false, "the CPU kernels take float32, float64 and bfloat16");
+  }
+}
 
 template <typename Body>
 const char* guarded(Body body) {

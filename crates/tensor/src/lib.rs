@@ -29,7 +29,7 @@ pub use init::Init;
 pub use layers::{Embedding, LayerNorm, Linear, Norm, RmsNorm};
 pub use native::NativeError;
 pub use params::{Param, Params, Scope};
-pub use precision::Precision;
+pub use precision::{Precision, to_compute_kind};
 pub use seed::{seed_everything, step_seed};
 pub use tch::{Cuda, Device, IndexOp, Kind, TchError, Tensor, no_grad, no_grad_guard};
 

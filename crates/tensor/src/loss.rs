@@ -29,11 +29,15 @@ pub fn linear_cross_entropy(
     cap: Option<f64>,
 ) -> Tensor {
     let fused = x.device() == Device::Cpu
-        && x.kind() == weight.kind()
-        && matches!(x.kind(), Kind::Float | Kind::Double);
+        && match x.kind() {
+            Kind::BFloat16 => matches!(weight.kind(), Kind::Float | Kind::BFloat16),
+            Kind::Float | Kind::Double => x.kind() == weight.kind(),
+            _ => false,
+        };
     if fused {
         let vocabulary = weight.size()[0];
-        let rows = (BLOCK_BYTES / (4 * vocabulary.max(1))).clamp(64, 4096);
+        let element = x.kind().elt_size_in_bytes() as i64;
+        let rows = (BLOCK_BYTES / (element * vocabulary.max(1))).clamp(64, 4096);
         return native::linear_cross_entropy(x, weight, targets, cap.unwrap_or(0.0), rows)
             .expect("shapes and dtypes are the model's own");
     }

@@ -55,6 +55,7 @@ unsafe extern "C" {
         out: *mut Ptr,
     ) -> *const c_char;
     fn etude_autocast(cuda: c_int, enabled: c_int) -> *const c_char;
+    fn etude_autocasts_cpu() -> c_int;
 }
 
 /// The pointer that the other side reads; it changes only what its contract says (gradients, or the
@@ -200,6 +201,12 @@ pub(crate) fn linear_cross_entropy(
     made(|out| unsafe {
         etude_linear_cross_entropy(raw(x), raw(weight), raw(targets), cap, block_rows, out)
     })
+}
+
+/// Whether products of this thread on the CPU are cast to bf16.
+pub(crate) fn autocasts_cpu() -> bool {
+    // SAFETY: reads thread-local state.
+    unsafe { etude_autocasts_cpu() != 0 }
 }
 
 /// bf16 autocast for as long as this lives.

@@ -1,5 +1,5 @@
-//! Operations with a fused form on the CPU (float32 and float64) and a composed form elsewhere. Both
-//! give the same numbers up to rounding; the tests hold them to each other.
+//! Operations with a fused form on the CPU (float32, float64, and bfloat16 computed in float32) and a
+//! composed form elsewhere. Both give the same numbers up to rounding; the tests hold them to each other.
 
 use tch::{Device, Kind, Tensor};
 
@@ -9,23 +9,29 @@ use crate::native;
 const SHAPES: &str = "shapes and dtypes are the layer's own";
 
 fn fused(x: &Tensor) -> bool {
-    x.device() == Device::Cpu && matches!(x.kind(), Kind::Float | Kind::Double)
+    x.device() == Device::Cpu && matches!(x.kind(), Kind::Float | Kind::Double | Kind::BFloat16)
+}
+
+/// What a kernel over `x` computes in, and takes weights and angles in.
+fn wide(x: &Tensor) -> Kind {
+    if x.kind() == Kind::Double {
+        Kind::Double
+    } else {
+        Kind::Float
+    }
 }
 
 /// Root-mean-square norm over the last dimension (Zhang and Sennrich 2019): `x / rms(x) * weight`.
 pub fn rms_norm(x: &Tensor, weight: Option<&Tensor>, eps: f64) -> Tensor {
     if fused(x) {
-        return native::rms_norm(x, weight, eps).expect(SHAPES);
+        let weight = weight.map(|weight| weight.to_kind(wide(x)));
+        return native::rms_norm(x, weight.as_ref(), eps).expect(SHAPES);
     }
     composed_rms_norm(x, weight, eps)
 }
 
 fn composed_rms_norm(x: &Tensor, weight: Option<&Tensor>, eps: f64) -> Tensor {
-    let wide = if x.kind() == Kind::Double {
-        x.shallow_clone()
-    } else {
-        x.to_kind(Kind::Float)
-    };
+    let wide = x.to_kind(wide(x));
     let mean_square = wide
         .square()
         .mean_dim([-1i64].as_slice(), true, wide.kind());
@@ -64,9 +70,9 @@ pub fn rope(x: &Tensor, angles: &Angles, norm_eps: Option<f64>) -> Tensor {
     } else {
         1.0
     };
-    if fused(x) && angles.cos.kind() == x.kind() {
-        return native::rope(x, &angles.cos, &angles.sin, sign, norm_eps.unwrap_or(-1.0))
-            .expect(SHAPES);
+    if fused(x) {
+        let [cos, sin] = [&angles.cos, &angles.sin].map(|part| part.to_kind(wide(x)));
+        return native::rope(x, &cos, &sin, sign, norm_eps.unwrap_or(-1.0)).expect(SHAPES);
     }
     composed_rope(x, angles, sign, norm_eps)
 }

@@ -1,7 +1,7 @@
 //! The number formats that training and inference run in.
 
 use serde::{Deserialize, Serialize};
-use tch::{Device, Kind};
+use tch::{Device, Kind, Tensor};
 
 use crate::native;
 
@@ -12,6 +12,9 @@ pub enum Precision {
     /// bf16 autocast on CUDA, float32 elsewhere.
     #[default]
     Auto,
+    /// bf16 autocast wherever the device multiplies bf16 natively (CUDA; x86 with AVX512-BF16 or AMX),
+    /// float32 elsewhere.
+    Fast,
     /// Parameters and products in float32.
     Float32,
     /// Parameters in float32, products in bf16 by autocast.
@@ -21,12 +24,21 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// [`Precision::Auto`] resolved for a device.
+    /// [`Precision::Auto`] and [`Precision::Fast`] resolved for a device.
     pub fn resolve(self, device: Device) -> Precision {
         match (self, device) {
-            (Precision::Auto, Device::Cuda(_)) => Precision::Bfloat16,
-            (Precision::Auto, _) => Precision::Float32,
+            (Precision::Auto | Precision::Fast, Device::Cuda(_)) => Precision::Bfloat16,
+            (Precision::Fast, Device::Cpu) if multiplies_bf16() => Precision::Bfloat16,
+            (Precision::Auto | Precision::Fast, _) => Precision::Float32,
             (chosen, _) => chosen,
+        }
+    }
+
+    /// The dtype that products are computed in on a device.
+    pub fn product_kind(self, device: Device) -> Kind {
+        match self.resolve(device) {
+            Precision::Bfloat16 => Kind::BFloat16,
+            resolved => resolved.kind(),
         }
     }
 
@@ -46,5 +58,27 @@ impl Precision {
         }
         let _guard = native::Autocast::enter(device);
         body()
+    }
+}
+
+/// Whether this processor has instructions for products of bf16.
+fn multiplies_bf16() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    {
+        std::arch::is_x86_feature_detected!("avx512bf16")
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        false
+    }
+}
+
+/// The stream between layers in the dtype that they compute in: bf16 under autocast on the CPU, where
+/// half the bytes are half the time, and as it is elsewhere (on a GPU autocast keeps it in float32).
+pub fn to_compute_kind(x: &Tensor) -> Tensor {
+    if x.device() == Device::Cpu && x.kind() == Kind::Float && native::autocasts_cpu() {
+        x.to_kind(Kind::BFloat16)
+    } else {
+        x.shallow_clone()
     }
 }

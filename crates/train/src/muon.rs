@@ -1,5 +1,7 @@
 //! Muon (Jordan et al. 2024): momentum whose direction is made orthogonal by a Newton–Schulz iteration.
 
+use std::collections::BTreeMap;
+
 use etude_tensor::{Kind, Tensor};
 
 /// The coefficients of the quintic iteration, from Jordan's description: they drive singular values to
@@ -17,35 +19,44 @@ pub struct MuonStep {
     pub weight_decay: f64,
     /// Newton–Schulz iterations.
     pub iterations: u32,
+    /// The dtype of the iteration's products: bf16 suffices, since it only has to come near.
+    pub work: Kind,
 }
 
-/// The nearest semi-orthogonal matrix of `gradient` `(…, rows, cols)`, approximately; a leading
-/// dimension is a batch of matrices. In bf16 on CUDA, in the gradient's own dtype elsewhere.
-pub fn orthogonalize(gradient: &Tensor, iterations: u32) -> Tensor {
+/// A parameter to step, made of stacked matrices of `parts` rows each.
+#[derive(Debug, Clone, Copy)]
+pub struct MuonParam<'a> {
+    /// `(rows, cols)`.
+    pub param: &'a Tensor,
+    /// `(rows, cols)`.
+    pub gradient: &'a Tensor,
+    /// `(rows, cols)`, changed by the step.
+    pub momentum: &'a Tensor,
+    /// Rows of each matrix; their sum is `rows`.
+    pub parts: &'a [i64],
+}
+
+/// The nearest semi-orthogonal matrices of `gradient` `(N, rows, cols)`, approximately, with products in
+/// `work` and the result in the gradient's own dtype.
+pub fn orthogonalize(gradient: &Tensor, iterations: u32, work: Kind) -> Tensor {
     let kind = gradient.kind();
-    let work = if gradient.device().is_cuda() {
-        Kind::BFloat16
-    } else {
-        kind
-    };
-    let [rows, cols] = gradient.size()[gradient.dim() - 2..] else {
-        panic!("a matrix has two dimensions")
+    let [_, rows, cols] = gradient.size()[..] else {
+        panic!("a batch of matrices has three dimensions")
     };
     let tall = rows > cols;
-    let mut x = gradient.to_kind(work);
-    if tall {
-        x = x.transpose(-2, -1);
-    }
-    let norm = x
+    let norm = gradient
         .square()
-        .sum_dim_intlist([-2i64, -1].as_slice(), true, work)
+        .sum_dim_intlist([-2i64, -1].as_slice(), true, kind)
         .sqrt();
-    x = &x / (norm + 1e-7); // not in place: x may be the caller's tensor
+    let mut x = (gradient / (norm + 1e-7)).to_kind(work);
+    if tall {
+        x = x.transpose(-2, -1).contiguous();
+    }
     let (a, b, c) = QUINTIC;
     for _ in 0..iterations {
         let gram = x.matmul(&x.transpose(-2, -1)); // X X^T
-        let polynomial = &gram * b + gram.matmul(&gram) * c;
-        x = &x * a + polynomial.matmul(&x);
+        let polynomial = gram.baddbmm(&gram, &gram, b, c);
+        x = x.baddbmm(&polynomial, &x, a, 1.0);
     }
     if tall {
         x = x.transpose(-2, -1);
@@ -53,44 +64,49 @@ pub fn orthogonalize(gradient: &Tensor, iterations: u32) -> Tensor {
     x.to_kind(kind)
 }
 
-/// One step for a parameter made of stacked matrices of `parts` rows each. `bad` (0 or 1, on the device)
-/// leaves everything as it is where it is 1.
-pub fn step(
-    param: &Tensor,
-    gradient: &Tensor,
-    momentum: &Tensor,
-    parts: &[i64],
-    settings: &MuonStep,
-    bad: &Tensor,
-) {
+/// One step for some parameters. Matrices of one shape are made orthogonal together, in one batch.
+/// `bad` (0 or 1, on the device) leaves everything as it is where it is 1.
+pub fn step(params: &[MuonParam<'_>], settings: &MuonStep, bad: &Tensor) {
+    let Some(first) = params.first() else { return };
     let good: Tensor = 1.0 - bad;
-    let good = good.to_kind(param.kind());
-    // Non-finite numbers times zero would still be non-finite.
-    let clean = gradient.where_self(&bad.lt(0.5), &gradient.zeros_like());
-    let mut momentum = momentum.shallow_clone();
-    let _ = momentum.lerp_tensor_(&clean, &(&good * (1.0 - settings.momentum)));
-    let nesterov = clean.lerp(&momentum, settings.momentum);
-    let sizes = param.size();
-    let (width, same) = (sizes[1], parts.windows(2).all(|pair| pair[0] == pair[1]));
-    let directions = if same {
-        let batch = nesterov.view([parts.len() as i64, parts[0], width]);
-        orthogonalize(&batch, settings.iterations).view([sizes[0], width])
-            * shape_scale(parts[0], width)
-    } else {
-        let pieces: Vec<Tensor> = nesterov
-            .split_with_sizes(parts, 0)
-            .iter()
-            .map(|piece| {
-                orthogonalize(piece, settings.iterations) * shape_scale(piece.size()[0], width)
-            })
-            .collect();
-        Tensor::cat(&pieces, 0)
-    };
-    let mut param = param.detach();
-    if settings.weight_decay > 0.0 {
-        let _ = param.g_mul_(&(1.0 - &good * (settings.lr * settings.weight_decay)));
+    let good = good.to_kind(first.param.kind());
+    let is_good = bad.lt(0.5);
+    // Each matrix by its shape: (a view of its parameter, its direction before it is made orthogonal).
+    let mut shapes: BTreeMap<(i64, i64), Vec<(Tensor, Tensor)>> = BTreeMap::new();
+    for part in params {
+        // Non-finite numbers times zero would still be non-finite.
+        let clean = part
+            .gradient
+            .where_self(&is_good, &part.gradient.zeros_like());
+        let mut momentum = part.momentum.shallow_clone();
+        let _ = momentum.lerp_tensor_(&clean, &(&good * (1.0 - settings.momentum)));
+        let nesterov = clean.lerp(&momentum, settings.momentum);
+        let mut param = part.param.detach();
+        if settings.weight_decay > 0.0 {
+            let _ = param.g_mul_(&(1.0 - &good * (settings.lr * settings.weight_decay)));
+        }
+        let pieces = param.split_with_sizes(part.parts, 0);
+        let cols = param.size()[1];
+        for ((piece, direction), &rows) in pieces
+            .into_iter()
+            .zip(nesterov.split_with_sizes(part.parts, 0))
+            .zip(part.parts)
+        {
+            shapes
+                .entry((rows, cols))
+                .or_default()
+                .push((piece, direction));
+        }
     }
-    let _ = param.g_sub_(&(directions * (good * settings.lr)));
+    for ((rows, cols), matrices) in shapes {
+        let directions: Vec<&Tensor> = matrices.iter().map(|(_, direction)| direction).collect();
+        let batch = Tensor::stack(&directions, 0); // (N, rows, cols)
+        let directions = orthogonalize(&batch, settings.iterations, settings.work)
+            * (&good * (settings.lr * shape_scale(rows, cols)));
+        for ((mut param, _), direction) in matrices.into_iter().zip(directions.unbind(0)) {
+            let _ = param.g_sub_(&direction);
+        }
+    }
 }
 
 /// Tall matrices step further, so that their outputs change as much.

@@ -9,7 +9,7 @@ use etude_tensor::optim::{AdamWGroup, AdamWSettings, GradScale};
 use etude_tensor::safetensors::{self, SafetensorsFile};
 use etude_tensor::{Kind, Tensor, no_grad};
 
-use crate::muon::{self, MuonStep};
+use crate::muon::{self, MuonParam, MuonStep};
 use crate::settings::{OptimizerKind, OptimizerSettings};
 
 /// Parameters that AdamW steps with one learning rate and decay.
@@ -38,6 +38,8 @@ pub struct Optimizer {
     muon: Vec<Muon>,
     /// Steps applied so far, a float on the device: a skipped step does not count.
     applied: Tensor,
+    /// The dtype of Muon's products.
+    work: Kind,
 }
 
 impl Optimizer {
@@ -86,12 +88,22 @@ impl Optimizer {
             })
             .collect();
         let applied = Tensor::zeros([], (Kind::Float, decoder.device()));
+        let kind = decoder.params().kind();
+        let cuda = decoder.device().is_cuda() && kind == Kind::Float;
         Self {
             settings: settings.clone(),
             adamw,
             muon,
             applied,
+            work: if cuda { Kind::BFloat16 } else { kind },
         }
+    }
+
+    /// Muon's products in this dtype; without it in bf16 on CUDA and as the parameters elsewhere.
+    #[must_use]
+    pub fn with_products(mut self, kind: Kind) -> Self {
+        self.work = kind;
+        self
     }
 
     /// One step with every learning rate scaled by `scale`. Where the gradients' norm is not finite nothing
@@ -117,20 +129,22 @@ impl Optimizer {
             momentum: self.settings.momentum,
             weight_decay: self.settings.weight_decay,
             iterations: self.settings.newton_schulz_steps,
+            work: self.work,
         };
-        for matrix in &self.muon {
-            let gradient = matrix.param.grad();
-            if gradient.defined() {
-                muon::step(
-                    &matrix.param,
-                    &gradient,
-                    &matrix.momentum,
-                    &matrix.parts,
-                    &step,
-                    &grads.found_inf,
-                );
-            }
-        }
+        let gradients: Vec<Tensor> = self.muon.iter().map(|matrix| matrix.param.grad()).collect();
+        let params: Vec<MuonParam<'_>> = self
+            .muon
+            .iter()
+            .zip(&gradients)
+            .filter(|(_, gradient)| gradient.defined())
+            .map(|(matrix, gradient)| MuonParam {
+                param: &matrix.param,
+                gradient,
+                momentum: &matrix.momentum,
+                parts: &matrix.parts,
+            })
+            .collect();
+        muon::step(&params, &step, &grads.found_inf);
         Ok(())
     }
 

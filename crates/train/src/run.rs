@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use etude_data::{Cache, Catalog};
-use etude_tensor::{Device, LIBTORCH_VERSION, device, peak};
+use etude_tensor::{Device, Kind, LIBTORCH_VERSION, device, peak};
 use serde::Serialize;
 use toml::{Table, Value};
 
@@ -243,7 +243,9 @@ pub struct Environment {
     pub processor: Option<String>,
     /// Threads of an operation.
     pub threads: usize,
-    /// What a large matrix product reaches here, in floating-point operations a second.
+    /// The number format of products.
+    pub products: &'static str,
+    /// What a large matrix product in that format reaches here, in floating-point operations a second.
     pub matmul_peak: f64,
     /// Operating system and architecture.
     pub system: String,
@@ -255,13 +257,18 @@ pub struct Environment {
 
 impl Environment {
     /// Looks around; takes about 0.1 s, most of it the matrix product.
-    pub fn measure(on: Device, kind: etude_tensor::Kind) -> Self {
+    pub fn measure(on: Device, kind: Kind) -> Self {
         Self {
             etude: env!("CARGO_PKG_VERSION"),
             libtorch: LIBTORCH_VERSION,
             device: device::device_name(on),
             processor: processor(),
             threads: device::threads(),
+            products: match kind {
+                Kind::BFloat16 => "bfloat16",
+                Kind::Double => "float64",
+                _ => "float32",
+            },
             matmul_peak: peak::matmul_peak(on, kind),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             git_revision: git_revision(Path::new(".")),

@@ -81,14 +81,9 @@ impl<'a> Trainer<'a> {
         context: &'a RunContext,
         folder: &'a RunFolder,
     ) -> Result<Self> {
-        let optimizer = Optimizer::new(decoder, &settings.optimizer);
+        let kind = settings.train.precision.product_kind(decoder.device());
+        let optimizer = Optimizer::new(decoder, &settings.optimizer).with_products(kind);
         let checkpoints = Checkpoints::new(folder.path());
-        let precision = settings.train.precision.resolve(decoder.device());
-        let kind = if precision == etude_tensor::Precision::Bfloat16 {
-            etude_tensor::Kind::BFloat16
-        } else {
-            precision.kind()
-        };
         let environment = Environment::measure(decoder.device(), kind);
         folder.write_json("environment.json", &environment)?;
         let (found, torn) = checkpoints.newest();
@@ -355,7 +350,11 @@ impl<'a> Trainer<'a> {
 
     fn evaluate(&mut self) -> Result<()> {
         let last = self.state.step == self.settings.train.steps;
-        let evaluation = self.stage.evaluate(self.decoder, last)?;
+        // As training computes: a validation loss belongs to the curve of the training loss.
+        let precision = self.settings.train.precision;
+        let evaluation = precision.autocast(self.decoder.device(), || {
+            self.stage.evaluate(self.decoder, last)
+        })?;
         let seconds = self.elapsed();
         let step = self.state.step;
         self.metrics.write(&json!({

@@ -8,7 +8,7 @@ use etude_model::{Decoder, Family, hf};
 use etude_tensor::optim::{AdamWGroup, AdamWSettings, GradScale};
 use etude_tensor::safetensors::SafetensorsFile;
 use etude_tensor::{Device, IndexOp, Kind, Precision, Tensor, no_grad, seed_everything};
-use etude_train::muon::{self, MuonStep};
+use etude_train::muon::{self, MuonParam, MuonStep};
 use etude_train::step::{StepSettings, train_step};
 use etude_train::{ModelSettings, Optimizer, OptimizerKind, OptimizerSettings};
 use serde_json::Value;
@@ -207,6 +207,7 @@ fn muon_settings(about: &Value) -> MuonStep {
         momentum: number(about, "momentum"),
         weight_decay: number(about, "weight_decay"),
         iterations: number(about, "newton_schulz_steps") as u32,
+        work: Kind::Float,
     }
 }
 
@@ -233,7 +234,9 @@ fn muon_equals_its_reference() {
             let gradient = tensor(&file, &format!("grad.{name}")).i(step);
             buffer = &buffer * settings.momentum + &gradient * (1.0 - settings.momentum);
             let nesterov = &buffer * settings.momentum + &gradient * (1.0 - settings.momentum);
-            let direction = muon::orthogonalize(&nesterov, settings.iterations);
+            let direction = 
+                muon::orthogonalize(&nesterov.unsqueeze(0), settings.iterations, settings.work)
+                    .squeeze_dim(0);
             let difference =
                 largest(direction - tensor(&file, &format!("direction.{name}")).i(step));
             assert!(
@@ -241,14 +244,13 @@ fn muon_equals_its_reference() {
                 "{name}, step {step}: direction off by {difference}"
             );
             no_grad(|| {
-                muon::step(
-                    &param,
-                    &gradient,
-                    &momentum,
-                    &[param.size()[0]],
-                    &settings,
-                    &good,
-                )
+                let matrix = MuonParam {
+                    param: &param,
+                    gradient: &gradient,
+                    momentum: &momentum,
+                    parts: &[param.size()[0]],
+                };
+                muon::step(&[matrix], &settings, &good)
             });
             let difference =
                 largest(param.detach() - tensor(&file, &format!("after.{name}")).i(step));
@@ -274,28 +276,26 @@ fn stacked_matrices_step_as_if_they_were_apart() {
         let (start, gradient) = (random(), random());
         let (whole, momentum) = (parameter(&start), muon::fresh_momentum(&start));
         no_grad(|| {
-            muon::step(
-                &whole,
-                &gradient,
-                &momentum,
-                &parts,
-                &settings,
-                &Tensor::from(0f32),
-            )
+            let matrix = MuonParam {
+                param: &whole,
+                gradient: &gradient,
+                momentum: &momentum,
+                parts: &parts,
+            };
+            muon::step(&[matrix], &settings, &Tensor::from(0f32))
         });
         let mut from = 0;
         for &rows in &parts {
             let part = parameter(&start.narrow(0, from, rows));
             let momentum = muon::fresh_momentum(&part);
             no_grad(|| {
-                muon::step(
-                    &part,
-                    &gradient.narrow(0, from, rows),
-                    &momentum,
-                    &[rows],
-                    &settings,
-                    &Tensor::from(0f32),
-                )
+                let matrix = MuonParam {
+                    param: &part,
+                    gradient: &gradient.narrow(0, from, rows),
+                    momentum: &momentum,
+                    parts: &[rows],
+                };
+                muon::step(&[matrix], &settings, &Tensor::from(0f32))
             });
             let difference = largest(part.detach() - whole.detach().narrow(0, from, rows));
             assert!(
