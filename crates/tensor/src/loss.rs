@@ -92,6 +92,35 @@ mod tests {
     }
 
     #[test]
+    fn products_in_bf16_stay_near_and_a_frozen_weight_has_no_gradient() {
+        tch::manual_seed(2);
+        let options = (Kind::Float, Device::Cpu);
+        let x0 = Tensor::randn([150, 32], options).to_kind(Kind::BFloat16);
+        let w0 = Tensor::randn([40, 32], options).to_kind(Kind::BFloat16);
+        let targets = Tensor::randint(40, [150], (Kind::Int64, Device::Cpu));
+        let run = |x_kind: Kind, weight_kind: Kind, frozen: bool| {
+            let x = x0.to_kind(x_kind).detach().set_requires_grad(true);
+            let w = w0.to_kind(weight_kind).detach();
+            let w = w.set_requires_grad(!frozen);
+            let loss = native::linear_cross_entropy(&x, &w, &targets, 15.0, 64).expect("runs");
+            loss.backward();
+            assert_eq!(w.grad().defined(), !frozen);
+            let dw = if frozen { w.zeros_like() } else { w.grad() };
+            assert_eq!(dw.kind(), weight_kind, "in the weight's own dtype");
+            [loss.detach(), x.grad(), dw].map(|tensor| tensor.to_kind(Kind::Float))
+        };
+        let exact = run(Kind::Float, Kind::Float, false);
+        let mixed = run(Kind::BFloat16, Kind::Float, false);
+        for (wide, narrow) in exact.iter().zip(&mixed) {
+            let scale = f64::try_from(wide.abs().max()).expect("a number");
+            let off = f64::try_from((wide - narrow).abs().max()).expect("a number");
+            assert!(off < scale / 60.0, "off by {off} of {scale}");
+        }
+        let frozen = run(Kind::BFloat16, Kind::Float, true);
+        assert!(frozen[0].equal(&mixed[0]) && frozen[1].equal(&mixed[1]));
+    }
+
+    #[test]
     fn extreme_logits_stay_finite_and_nan_is_seen() {
         let x = Tensor::from_slice(&[1e4f32, -1e4]).view([2, 1]);
         let weight = Tensor::from_slice(&[1f32, -1.0, 0.5]).view([3, 1]);

@@ -202,6 +202,45 @@ mod tests {
     }
 
     #[test]
+    fn bf16_is_float32_rounded_at_the_ends() {
+        tch::manual_seed(9);
+        type Operation<'a> = (&'a str, &'a [i64], &'a dyn Fn(&Tensor) -> Tensor);
+        let weight = Tensor::linspace(0.5, 2.0, 48, (Kind::Float, Device::Cpu));
+        let normed = |x: &Tensor| rms_norm(x, Some(&weight), 1e-6);
+        let turned = |x: &Tensor| {
+            rope(
+                x,
+                &angles(5, 24, Kind::Float, Rotation::Forward),
+                Some(1e-6),
+            )
+        };
+        let operations: [Operation<'_>; 5] = [
+            ("rms_norm", &[3, 5, 48], &normed),
+            ("rope", &[3, 5, 2, 48], &turned),
+            ("relu_squared", &[3, 5, 48], &relu_squared),
+            ("gelu", &[3, 5, 48], &gelu_tanh),
+            ("swiglu", &[3, 5, 48], &swiglu),
+        ];
+        for (name, shape, f) in operations {
+            let x = Tensor::randn(shape, (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
+            let dy = Tensor::randn(f(&x).size(), (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
+            let run = |kind: Kind| {
+                let x = x.to_kind(kind).detach().set_requires_grad(true);
+                let y = f(&x);
+                assert_eq!(y.kind(), kind, "{name}");
+                (&y * dy.to_kind(kind)).sum(Kind::Float).backward();
+                [y.detach(), x.grad()].map(|tensor| tensor.to_kind(Kind::Float))
+            };
+            for (narrow, wide) in run(Kind::BFloat16).iter().zip(&run(Kind::Float)) {
+                let scale = f64::try_from(wide.abs().max()).expect("a number");
+                let off = f64::try_from((narrow - wide).abs().max()).expect("a number");
+                // Eight bits of mantissa: half a unit is 1/512; gradients round twice.
+                assert!(off < scale / 120.0, "{name} is off by {off} of {scale}");
+            }
+        }
+    }
+
+    #[test]
     fn the_norms_weight_has_its_gradient() {
         tch::manual_seed(3);
         let options = (Kind::Double, Device::Cpu);
@@ -221,14 +260,16 @@ mod tests {
 
     #[test]
     fn nan_is_not_hidden() {
-        let x = Tensor::from_slice(&[f32::NAN, 1.0, -2.0, f32::INFINITY]);
-        for y in [
-            relu_squared(&x),
-            gelu_tanh(&x),
-            swiglu(&Tensor::cat(&[&x, &x], 0)),
-            rms_norm(&x, None, 1e-6),
-        ] {
-            assert!(y.double_value(&[0]).is_nan(), "{y:?}");
+        for kind in [Kind::Float, Kind::BFloat16] {
+            let x = Tensor::from_slice(&[f32::NAN, 1.0, -2.0, f32::INFINITY]).to_kind(kind);
+            for y in [
+                relu_squared(&x),
+                gelu_tanh(&x),
+                swiglu(&Tensor::cat(&[&x, &x], 0)),
+                rms_norm(&x, None, 1e-6),
+            ] {
+                assert!(y.double_value(&[0]).is_nan(), "{y:?}");
+            }
         }
     }
 }

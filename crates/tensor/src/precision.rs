@@ -82,3 +82,37 @@ pub fn to_compute_kind(x: &Tensor) -> Tensor {
         x.shallow_clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_choice_or_hardware_leaves_float32_on_the_cpu() {
+        let cpu = |precision: Precision| precision.resolve(Device::Cpu);
+        assert_eq!(cpu(Precision::Auto), Precision::Float32);
+        assert_eq!(cpu(Precision::Bfloat16), Precision::Bfloat16);
+        let fast = match multiplies_bf16() {
+            true => Precision::Bfloat16,
+            false => Precision::Float32,
+        };
+        assert_eq!(cpu(Precision::Fast), fast);
+        for precision in [Precision::Auto, Precision::Fast] {
+            assert_eq!(precision.resolve(Device::Cuda(0)), Precision::Bfloat16);
+            assert_eq!(precision.kind(), Kind::Float, "parameters stay float32");
+        }
+        assert_eq!(Precision::Float64.product_kind(Device::Cpu), Kind::Double);
+    }
+
+    #[test]
+    fn the_stream_is_narrow_under_autocast_alone() {
+        let x = Tensor::ones([2], (Kind::Float, Device::Cpu));
+        assert_eq!(to_compute_kind(&x).kind(), Kind::Float);
+        let inside = Precision::Bfloat16.autocast(Device::Cpu, || to_compute_kind(&x).kind());
+        assert_eq!(inside, Kind::BFloat16);
+        assert_eq!(to_compute_kind(&x).kind(), Kind::Float, "it ends with the scope");
+        let double = Tensor::ones([2], (Kind::Double, Device::Cpu));
+        let inside = Precision::Bfloat16.autocast(Device::Cpu, || to_compute_kind(&double).kind());
+        assert_eq!(inside, Kind::Double);
+    }
+}
