@@ -18,6 +18,7 @@ mod local;
 mod manifest;
 mod mapping;
 mod message;
+mod models;
 mod progress;
 mod records;
 mod settings;
@@ -38,6 +39,7 @@ pub use manifest::{
     SplitRule,
 };
 pub use message::{Message, Role};
+pub use models::KnownModel;
 pub use progress::Progress;
 pub use settings::{nearest, parse_toml};
 pub use show::Summary;
