@@ -61,6 +61,19 @@ impl Keys<'_> {
 /// The settings of the model in a file.
 pub(super) fn read(file: &GgufFile) -> Result<ModelConfig, GgufError> {
     let metadata = file.metadata();
+    if let Some(kind) = metadata
+        .text("general.type")?
+        .filter(|kind| *kind != "model")
+    {
+        let reason = format!("is `{kind}`; only whole models are read");
+        return Err(metadata.error("general.type", reason));
+    }
+    if let Some(parts) = metadata.int("split.count")?.filter(|&parts| parts > 1) {
+        let reason = format!(
+            "is {parts}: the file is a part of a model; join the parts with `llama-gguf-split --merge`"
+        );
+        return Err(metadata.error("split.count", reason));
+    }
     let architecture = metadata.text("general.architecture")?;
     let architecture = architecture.ok_or_else(|| metadata.missing("general.architecture"))?;
     let family = match architecture {

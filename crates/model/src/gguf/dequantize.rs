@@ -17,7 +17,8 @@ const RUN: usize = 1 << 14;
 pub fn dequantize(format: TensorFormat, bytes: &[u8], values: &mut [f32]) {
     let (block_len, block_bytes) = (format.block_len(), format.block_bytes());
     assert!(
-        values.len() % block_len == 0 && bytes.len() == values.len() / block_len * block_bytes,
+        values.len().is_multiple_of(block_len)
+            && bytes.len() == values.len() / block_len * block_bytes,
         "{} bytes are not {} values in {}",
         bytes.len(),
         values.len(),

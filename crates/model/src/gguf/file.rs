@@ -159,7 +159,7 @@ fn read_tensor(cursor: &mut Cursor<'_>, name: &str) -> Result<TensorInfo, GgufEr
         ))
     })?;
     let block = format.block_len() as u64;
-    if shape[0] as u64 % block != 0 {
+    if !(shape[0] as u64).is_multiple_of(block) {
         return Err(wrong(format!(
             "has rows of {} values; {} stores blocks of {block}",
             shape[0],

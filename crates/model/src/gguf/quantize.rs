@@ -10,7 +10,10 @@ use super::format::TensorFormat;
 /// # Panics
 /// For another format, and when the values are no whole blocks.
 pub fn quantize(format: TensorFormat, values: &[f32]) -> Vec<u8> {
-    assert!(values.len() % format.block_len() == 0, "whole blocks");
+    assert!(
+        values.len().is_multiple_of(format.block_len()),
+        "whole blocks"
+    );
     match format {
         TensorFormat::F32 => values
             .iter()
