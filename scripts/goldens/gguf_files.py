@@ -8,18 +8,21 @@ Under `crates/model/tests/goldens/gguf/`:
                         `source`, float32, whose Q8_0 blocks are `source.Q8_0`
     NAME.gguf           the weights of the folder `crates/model/tests/goldens/NAME`, in float32, laid out
                         as llama.cpp's converter does it
-    tokenizer.json      a text and its ids by the tokenizer in `llama.gguf`
+    sentencepiece.gguf  a model of one layer with a SentencePiece BPE trained on a few lines
+    tokenizer.json      texts and their ids by the tokenizers in `llama.gguf` and `sentencepiece.gguf`
 
 Usage: python scripts/goldens/gguf_files.py
-Needs: gguf 0.19, numpy, safetensors, tokenizers 0.23. Run scripts/goldens/model.py before.
+Needs: gguf 0.19, numpy, safetensors, sentencepiece 0.2, tokenizers 0.23. Run scripts/goldens/model.py before.
 """
 
+import io
 import json
 import math
 from pathlib import Path
 
 import gguf
 import numpy as np
+import sentencepiece
 from gguf import GGMLQuantizationType as Format
 from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -204,8 +207,56 @@ def tokenizer():
     text = "the rain in 1210 the\nthen, 12 rivers."
     ids = engine.encode(text).ids
     assert engine.decode(ids) == text
-    golden = {"text": text, "ids": ids}
-    (OUT / "tokenizer.json").write_text(json.dumps(golden) + "\n")
+    return {"text": text, "ids": ids}
+
+
+LINES = [
+    "The rain in Spain stays mainly in the plain.",
+    "In 1210 the rivers rose; in 1211 the rain stayed away.",
+    "A rose is a rose is a rose, said the plain man in the rain.",
+    "Mainly the river stays where the plain is, and the rose where the rain is.",
+]
+
+
+def piece():
+    """A model with a SentencePiece tokenizer, and what that package makes of a text."""
+    trained = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(LINES * 20), model_writer=trained, model_type="bpe", vocab_size=340,
+        byte_fallback=True, normalization_rule_name="identity", remove_extra_whitespaces=False,
+        split_digits=True, minloglevel=2,
+    )  # fmt: skip
+    engine = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
+    size, width, random = engine.vocab_size(), 8, np.random.default_rng(5)
+    types = [
+        2 if engine.is_unknown(id) else 3 if engine.is_control(id) else 6 if engine.is_byte(id) else 1
+        for id in range(size)
+    ]
+    writer = gguf.GGUFWriter(OUT / "sentencepiece.gguf", "llama")
+    config = dict(
+        model_type="llama", num_hidden_layers=1, max_position_embeddings=32, hidden_size=width,
+        intermediate_size=width, num_attention_heads=2, num_key_value_heads=2, rms_norm_eps=1e-5,
+        rope_parameters=dict(rope_type="default", rope_theta=10000.0),
+    )  # fmt: skip
+    settings(writer, config)
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([engine.id_to_piece(id) for id in range(size)])
+    writer.add_token_scores([engine.get_score(id) for id in range(size)])
+    writer.add_token_types(types)
+    writer.add_bos_token_id(engine.bos_id())
+    writer.add_eos_token_id(engine.eos_id())
+    writer.add_unk_token_id(engine.unk_id())
+    matrix = lambda *shape: random.standard_normal(shape).astype(np.float32)
+    writer.add_tensor("token_embd.weight", matrix(size, width))
+    for name in ["output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"]:
+        writer.add_tensor(f"{name}.weight", matrix(width))
+    for name in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]:
+        writer.add_tensor(f"blk.0.{name}.weight", matrix(width, width))
+    finish(writer)
+    text = "The rain rose in 1210, said  the plain river:\n\tmañana 雨!"
+    ids = engine.encode(text)
+    assert engine.decode(ids) == text
+    return {"text": text, "ids": ids}
 
 
 def model(name):
@@ -222,6 +273,10 @@ def model(name):
     tensors = gpt2_tensors if architecture == "gpt2" else llama_tensors
     for tensor, values in tensors(config, weights):
         writer.add_tensor(tensor, np.ascontiguousarray(values))
+    finish(writer)
+
+
+def finish(writer):
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -233,7 +288,8 @@ def main():
     blocks()
     for name in MODELS:
         model(name)
-    tokenizer()
+    texts = {"llama": tokenizer(), "sentencepiece": piece()}
+    (OUT / "tokenizer.json").write_text(json.dumps(texts) + "\n")
     for file in sorted(OUT.iterdir()):
         file.chmod(0o644)
         print(f"{file.name:28} {file.stat().st_size:7} bytes")

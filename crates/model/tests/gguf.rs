@@ -105,12 +105,7 @@ fn an_imported_folder_has_the_tokenizer_and_the_template() {
     assert_eq!(model.ids, expected);
 
     let tokenizer = Tokenizer::load(folder.path()).expect("loads");
-    let golden = fs::read(golden("tokenizer.json")).expect("is there");
-    let golden: serde_json::Value = serde_json::from_slice(&golden).expect("JSON");
-    let text = golden["text"].as_str().expect("a text");
-    let ids = tokenizer.encode(text).expect("encodes");
-    assert_eq!(serde_json::json!(ids), golden["ids"]);
-    assert_eq!(tokenizer.decode(&ids, true).expect("decodes"), text);
+    check_ids(&tokenizer, "llama");
     // 50 tokens and one of a user's own: what filled the embedding up is gone.
     assert_eq!(tokenizer.vocab_size(), 51);
     let own = tokenizer.token_id("<think>").expect("is a token");
@@ -121,6 +116,26 @@ fn an_imported_folder_has_the_tokenizer_and_the_template() {
         .expect("renders");
     assert_eq!(prompt.ids[0], 1);
     assert_eq!(tokenizer.end_of_turn_id(), Some(2));
+}
+
+/// The tokenizer gives the ids of the golden, and its text back.
+fn check_ids(tokenizer: &Tokenizer, name: &str) {
+    let golden = fs::read(golden("tokenizer.json")).expect("is there");
+    let golden: serde_json::Value = serde_json::from_slice(&golden).expect("JSON");
+    let text = golden[name]["text"].as_str().expect("a text");
+    let ids = tokenizer.encode(text).expect("encodes");
+    assert_eq!(serde_json::json!(ids), golden[name]["ids"]);
+    assert_eq!(tokenizer.decode(&ids, true).expect("decodes"), text);
+}
+
+#[test]
+fn a_sentencepiece_tokenizer_is_imported() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = golden("sentencepiece.gguf");
+    gguf::import(&file, folder.path(), Kind::Float).expect("imports");
+    let tokenizer = Tokenizer::load(folder.path()).expect("loads");
+    check_ids(&tokenizer, "sentencepiece");
+    assert_eq!((tokenizer.bos_id(), tokenizer.eos_id()), (Some(1), Some(2)));
 }
 
 #[test]

@@ -160,6 +160,14 @@ impl Metadata {
         }
     }
 
+    pub(super) fn floats(&self, key: &str) -> Result<&[f64], GgufError> {
+        match self.get(key) {
+            None => Err(self.missing(key)),
+            Some(Value::Floats(numbers)) => Ok(numbers),
+            Some(other) => Err(self.wrong(key, other, "an array of numbers")),
+        }
+    }
+
     pub(super) fn integers(&self, key: &str) -> Result<Option<&[i64]>, GgufError> {
         match self.get(key) {
             None => Ok(None),

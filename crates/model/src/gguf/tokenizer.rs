@@ -1,7 +1,9 @@
 //! A file's tokenizer as a `tokenizer.json` and a `tokenizer_config.json`, and the other way round.
-//! Byte-level BPE alone; SentencePiece's and others are refused by name.
+//! Byte-level BPE both ways, SentencePiece's BPE inwards; others are refused by name.
 
+mod bpe;
 mod pre;
+mod sentencepiece;
 mod write;
 
 use std::collections::HashSet;
@@ -15,7 +17,6 @@ use super::error::GgufError;
 use super::file::GgufFile;
 use super::metadata::Metadata;
 use crate::config::ModelConfig;
-use pre::PreTokenizer;
 pub(super) use write::write;
 
 const MODEL: &str = "tokenizer.ggml.model";
@@ -55,27 +56,30 @@ impl TokenizerFiles {
     }
 }
 
+/// What the kinds of tokenizers differ in, as parts of a `tokenizer.json`.
+struct Engine {
+    normalizer: Json,
+    pre_tokenizer: Json,
+    post_processor: Json,
+    decoder: Json,
+    model: Json,
+    /// Texts begin with the beginning token unless the file says otherwise.
+    adds_bos: bool,
+}
+
 /// Rebuilds the tokenizer of a file for the model in it.
 pub(super) fn read(file: &GgufFile, config: &ModelConfig) -> Result<TokenizerFiles, GgufError> {
     let metadata = file.metadata();
-    match metadata.text(MODEL)? {
-        Some("gpt2") => {}
-        Some(other) => {
-            let reason = format!(
-                "is `{other}`, which is not supported; Etude reads `gpt2`, byte-level BPE. \
-                 Import the model from its Hugging Face folder instead"
-            );
-            return Err(metadata.error(MODEL, reason));
-        }
-        None => return Err(metadata.missing(MODEL)),
+    let kind = metadata.text(MODEL)?;
+    let kind = kind.ok_or_else(|| metadata.missing(MODEL))?;
+    if !["gpt2", "llama"].contains(&kind) {
+        let reason = format!(
+            "is `{kind}`, which is not supported; Etude reads `gpt2` (byte-level BPE) and `llama` \
+             (SentencePiece's BPE). Import the model from its Hugging Face folder instead"
+        );
+        return Err(metadata.error(MODEL, reason));
     }
-    let pre = match metadata.text(PRE)? {
-        Some(name) => PreTokenizer::named(name)
-            .map_err(|known| metadata.error(PRE, format!("is `{name}`; Etude knows {known}")))?,
-        None => PreTokenizer::GPT2,
-    };
     let tokens = Tokens::read(metadata, config.vocab_size)?;
-    let merges = merges(metadata, &tokens)?;
     let ids = config::token_ids(metadata)?;
     let named = |id: Option<u32>, key: &str| tokens.named(metadata, id, key);
     let bos = named(ids.bos, "bos")?;
@@ -86,21 +90,21 @@ pub(super) fn read(file: &GgufFile, config: &ModelConfig) -> Result<TokenizerFil
     }
     let unknown = metadata.int("tokenizer.ggml.unknown_token_id")?;
     let unknown = named(unknown.and_then(|id| u32::try_from(id).ok()), "unknown")?;
-    let add_bos = metadata.flag(ADD_BOS)?.unwrap_or(pre.adds_bos());
+    let engine = match kind {
+        "gpt2" => bpe::engine(metadata, &tokens)?,
+        _ => sentencepiece::engine(metadata, &tokens, unknown)?,
+    };
+    let add_bos = metadata.flag(ADD_BOS)?.unwrap_or(engine.adds_bos);
     let begins = bos.filter(|_| add_bos).zip(ids.bos);
 
     let tokenizer = json!({
         "version": "1.0", "truncation": null, "padding": null,
         "added_tokens": tokens.added(),
-        "normalizer": pre.normalizer(),
-        "pre_tokenizer": pre.json(),
-        "post_processor": post_processor(begins),
-        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-        "model": {
-            "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false,
-            "ignore_merges": pre.ignores_merges(), "vocab": tokens.vocabulary(), "merges": merges,
-        },
+        "normalizer": engine.normalizer,
+        "pre_tokenizer": engine.pre_tokenizer,
+        "post_processor": post_processor(engine.post_processor, begins),
+        "decoder": engine.decoder,
+        "model": engine.model,
     });
     let mut settings = json!({
         "tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": false,
@@ -203,30 +207,10 @@ fn is_added(kind: i64) -> bool {
     matches!(kind, CONTROL | USER_DEFINED | UNKNOWN)
 }
 
-/// The merges, each of two tokens that make a third.
-fn merges(metadata: &Metadata, tokens: &Tokens<'_>) -> Result<Vec<Json>, GgufError> {
-    let known: HashSet<&str> = tokens.texts.iter().map(String::as_str).collect();
-    let mut merges = Vec::new();
-    for (at, merge) in metadata.texts(MERGES)?.iter().enumerate() {
-        let whole = |(left, right): &(&str, &str)| {
-            known.contains(left)
-                && known.contains(right)
-                && known.contains(format!("{left}{right}").as_str())
-        };
-        let Some((left, right)) = merge.split_once(' ').filter(whole) else {
-            let reason = format!("has as merge {at} {merge:?}, which does not make a token of two");
-            return Err(metadata.error(MERGES, reason));
-        };
-        merges.push(json!([left, right]));
-    }
-    Ok(merges)
-}
-
-/// Byte-level, with the beginning token before each text where the model wants it.
-fn post_processor(begins: Option<(&str, u32)>) -> Json {
-    let byte_level = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": false, "use_regex": true});
+/// `base`, and the beginning token before each text where the model wants it.
+fn post_processor(base: Json, begins: Option<(&str, u32)>) -> Json {
     let Some((bos, id)) = begins else {
-        return byte_level;
+        return base;
     };
     let special = |type_id: i64| json!({"SpecialToken": {"id": bos, "type_id": type_id}});
     let sequence = |name: &str, type_id: i64| json!({"Sequence": {"id": name, "type_id": type_id}});
@@ -236,5 +220,8 @@ fn post_processor(begins: Option<(&str, u32)>) -> Json {
         "pair": [special(0), sequence("A", 0), special(1), sequence("B", 1)],
         "special_tokens": {bos: {"id": bos, "ids": [id], "tokens": [bos]}},
     });
-    json!({"type": "Sequence", "processors": [byte_level, template]})
+    if base.is_null() {
+        return template;
+    }
+    json!({"type": "Sequence", "processors": [base, template]})
 }
