@@ -90,19 +90,16 @@ def neighbours(rows, heads):
 def llama3_factors(config, rope):
     width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     frequencies = 1.0 / rope["rope_theta"] ** (np.arange(0, width, 2, dtype=np.float32) / width)
-    low = rope["original_max_position_embeddings"] / rope["low_freq_factor"]
-    high = rope["original_max_position_embeddings"] / rope["high_freq_factor"]
+    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
     factors = []
     for frequency in frequencies:
-        wavelength = 2 * math.pi / frequency
-        if wavelength < high:
+        turns = rope["original_max_position_embeddings"] * frequency / (2 * math.pi)
+        if turns > high:
             factors.append(1)
-        elif wavelength > low:
+        elif turns < low:
             factors.append(rope["factor"])
         else:
-            smooth = (rope["original_max_position_embeddings"] / wavelength - rope["low_freq_factor"]) / (
-                rope["high_freq_factor"] - rope["low_freq_factor"]
-            )
+            smooth = (turns - low) / (high - low)
             factors.append(1 / ((1 - smooth) / rope["factor"] + smooth))
     return np.array(factors, dtype=np.float32)
 
@@ -228,10 +225,8 @@ def piece():
     )  # fmt: skip
     engine = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
     size, width, random = engine.vocab_size(), 8, np.random.default_rng(5)
-    types = [
-        2 if engine.is_unknown(id) else 3 if engine.is_control(id) else 6 if engine.is_byte(id) else 1
-        for id in range(size)
-    ]
+    kinds = [(engine.is_unknown, 2), (engine.is_control, 3), (engine.is_byte, 6)]
+    types = [next((kind for is_it, kind in kinds if is_it(id)), 1) for id in range(size)]
     writer = gguf.GGUFWriter(OUT / "sentencepiece.gguf", "llama")
     config = dict(
         model_type="llama", num_hidden_layers=1, max_position_embeddings=32, hidden_size=width,
@@ -246,7 +241,10 @@ def piece():
     writer.add_bos_token_id(engine.bos_id())
     writer.add_eos_token_id(engine.eos_id())
     writer.add_unk_token_id(engine.unk_id())
-    matrix = lambda *shape: random.standard_normal(shape).astype(np.float32)
+
+    def matrix(*shape):
+        return random.standard_normal(shape).astype(np.float32)
+
     writer.add_tensor("token_embd.weight", matrix(size, width))
     for name in ["output_norm", "blk.0.attn_norm", "blk.0.ffn_norm"]:
         writer.add_tensor(f"{name}.weight", matrix(width))
