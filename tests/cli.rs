@@ -11,6 +11,8 @@ mod errors;
 mod generate;
 #[path = "cli/help.rs"]
 mod help;
+#[path = "cli/import.rs"]
+mod import;
 #[path = "cli/model.rs"]
 mod model;
 #[path = "cli/stages.rs"]

@@ -36,7 +36,7 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
         "crates/tensor/src/memory.rs",
         "asks the allocator and the operating system about memory",
     ),
-    ("crates/tensor/src/safetensors.rs", "maps weight files"),
+    ("crates/tensor/src/map.rs", "maps weight files"),
     ("crates/data/src/shard", "maps token shards"),
 ];
 

@@ -11,7 +11,8 @@ random weights from a fixed seed, plus `golden.safetensors`:
     logits_f64, loss_f64          where the reference truly computes in float64 (GPT-2; the RMS
                                   norms and rotary tables of the others are float32 throughout)
 
-`gpt2_bare` holds the weights of `gpt2` and no gradients.
+`gpt2_bare` holds the weights of `gpt2` and no gradients. `llama_f16` and `qwen2_bf16` are stored in those
+formats; their numbers were computed in float32 from the stored weights.
 
 Nothing is left at a neutral value: norm weights are not ones, biases not zeros, output
 projections not zero, epsilons large enough to be seen. So a swapped, skipped or transposed
@@ -51,6 +52,8 @@ LLAMA3_SCALING = dict(
     rope_type="llama3", rope_theta=500.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
     original_max_position_embeddings=32,
 )  # fmt: skip
+# Stored in less than float32.
+NARROW = dict(llama_f16=torch.float16, qwen2_bf16=torch.bfloat16)
 
 
 def default_rope(theta):
@@ -93,12 +96,19 @@ def configs():
         "mistral": t.MistralConfig(
             **SHARED, sliding_window=5, rope_parameters=default_rope(10000.0)
         ),
+        "llama_linear": t.LlamaConfig(
+            **SHARED, rope_parameters=dict(rope_type="linear", rope_theta=300.0, factor=3.0)
+        ),
+        "llama_f16": t.LlamaConfig(**SHARED, rope_parameters=default_rope(10000.0)),
+        "qwen2_bf16": t.Qwen2Config(
+            **SHARED, tie_word_embeddings=True, rope_parameters=default_rope(1000.0)
+        ),
     }
 
 
 @torch.no_grad()
-def randomize(model, seed):
-    """Fills every parameter with values that no other parameter could stand in for."""
+def randomize(model, seed, dtype):
+    """Fills every parameter with values of `dtype` that no other parameter could stand in for."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in sorted(model.named_parameters()):
         noise = torch.randn(parameter.shape, generator=generator)
@@ -112,6 +122,7 @@ def randomize(model, seed):
             # last token's embedding decide; the head is louder, for logits of a few units.
             gain = 3.0 if "lm_head" in name else GAIN
             parameter.copy_(gain * noise / WIDTH**0.5)
+        parameter.copy_(parameter.to(dtype))
 
 
 def example(seed):
@@ -151,10 +162,10 @@ def continue_greedily(model, prompt):
     return torch.tensor(chosen) if len(set(chosen)) >= 6 else None
 
 
-def settle(model, seed):
+def settle(model, seed, dtype):
     """Fills the weights and the batch, from the first seed whose greedy continuation is telling."""
     for attempt in range(seed, seed + 100):
-        randomize(model, attempt)
+        randomize(model, attempt, dtype)
         input_ids, targets = example(attempt)
         prompt = input_ids[0, :PROMPT].clone()
         greedy = continue_greedily(model, prompt)
@@ -163,9 +174,9 @@ def settle(model, seed):
     raise RuntimeError("no seed gives a continuation worth testing")
 
 
-def reference(model, seed):
+def reference(model, seed, dtype):
     """Everything that goes into `golden.safetensors`."""
-    golden = settle(model, seed)
+    golden = settle(model, seed, dtype)
     input_ids, targets = golden["input_ids"], golden["targets"]
     logits = model(input_ids, use_cache=False).logits
     loss = cross_entropy(logits, targets)
@@ -221,7 +232,9 @@ def write(name, config, seed):
     shutil.rmtree(folder, ignore_errors=True)
     config.dtype = "float32"
     model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    golden = reference(model.eval(), seed)
+    dtype = NARROW.get(name, torch.float32)
+    golden = reference(model.eval(), seed, dtype)
+    model.to(dtype)
     # A small limit for the sharded one: eight or so files and an index.
     model.save_pretrained(folder, max_shard_size="9KB" if name == "llama_sharded" else "5GB")
     (folder / "generation_config.json").unlink(missing_ok=True)
@@ -237,7 +250,9 @@ def write(name, config, seed):
     golden = {k: v.contiguous() for k, v in golden.items()}
     save_file(golden, folder / "golden.safetensors", metadata=metadata)
 
-    again = transformers.AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    again = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, attn_implementation="eager", dtype=torch.float32
+    )
     with torch.no_grad():
         logits = again(golden["input_ids"], use_cache=False).logits
     torch.testing.assert_close(logits, golden["logits"], atol=1e-6, rtol=0)

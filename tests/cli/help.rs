@@ -40,7 +40,8 @@ fn the_commands_stand_in_the_order_of_use() {
       eval         Measure a model on a text or on a task
       generate     Continue a prompt
       chat         Converse with a fine-tuned model
-      export       Write a model out as a Hugging Face folder
+      import       Make a published model (GGUF, Hugging Face) into a model folder
+      export       Write a model out as a Hugging Face folder or a GGUF file
       report       Write the report of one run, or of several side by side
       bench        Measure how fast this machine trains and multiplies
       completions  Print the completion script for a shell
@@ -57,6 +58,7 @@ fn every_command_shows_examples() {
         "eval",
         "generate",
         "chat",
+        "import",
         "export",
         "report",
         "completions",

@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, chat, completions, data, doctor, eval, export, finetune, generate, pretrain, quickstart,
-    recipe, report, tokenizer,
+    bench, chat, completions, data, doctor, eval, export, finetune, generate, import, pretrain,
+    quickstart, recipe, report, tokenizer,
 };
 
 const ABOUT: &str = "\
@@ -68,7 +68,9 @@ pub(crate) enum Command {
     Generate(generate::GenerateArgs),
     /// Converse with a fine-tuned model
     Chat(chat::ChatArgs),
-    /// Write a model out as a Hugging Face folder
+    /// Make a published model (GGUF, Hugging Face) into a model folder
+    Import(import::ImportArgs),
+    /// Write a model out as a Hugging Face folder or a GGUF file
     Export(export::ExportArgs),
     /// Write the report of one run, or of several side by side
     Report(report::ReportArgs),

@@ -9,6 +9,7 @@ pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod finetune;
 pub(crate) mod generate;
+pub(crate) mod import;
 pub(crate) mod pretrain;
 pub(crate) mod quickstart;
 pub(crate) mod recipe;
@@ -33,6 +34,7 @@ pub(crate) fn run(command: Command) -> Result<Exit> {
         Command::Eval(args) => eval::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),
+        Command::Import(args) => import::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Report(args) => report::run(&args),
         Command::Bench(args) => bench::run(&args),

@@ -5,6 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use etude_data::{DataError, ShardError};
+use etude_model::gguf::GgufError;
 use etude_model::hf::FolderError;
 use etude_model::{ConfigError, GenerateError};
 use etude_tensor::DeviceError;
@@ -123,6 +124,13 @@ fn is_input(error: &(dyn Error + 'static)) -> bool {
         return match error {
             FolderError::Io { source, .. } => is_missing(source),
             FolderError::Weights(SafetensorsError::Io { source, .. }) => is_missing(source),
+            _ => true,
+        };
+    }
+    if let Some(error) = error.downcast_ref::<GgufError>() {
+        return match error {
+            GgufError::Io { source, .. } => is_missing(source),
+            GgufError::Folder(error) => is_input(error),
             _ => true,
         };
     }

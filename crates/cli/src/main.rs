@@ -14,6 +14,7 @@ mod model;
 mod output;
 mod recipes;
 mod stage;
+mod target;
 mod task;
 
 use std::process::ExitCode;

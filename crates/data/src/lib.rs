@@ -14,10 +14,12 @@ mod dataset;
 mod documents;
 mod error;
 mod fetch;
+mod hub;
 mod local;
 mod manifest;
 mod mapping;
 mod message;
+mod models;
 mod progress;
 mod records;
 mod settings;
@@ -32,12 +34,14 @@ pub use clean::{Clean, cut_at_word};
 pub use dataset::{Dataset, Part, Scan};
 pub use documents::{Document, Documents, Examples, Items};
 pub use error::{DataError, FilePlace};
+pub use hub::Hub;
 pub use local::LocalOptions;
 pub use manifest::{
     Boundary, ChatMap, Counts, Filter, Format, Kind, Manifest, Map, Read, Registry, Source,
     SplitRule,
 };
 pub use message::{Message, Role};
+pub use models::KnownModel;
 pub use progress::Progress;
 pub use settings::{nearest, parse_toml};
 pub use show::Summary;

@@ -61,22 +61,30 @@ pub enum Position {
         theta: f64,
         /// Whether the rotation turns the other way (nanochat).
         flipped: bool,
-        /// Llama 3's stretching of long wavelengths.
+        /// How the wavelengths were stretched for a longer context, if they were.
         scaling: Option<RotaryScaling>,
     },
 }
 
-/// Llama 3's rotary scaling (Grattafiori et al. 2024).
+/// How rotary wavelengths are stretched.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct RotaryScaling {
-    /// Long wavelengths are stretched by this.
-    pub factor: f64,
-    /// Wavelengths over `original_context / low` are stretched wholly.
-    pub low: f64,
-    /// Wavelengths under `original_context / high` are left alone.
-    pub high: f64,
-    /// The context before stretching, in tokens.
-    pub original_context: f64,
+pub enum RotaryScaling {
+    /// All by one factor: position interpolation (Chen et al. 2023).
+    Linear {
+        /// The factor.
+        factor: f64,
+    },
+    /// The long ones alone (Llama 3, Grattafiori et al. 2024).
+    Llama3 {
+        /// Long wavelengths are stretched by this.
+        factor: f64,
+        /// Wavelengths over `original_context / low` are stretched wholly.
+        low: f64,
+        /// Wavelengths under `original_context / high` are left alone.
+        high: f64,
+        /// The context before stretching, in tokens.
+        original_context: f64,
+    },
 }
 
 /// Which norm stands before each sub-layer.
@@ -160,6 +168,9 @@ pub struct ModelConfig {
     /// A position sees itself and this many before it, minus one.
     pub sliding_window: Option<i64>,
 }
+
+/// The most numbers in the tables of rotary positions: a million positions of heads 128 wide.
+const ROTARY_TABLE: i64 = 1 << 27;
 
 /// The sizes that a recipe chooses; the rest follows from the family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -256,19 +267,21 @@ impl ModelConfig {
     /// # Errors
     /// The field, its value, and what it must be.
     pub fn validate(&self) -> Result<(), ConfigError> {
-        let positive = [
-            ("vocab_size", self.vocab_size),
-            ("n_layer", self.n_layer),
-            ("n_head", self.n_head),
-            ("n_kv_head", self.n_kv_head),
-            ("n_embd", self.n_embd),
-            ("head_dim", self.head_dim),
-            ("n_inner", self.n_inner),
-            ("context", self.context),
+        // Far above any model, and small enough that no product of them overflows: sizes come from files.
+        let limits = [
+            ("vocab_size", self.vocab_size, 1 << 28),
+            ("n_layer", self.n_layer, 1 << 10),
+            ("n_head", self.n_head, 1 << 16),
+            ("n_kv_head", self.n_kv_head, 1 << 16),
+            ("n_embd", self.n_embd, 1 << 24),
+            ("head_dim", self.head_dim, 1 << 16),
+            ("n_inner", self.n_inner, 1 << 28),
+            ("context", self.context, 1 << 28),
         ];
-        for (field, value) in positive {
-            if !(1..=1 << 32).contains(&value) {
-                return Err(ConfigError::new(field, value, "it must be at least 1"));
+        for (field, value, most) in limits {
+            if !(1..=most).contains(&value) {
+                let remedy = format!("it must be from 1 to {most}");
+                return Err(ConfigError::new(field, value, &remedy));
             }
         }
         if self.n_head % self.n_kv_head != 0 {
@@ -291,6 +304,13 @@ impl ModelConfig {
                 self.head_dim,
                 "rotary positions need an even head width (n_embd / n_head)",
             ));
+        }
+        let is_rotary = matches!(self.position, Position::Rotary { .. });
+        if is_rotary && self.context * self.head_dim > ROTARY_TABLE {
+            let most = ROTARY_TABLE / self.head_dim;
+            let remedy =
+                format!("the tables of rotary positions would be too large; at most {most}");
+            return Err(ConfigError::new("context", self.context, &remedy));
         }
         if self.sliding_window.is_some_and(|window| window < 1) {
             return Err(ConfigError::new(

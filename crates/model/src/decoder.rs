@@ -61,7 +61,36 @@ impl Decoder {
     /// When the configuration is impossible.
     pub fn new(config: ModelConfig, kind: Kind, device: Device) -> Result<Self, ConfigError> {
         config.validate()?;
-        let mut params = Params::new(device, kind);
+        Ok(Self::build(config, Params::new(device, kind)))
+    }
+
+    /// A decoder whose parameters hold whatever the memory held, for those who read them from a file.
+    pub(crate) fn blank(
+        config: ModelConfig,
+        kind: Kind,
+        device: Device,
+    ) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Self::build(config, Params::blank(device, kind)))
+    }
+
+    /// The names, shapes and parts of the parameters of a configuration, without their memory.
+    pub(crate) fn outline(config: &ModelConfig) -> Result<Params, ConfigError> {
+        config.validate()?;
+        // One position, for the tables of rotary positions are no parameters; a learned table is.
+        let context = match config.position {
+            Position::Learned => config.context,
+            Position::Rotary { .. } => 1,
+        };
+        let config = ModelConfig {
+            context,
+            ..config.clone()
+        };
+        Ok(Self::build(config, Params::outline()).params)
+    }
+
+    fn build(config: ModelConfig, mut params: Params) -> Self {
+        let (kind, device) = (params.kind(), params.device());
         let mut root = params.root();
         let (width, vocabulary) = (config.n_embd, config.vocab_size);
         let (table, head_init, init) = initialization(&config);
@@ -86,7 +115,7 @@ impl Decoder {
                 .param("weight", &[vocabulary, width], head_init)
         });
         let rotary = Rotary::new(&config, kind, device);
-        Ok(Self {
+        Self {
             config,
             params,
             embedding,
@@ -96,7 +125,7 @@ impl Decoder {
             layers,
             norm: final_norm,
             head,
-        })
+        }
     }
 
     /// Its settings.

@@ -1,13 +1,15 @@
 //! The decoder and what belongs to it: its settings, its cache, sampling from it, and the folders that
 //! models live in, which are Hugging Face's.
 //!
-//! One decoder serves all families ([`Family`]); their names and layouts are known to [`hf`] alone.
+//! One decoder serves all families ([`Family`]); their names and layouts are known to [`hf`] and [`gguf`]
+//! alone.
 
 mod block;
 mod cache;
 mod config;
 mod decoder;
 mod generate;
+pub mod gguf;
 pub mod hf;
 mod masks;
 mod rotary;

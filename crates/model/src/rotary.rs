@@ -24,15 +24,13 @@ impl Rotary {
         else {
             return None;
         };
-        let half = config.head_dim / 2;
         // In float32 as Transformers does it, so that long positions round alike; in float64 for checks.
         let wide = if kind == Kind::Double {
             Kind::Double
         } else {
             Kind::Float
         };
-        let frequencies: Vec<f64> = (0..half)
-            .map(|pair| theta.powf(-2.0 * pair as f64 / config.head_dim as f64))
+        let frequencies: Vec<f64> = frequencies(theta, config.head_dim)
             .map(|frequency| scaling.map_or(frequency, |scaling| stretch(frequency, &scaling)))
             .collect();
         let frequencies = Tensor::from_slice(&frequencies)
@@ -66,16 +64,32 @@ impl Rotary {
     }
 }
 
-/// Llama 3's rule: long wavelengths by the factor, short ones not, a ramp between.
-fn stretch(frequency: f64, scaling: &RotaryScaling) -> f64 {
-    let wavelength = 2.0 * std::f64::consts::PI / frequency;
-    let turns = scaling.original_context / wavelength;
-    if turns < scaling.low {
-        frequency / scaling.factor
-    } else if turns > scaling.high {
-        frequency
-    } else {
-        let smooth = (turns - scaling.low) / (scaling.high - scaling.low);
-        (1.0 - smooth) * frequency / scaling.factor + smooth * frequency
+/// A frequency (radians a position) after the wavelengths were stretched. Llama 3's rule: long ones by the
+/// factor, short ones not, a ramp between.
+pub(crate) fn stretch(frequency: f64, scaling: &RotaryScaling) -> f64 {
+    match *scaling {
+        RotaryScaling::Linear { factor } => frequency / factor,
+        RotaryScaling::Llama3 {
+            factor,
+            low,
+            high,
+            original_context,
+        } => {
+            let wavelength = 2.0 * std::f64::consts::PI / frequency;
+            let turns = original_context / wavelength;
+            if turns < low {
+                frequency / factor
+            } else if turns > high {
+                frequency
+            } else {
+                let smooth = (turns - low) / (high - low);
+                (1.0 - smooth) * frequency / factor + smooth * frequency
+            }
+        }
     }
+}
+
+/// The frequencies of all pairs of a head `head_dim` wide, before any stretching.
+pub(crate) fn frequencies(theta: f64, head_dim: i64) -> impl Iterator<Item = f64> {
+    (0..head_dim / 2).map(move |pair| theta.powf(-2.0 * pair as f64 / head_dim as f64))
 }

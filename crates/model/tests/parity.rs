@@ -10,16 +10,19 @@ use etude_model::{Decoder, Input, KvCache, supervised_places};
 use etude_tensor::safetensors::SafetensorsFile;
 use etude_tensor::{Device, Kind, Tensor, no_grad, parse_device};
 
-const FAMILIES: [&str; 10] = [
+const FAMILIES: [&str; 13] = [
     "gpt2",
     "gpt2_bare",
     "llama",
     "llama_bias_scaled",
+    "llama_f16",
+    "llama_linear",
     "llama_sharded",
     "llama_tied",
     "mistral",
     "nanochat",
     "qwen2",
+    "qwen2_bf16",
     "qwen3",
 ];
 

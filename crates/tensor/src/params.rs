@@ -26,6 +26,18 @@ pub struct Params {
     device: Device,
     kind: Kind,
     entries: Vec<Param>,
+    values: Values,
+}
+
+/// What newly declared parameters hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Values {
+    /// Numbers drawn as their [`Init`] says.
+    Drawn,
+    /// Whatever the memory held.
+    Blank,
+    /// A shape without memory of its own.
+    Outline,
 }
 
 impl Params {
@@ -35,6 +47,25 @@ impl Params {
             device,
             kind,
             entries: Vec::new(),
+            values: Values::Drawn,
+        }
+    }
+
+    /// As [`Params::new`], for parameters that are about to be read from a file: nothing is drawn, they
+    /// hold whatever the memory held.
+    pub fn blank(device: Device, kind: Kind) -> Self {
+        Self {
+            values: Values::Blank,
+            ..Self::new(device, kind)
+        }
+    }
+
+    /// For names and shapes alone, before anything is allocated: each parameter is a single zero,
+    /// stretched.
+    pub fn outline() -> Self {
+        Self {
+            values: Values::Outline,
+            ..Self::new(Device::Cpu, Kind::Float)
         }
     }
 
@@ -142,9 +173,13 @@ impl Scope<'_> {
             self.params.get(&name).is_none(),
             "parameter `{name}` is declared twice"
         );
-        let tensor = init
-            .tensor(shape, self.params.kind, self.params.device)
-            .set_requires_grad(true);
+        let options = (self.params.kind, self.params.device);
+        let tensor = match self.params.values {
+            Values::Drawn => init.tensor(shape, options.0, options.1),
+            Values::Blank => Tensor::empty(shape, options),
+            Values::Outline => Tensor::zeros([1], options).expand(shape, false),
+        }
+        .set_requires_grad(true);
         self.params.entries.push(Param {
             name,
             tensor: tensor.shallow_clone(),

@@ -1,15 +1,18 @@
-//! Reading and writing safetensors files. Nothing unpickles; a file's header is checked by the
-//! `safetensors` crate before any tensor is made from it.
-#![allow(unsafe_code)]
+//! Reading and writing safetensors files. Nothing unpickles; a file's header is checked (by the
+//! `safetensors` crate: tensors lie end to end, each as long as its shape says; here: they end where the
+//! file does) before any tensor is made from it.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
-use safetensors::tensor::{Dtype, SafeTensors, TensorView, View};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo, View};
 use tch::{Kind, Tensor};
+
+use crate::map::MappedFile;
+
+/// A longer header is refused before it is parsed, as the format's own library does.
+const MAX_HEADER: usize = 100_000_000;
 
 /// What is wrong with a safetensors file.
 #[derive(Debug, thiserror::Error)]
@@ -52,11 +55,13 @@ pub enum SafetensorsError {
     },
 }
 
-/// A mapped safetensors file.
+/// A mapped safetensors file, its header read once.
 #[derive(Debug)]
 pub struct SafetensorsFile {
-    path: PathBuf,
-    map: Mmap,
+    file: MappedFile,
+    metadata: Metadata,
+    /// Where the tensors begin.
+    start: usize,
 }
 
 impl SafetensorsFile {
@@ -65,54 +70,44 @@ impl SafetensorsFile {
     /// # Errors
     /// When the file cannot be read or is not a whole safetensors file.
     pub fn open(path: &Path) -> Result<Self, SafetensorsError> {
-        let io = |source| SafetensorsError::Io {
+        let file = MappedFile::open(path).map_err(|source| SafetensorsError::Io {
             path: path.to_owned(),
             source,
-        };
-        let file = File::open(path).map_err(io)?;
-        // SAFETY: the map is read only; a file that another process cuts while we read it would end
-        // this process, as for every program that maps its weights.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        let opened = Self {
-            path: path.to_owned(),
-            map,
-        };
-        opened.view()?;
-        Ok(opened)
+        })?;
+        let (metadata, start) =
+            read_header(file.bytes()).map_err(|reason| SafetensorsError::Format {
+                path: path.to_owned(),
+                reason,
+            })?;
+        Ok(Self {
+            file,
+            metadata,
+            start,
+        })
     }
 
     /// The file's path.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.file.path()
     }
 
     /// Name and shape of each tensor, by name.
     ///
     /// # Errors
-    /// As [`SafetensorsFile::open`].
+    /// When a tensor without numbers has a size that is none.
     pub fn shapes(&self) -> Result<Vec<(String, Vec<i64>)>, SafetensorsError> {
-        let view = self.view()?;
-        let mut shapes: Vec<_> = view
-            .iter()
-            .map(|(name, tensor)| {
-                (
-                    name.to_owned(),
-                    tensor.shape().iter().map(|&n| n as i64).collect(),
-                )
-            })
-            .collect();
+        let mut shapes = Vec::new();
+        for (name, info) in self.metadata.tensors() {
+            let shape = self.shape(&name, info)?;
+            shapes.push((name, shape));
+        }
         shapes.sort();
         Ok(shapes)
     }
 
     /// The file's own key-value metadata.
-    ///
-    /// # Errors
-    /// As [`SafetensorsFile::open`].
-    pub fn metadata(&self) -> Result<HashMap<String, String>, SafetensorsError> {
-        let (_, metadata) =
-            SafeTensors::read_metadata(&self.map).map_err(|error| self.format(&error))?;
-        Ok(metadata.metadata().clone().unwrap_or_default())
+    pub fn metadata(&self) -> HashMap<String, String> {
+        self.metadata.metadata().clone().unwrap_or_default()
     }
 
     /// A copy of one tensor, on the CPU, in the file's dtype.
@@ -120,34 +115,63 @@ impl SafetensorsFile {
     /// # Errors
     /// When it is missing or of a dtype without a counterpart here.
     pub fn tensor(&self, name: &str) -> Result<Tensor, SafetensorsError> {
-        let view = self.view()?;
-        let tensor = view.tensor(name).map_err(|_| SafetensorsError::Missing {
-            path: self.path.clone(),
+        let info = self
+            .metadata
+            .info(name)
+            .ok_or_else(|| SafetensorsError::Missing {
+                path: self.path().to_owned(),
+                tensor: name.to_owned(),
+            })?;
+        let kind = kind_of(info.dtype).ok_or_else(|| SafetensorsError::Dtype {
+            path: self.path().to_owned(),
             tensor: name.to_owned(),
+            dtype: format!("{:?}", info.dtype),
         })?;
-        self.copy(name, &tensor)
+        let (first, end) = info.data_offsets;
+        let data = &self.file.bytes()[self.start + first..self.start + end];
+        let shape = self.shape(name, info)?;
+        Tensor::f_from_data_size(data, &shape, kind).map_err(|error| self.wrong(name, &error))
     }
 
-    fn copy(&self, name: &str, tensor: &TensorView<'_>) -> Result<Tensor, SafetensorsError> {
-        let kind = kind_of(tensor.dtype()).ok_or_else(|| SafetensorsError::Dtype {
-            path: self.path.clone(),
-            tensor: name.to_owned(),
-            dtype: format!("{:?}", tensor.dtype()),
-        })?;
-        let shape: Vec<i64> = tensor.shape().iter().map(|&n| n as i64).collect();
-        Tensor::f_from_data_size(tensor.data(), &shape, kind).map_err(|error| self.format(&error))
+    /// A shape may have any size beside a zero, so not each is a number of ours.
+    fn shape(&self, name: &str, info: &TensorInfo) -> Result<Vec<i64>, SafetensorsError> {
+        let sizes = info.shape.iter().map(|&size| i64::try_from(size));
+        sizes
+            .collect::<Result<_, _>>()
+            .map_err(|error| self.wrong(name, &error))
     }
 
-    fn view(&self) -> Result<SafeTensors<'_>, SafetensorsError> {
-        SafeTensors::deserialize(&self.map).map_err(|error| self.format(&error))
-    }
-
-    fn format(&self, reason: &dyn std::fmt::Display) -> SafetensorsError {
+    fn wrong(&self, tensor: &str, reason: &dyn std::fmt::Display) -> SafetensorsError {
         SafetensorsError::Format {
-            path: self.path.clone(),
-            reason: reason.to_string(),
+            path: self.path().to_owned(),
+            reason: format!("tensor `{tensor}`: {reason}"),
         }
     }
+}
+
+/// The header, and where the tensors begin. The library's own reader adds offsets up without looking for
+/// an overflow, so the last comparison is made here.
+fn read_header(bytes: &[u8]) -> Result<(Metadata, usize), String> {
+    let (length, rest) = bytes
+        .split_first_chunk::<8>()
+        .ok_or("shorter than its 8 bytes of header length")?;
+    let length = usize::try_from(u64::from_le_bytes(*length)).unwrap_or(usize::MAX);
+    if length > MAX_HEADER {
+        return Err(format!("a header of {length} bytes"));
+    }
+    let header = rest
+        .get(..length)
+        .ok_or_else(|| format!("cut within its header of {length} bytes"))?;
+    let metadata: Metadata =
+        serde_json::from_slice(header).map_err(|error| format!("header: {error}"))?;
+    let data = rest.len() - length;
+    if metadata.data_len() != data {
+        let promised = metadata.data_len();
+        return Err(format!(
+            "the header promises {promised} bytes of tensors, the file has {data}"
+        ));
+    }
+    Ok((metadata, 8 + length))
 }
 
 /// Writes tensors to one file; `metadata` gains `format = "pt"`, which Transformers asks for. The file
@@ -266,7 +290,7 @@ mod tests {
         ];
         write(&path, &tensors, &[("step", "5".to_owned())]).expect("written");
         let file = SafetensorsFile::open(&path).expect("opens");
-        assert_eq!(file.metadata().expect("metadata")["step"], "5");
+        assert_eq!(file.metadata()["step"], "5");
         for (name, tensor) in &tensors {
             let read = file.tensor(name).expect("is there");
             assert_eq!(read.kind(), tensor.kind());

@@ -207,17 +207,20 @@ impl Tokenizer {
         added.get(&id).is_some_and(|token| token.special)
     }
 
+    /// The canonical `tokenizer.json`, on one line.
+    pub fn to_json(&self) -> String {
+        self.parts
+            .engine
+            .to_string(false)
+            .expect("its parts came from JSON")
+    }
+
     /// SHA-256, in hexadecimal, of the tokenizer's canonical `tokenizer.json`. Two tokenizers with
     /// the same one give the same ids; saving and loading keeps it. The chat template is not part
     /// of it.
     pub fn fingerprint(&self) -> String {
         let compute = || {
-            let json = self
-                .parts
-                .engine
-                .to_string(false)
-                .expect("its parts came from JSON");
-            Sha256::digest(json.as_bytes())
+            Sha256::digest(self.to_json().as_bytes())
                 .iter()
                 .map(|byte| format!("{byte:02x}"))
                 .collect()

@@ -21,8 +21,7 @@ fn golden(name: &str) -> (SafetensorsFile, Value) {
         .join("tests/goldens")
         .join(name);
     let file = SafetensorsFile::open(&path).expect("the golden opens");
-    let about: Value =
-        serde_json::from_str(&file.metadata().expect("metadata")["about"]).expect("JSON");
+    let about: Value = serde_json::from_str(&file.metadata()["about"]).expect("JSON");
     (file, about["settings"].clone())
 }
 

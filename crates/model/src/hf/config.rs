@@ -127,7 +127,9 @@ fn gpt2(fields: &Fields<'_>) -> Result<ModelConfig, FolderError> {
         n_head,
         n_kv_head: n_head,
         n_embd,
-        n_inner: fields.int_or_none(&["n_inner"])?.unwrap_or(4 * n_embd),
+        n_inner: fields
+            .int_or_none(&["n_inner"])?
+            .unwrap_or(n_embd.saturating_mul(4)),
         context: fields.int(&["n_positions", "n_ctx"])?,
         tied: fields.flag("tie_word_embeddings", true)?,
     };
@@ -176,9 +178,12 @@ fn llama_like(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, Folder
     };
     let (theta, scaling) = rotary(fields)?;
     let bias = fields.flag("attention_bias", false)?;
-    let head_dim = fields
-        .int_or_none(&["head_dim"])?
-        .unwrap_or(n_embd / n_head.max(1));
+    // Transformers' default of Qwen3 is a number; the others' follows from the width.
+    let head_dim = match (fields.int_or_none(&["head_dim"])?, family) {
+        (Some(width), _) => width,
+        (None, Family::Qwen3) => 128,
+        (None, _) => n_embd / n_head.max(1),
+    };
     let window = match (family, fields.flag("use_sliding_window", false)?) {
         (Family::Mistral, _) => fields.int_or_none(&["sliding_window"])?,
         (_, true) => {
@@ -234,7 +239,10 @@ fn rotary(fields: &Fields<'_>) -> Result<(f64, Option<RotaryScaling>), FolderErr
         .unwrap_or("default")
     {
         "default" => None,
-        "llama3" => Some(RotaryScaling {
+        "linear" => Some(RotaryScaling::Linear {
+            factor: inner.float("factor", 1.0)?,
+        }),
+        "llama3" => Some(RotaryScaling::Llama3 {
             factor: inner.float("factor", 1.0)?,
             low: inner.float("low_freq_factor", 1.0)?,
             high: inner.float("high_freq_factor", 4.0)?,
@@ -243,10 +251,18 @@ fn rotary(fields: &Fields<'_>) -> Result<(f64, Option<RotaryScaling>), FolderErr
         other => {
             return Err(inner.error(
                 "rope_type",
-                format!("is `{other}`; default and llama3 are known"),
+                format!("is `{other}`; default, linear and llama3 are known"),
             ));
         }
     };
+    let factor = match scaling {
+        Some(RotaryScaling::Linear { factor } | RotaryScaling::Llama3 { factor, .. }) => factor,
+        None => 1.0,
+    };
+    if factor <= 0.0 || theta <= 0.0 {
+        let field = if theta <= 0.0 { "rope_theta" } else { "factor" };
+        return Err(inner.error(field, "is not above 0"));
+    }
     Ok((theta, scaling))
 }
 
@@ -358,10 +374,18 @@ fn llama_json(config: &ModelConfig) -> Value {
     };
     let rope = match scaling {
         None => json!({"rope_type": "default", "rope_theta": theta}),
-        Some(scaling) => json!({
-            "rope_type": "llama3", "rope_theta": theta, "factor": scaling.factor,
-            "low_freq_factor": scaling.low, "high_freq_factor": scaling.high,
-            "original_max_position_embeddings": scaling.original_context as i64,
+        Some(RotaryScaling::Linear { factor }) => json!({
+            "rope_type": "linear", "rope_theta": theta, "factor": factor,
+        }),
+        Some(RotaryScaling::Llama3 {
+            factor,
+            low,
+            high,
+            original_context,
+        }) => json!({
+            "rope_type": "llama3", "rope_theta": theta, "factor": factor,
+            "low_freq_factor": low, "high_freq_factor": high,
+            "original_max_position_embeddings": original_context as i64,
         }),
     };
     let mut json = json!({

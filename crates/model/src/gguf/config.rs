@@ -1,0 +1,336 @@
+//! A file's settings as a [`ModelConfig`], and the other way round.
+
+use super::dequantize::dequantize;
+use super::error::GgufError;
+use super::file::GgufFile;
+use super::metadata::{Metadata, Value};
+use super::names::ROPE_FACTORS;
+use crate::config::{Family, MlpKind, ModelConfig, Position, QkNorm, RotaryScaling, Sizes};
+use crate::hf::TokenIds;
+use crate::rotary;
+
+/// The architectures that are read; `llama` is SmolLM2's and Mistral's too.
+pub(super) const ARCHITECTURES: [&str; 4] = ["llama", "qwen2", "qwen3", "gpt2"];
+
+/// How far a stored rotary factor may lie from the one that Llama 3's rule gives.
+const FACTOR_TOLERANCE: f64 = 1e-4;
+
+/// A file's architecture and the keys that belong to it.
+struct Keys<'a> {
+    metadata: &'a Metadata,
+    architecture: &'a str,
+}
+
+impl Keys<'_> {
+    fn key(&self, name: &str) -> String {
+        format!("{}.{name}", self.architecture)
+    }
+
+    fn int(&self, name: &str) -> Result<i64, GgufError> {
+        let key = self.key(name);
+        let found = self.metadata.int(&key)?;
+        found.ok_or_else(|| self.metadata.missing(&key))
+    }
+
+    fn int_or_none(&self, name: &str) -> Result<Option<i64>, GgufError> {
+        self.metadata.int(&self.key(name))
+    }
+
+    fn float(&self, name: &str) -> Result<f64, GgufError> {
+        let key = self.key(name);
+        let found = self.metadata.float(&key)?;
+        found.ok_or_else(|| self.metadata.missing(&key))
+    }
+
+    fn error(&self, name: &str, reason: impl Into<String>) -> GgufError {
+        self.metadata.error(&self.key(name), reason)
+    }
+
+    /// Refuses a size that the file gives and the decoder would have to be told of.
+    fn demand(&self, name: &str, wanted: i64) -> Result<(), GgufError> {
+        match self.int_or_none(name)? {
+            Some(found) if found != wanted => {
+                let reason = format!("is {found}; only {wanted} is supported here");
+                Err(self.error(name, reason))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The settings of the model in a file.
+pub(super) fn read(file: &GgufFile) -> Result<ModelConfig, GgufError> {
+    let metadata = file.metadata();
+    if let Some(kind) = metadata
+        .text("general.type")?
+        .filter(|kind| *kind != "model")
+    {
+        let reason = format!("is `{kind}`; only whole models are read");
+        return Err(metadata.error("general.type", reason));
+    }
+    if let Some(parts) = metadata.int("split.count")?.filter(|&parts| parts > 1) {
+        let reason = format!(
+            "is {parts}: the file is a part of a model; join the parts with `llama-gguf-split --merge`"
+        );
+        return Err(metadata.error("split.count", reason));
+    }
+    let architecture = metadata.text("general.architecture")?;
+    let architecture = architecture.ok_or_else(|| metadata.missing("general.architecture"))?;
+    let family = match architecture {
+        "llama" => Family::Llama,
+        "qwen2" => Family::Qwen2,
+        "qwen3" => Family::Qwen3,
+        "gpt2" => Family::Gpt2,
+        other => {
+            return Err(GgufError::Architecture {
+                path: file.path().to_owned(),
+                found: other.to_owned(),
+            });
+        }
+    };
+    let keys = Keys {
+        metadata,
+        architecture,
+    };
+    keys.demand("expert_count", 0)?;
+    let config = ModelConfig::new(family, sizes(file, &keys)?);
+    let config = if family == Family::Gpt2 {
+        ModelConfig {
+            norm_eps: keys.float("attention.layer_norm_epsilon")?,
+            ..config
+        }
+    } else {
+        llama_like(file, &keys, config)?
+    };
+    config.validate().map_err(|source| GgufError::Config {
+        path: file.path().to_owned(),
+        source,
+    })?;
+    Ok(config)
+}
+
+fn sizes(file: &GgufFile, keys: &Keys<'_>) -> Result<Sizes, GgufError> {
+    let embedding = file
+        .tensors()
+        .get("token_embd.weight")
+        .ok_or_else(|| GgufError::field(file.path(), "token_embd.weight", "is missing"))?;
+    let n_head = keys.int("attention.head_count")?;
+    Ok(Sizes {
+        vocab_size: embedding.shape[0],
+        n_layer: keys.int("block_count")?,
+        n_head,
+        n_kv_head: keys
+            .int_or_none("attention.head_count_kv")?
+            .unwrap_or(n_head),
+        n_embd: keys.int("embedding_length")?,
+        n_inner: keys.int("feed_forward_length")?,
+        context: keys.int("context_length")?,
+        tied: !file.tensors().contains_key("output.weight"),
+    })
+}
+
+fn llama_like(
+    file: &GgufFile,
+    keys: &Keys<'_>,
+    base: ModelConfig,
+) -> Result<ModelConfig, GgufError> {
+    let has = |tensor: &str| file.tensors().contains_key(tensor);
+    let head_dim = keys
+        .int_or_none("attention.key_length")?
+        .unwrap_or(base.head_dim);
+    keys.demand("attention.value_length", head_dim)?;
+    keys.demand("rope.dimension_count", head_dim)?;
+    let window = keys
+        .int_or_none("attention.sliding_window")?
+        .filter(|&window| window > 0);
+    let family = match (base.family, window) {
+        (Family::Llama, Some(_)) => Family::Mistral,
+        (family, None) => family,
+        (_, Some(_)) => {
+            let reason = "is set, which is supported for the architecture llama alone";
+            return Err(keys.error("attention.sliding_window", reason));
+        }
+    };
+    let theta = match keys.metadata.float(&keys.key("rope.freq_base"))? {
+        None => 10_000.0,
+        Some(theta) if theta > 0.0 => theta,
+        Some(theta) => return Err(keys.error("rope.freq_base", format!("is {theta}"))),
+    };
+    let biased = [has("blk.0.attn_q.bias"), has("blk.0.attn_output.bias")];
+    // Hugging Face's settings have one switch for both.
+    if family != Family::Qwen2 && biased[0] != biased[1] {
+        let reason = "is there for only one of queries and output, which no supported family has";
+        return Err(GgufError::field(file.path(), "blk.0.attn_q.bias", reason));
+    }
+    Ok(ModelConfig {
+        family,
+        head_dim,
+        position: Position::Rotary {
+            theta,
+            flipped: false,
+            scaling: scaling(file, keys, theta, head_dim)?,
+        },
+        norm_eps: keys.float("attention.layer_norm_rms_epsilon")?,
+        qkv_bias: biased[0],
+        out_bias: biased[1],
+        mlp_bias: has("blk.0.ffn_up.bias"),
+        sliding_window: window,
+        ..base
+    })
+}
+
+fn scaling(
+    file: &GgufFile,
+    keys: &Keys<'_>,
+    theta: f64,
+    head_dim: i64,
+) -> Result<Option<RotaryScaling>, GgufError> {
+    let kind = keys.key("rope.scaling.type");
+    match keys.metadata.text(&kind)?.unwrap_or("none") {
+        "none" => {}
+        "linear" => {
+            let factor = keys.float("rope.scaling.factor")?;
+            if factor <= 0.0 {
+                return Err(keys.error("rope.scaling.factor", format!("is {factor}")));
+            }
+            return Ok(Some(RotaryScaling::Linear { factor }));
+        }
+        other => {
+            let reason = format!("is `{other}`; none and linear are supported, and Llama 3's");
+            return Err(keys.metadata.error(&kind, reason));
+        }
+    }
+    let Some(tensor) = file.tensors().get(ROPE_FACTORS) else {
+        return Ok(None);
+    };
+    let wrong = |reason: &str| GgufError::field(file.path(), ROPE_FACTORS, reason);
+    if tensor.shape != [head_dim / 2] {
+        return Err(wrong("has not one factor for each pair of a head"));
+    }
+    let mut factors = vec![0f32; (head_dim / 2) as usize];
+    dequantize(tensor.format, file.bytes(tensor), &mut factors);
+    let found = llama3(&factors, theta, head_dim);
+    let remedy = "does not hold the factors of Llama 3's scaling, the only ones supported";
+    found.map(Some).ok_or_else(|| wrong(remedy))
+}
+
+/// Llama 3's settings from the factors they made: a file has the factors alone. All published models have
+/// 1 and 4 for the two ends of the ramp.
+fn llama3(factors: &[f32], theta: f64, head_dim: i64) -> Option<RotaryScaling> {
+    let largest = factors.iter().copied().fold(1f32, f32::max);
+    (5..=24)
+        .map(|power| f64::from(1 << power))
+        .find_map(|context| {
+            let candidate = RotaryScaling::Llama3 {
+                factor: f64::from(largest),
+                low: 1.0,
+                high: 4.0,
+                original_context: context,
+            };
+            let fits = rotary_factors(&candidate, theta, head_dim)
+                .zip(factors)
+                .all(|(ours, &theirs)| (ours / f64::from(theirs) - 1.0).abs() < FACTOR_TOLERANCE);
+            fits.then_some(candidate)
+        })
+}
+
+/// What a file has in place of the settings: by how much each wavelength grows.
+pub(super) fn rotary_factors(
+    scaling: &RotaryScaling,
+    theta: f64,
+    head_dim: i64,
+) -> impl Iterator<Item = f64> {
+    rotary::frequencies(theta, head_dim)
+        .map(move |frequency| frequency / rotary::stretch(frequency, scaling))
+}
+
+/// The architecture that a model is written as.
+///
+/// # Errors
+/// What llama.cpp could not run.
+pub(super) fn architecture(config: &ModelConfig) -> Result<&'static str, GgufError> {
+    match config.family {
+        Family::Llama | Family::Mistral => Ok("llama"),
+        Family::Qwen2 => Ok("qwen2"),
+        Family::Qwen3 => Ok("qwen3"),
+        Family::Gpt2 if config.mlp == MlpKind::GeluTanh => Ok("gpt2"),
+        Family::Gpt2 => Err(GgufError::unexportable(
+            "its activation is `gelu`, and GGUF's gpt2 has `gelu_new` alone",
+        )),
+        Family::NanoChat => Err(GgufError::unexportable(
+            "the family nanochat has no architecture in GGUF; llama, mistral, qwen2, qwen3 and gpt2 have",
+        )),
+    }
+}
+
+/// The settings as metadata.
+pub(super) fn write(
+    config: &ModelConfig,
+    architecture: &str,
+) -> Result<Vec<(String, Value)>, GgufError> {
+    let size = |number: i64| Value::Unsigned(number.unsigned_abs());
+    // The window is not part of GGUF's llama. Within its length it makes no difference.
+    let context = config
+        .sliding_window
+        .map_or(config.context, |window| window.min(config.context));
+    let mut entries = vec![
+        ("context_length", size(context)),
+        ("embedding_length", size(config.n_embd)),
+        ("block_count", size(config.n_layer)),
+        ("feed_forward_length", size(config.n_inner)),
+        ("attention.head_count", size(config.n_head)),
+        ("attention.head_count_kv", size(config.n_kv_head)),
+        ("vocab_size", size(config.vocab_size)),
+    ];
+    match config.position {
+        Position::Learned => {
+            entries.push((
+                "attention.layer_norm_epsilon",
+                Value::Float(config.norm_eps),
+            ));
+        }
+        Position::Rotary { theta, scaling, .. } => {
+            entries.extend([
+                (
+                    "attention.layer_norm_rms_epsilon",
+                    Value::Float(config.norm_eps),
+                ),
+                ("attention.key_length", size(config.head_dim)),
+                ("attention.value_length", size(config.head_dim)),
+                ("rope.dimension_count", size(config.head_dim)),
+                ("rope.freq_base", Value::Float(theta)),
+            ]);
+            if let Some(RotaryScaling::Linear { factor }) = scaling {
+                entries.push(("rope.scaling.type", Value::Text("linear".to_owned())));
+                entries.push(("rope.scaling.factor", Value::Float(factor)));
+            }
+        }
+    }
+    debug_assert!(config.logit_cap.is_none() && config.qk_norm != QkNorm::Plain);
+    Ok(entries
+        .into_iter()
+        .map(|(name, value)| (format!("{architecture}.{name}"), value))
+        .collect())
+}
+
+/// The special tokens that a file names: beginning, all ends (of the text, of a turn, of a message), filler.
+pub(super) fn token_ids(metadata: &Metadata) -> Result<TokenIds, GgufError> {
+    let id = |name: &str| -> Result<Option<u32>, GgufError> {
+        let key = format!("tokenizer.ggml.{name}_token_id");
+        let Some(found) = metadata.int(&key)? else {
+            return Ok(None);
+        };
+        let id = u32::try_from(found).map_err(|_| metadata.error(&key, format!("is {found}")))?;
+        // Some writers mean "none" by the largest number.
+        Ok((id != u32::MAX).then_some(id))
+    };
+    let mut eos = Vec::new();
+    for name in ["eos", "eot", "eom"] {
+        eos.extend(id(name)?.filter(|id| !eos.contains(id)));
+    }
+    Ok(TokenIds {
+        bos: id("bos")?,
+        eos,
+        pad: id("padding")?,
+    })
+}

@@ -1,0 +1,120 @@
+//! A tokenizer as metadata.
+
+use etude_tokenizer::Tokenizer;
+use serde_json::Value as Json;
+
+use super::pre::PreTokenizer;
+use super::{
+    ADD_BOS, CONTROL, MERGES, MODEL, NORMAL, PRE, TEMPLATE, TOKENS, TYPES, UNUSED, USER_DEFINED,
+};
+use crate::gguf::error::GgufError;
+use crate::gguf::metadata::Value;
+use crate::hf::TokenIds;
+
+/// The entries of a tokenizer, for a model with an embedding of `vocab_size` rows.
+pub(in crate::gguf) fn write(
+    tokenizer: &Tokenizer,
+    ids: &TokenIds,
+    vocab_size: i64,
+) -> Result<Vec<(String, Value)>, GgufError> {
+    let json: Json = serde_json::from_str(&tokenizer.to_json()).expect("it was just written");
+    let model = &json["model"];
+    if model["type"] != "BPE" {
+        return Err(GgufError::unexportable(format!(
+            "its tokenizer is of the type {}; only byte-level BPE is written",
+            model["type"]
+        )));
+    }
+    let pre = PreTokenizer::recognise(&json["pre_tokenizer"]).ok_or_else(|| {
+        GgufError::unexportable(format!(
+            "GGUF has no name for its pre-tokenizer, {}",
+            json["pre_tokenizer"]
+        ))
+    })?;
+    let size = usize::try_from(vocab_size).expect("a decoder has a vocabulary");
+    let mut texts: Vec<String> = (0..size).map(|id| format!("[PAD{id}]")).collect();
+    let mut types = vec![UNUSED; size];
+    let mut put = |id: &Json, text: &str, kind: i64| {
+        let place = id.as_u64().and_then(|id| usize::try_from(id).ok());
+        match place.filter(|place| *place < size) {
+            Some(place) => {
+                texts[place] = text.to_owned();
+                types[place] = kind;
+                Ok(())
+            }
+            None => Err(GgufError::unexportable(format!(
+                "its tokenizer has the id {id}, its embedding {size} rows"
+            ))),
+        }
+    };
+    for (text, id) in model["vocab"].as_object().into_iter().flatten() {
+        put(id, text, NORMAL)?;
+    }
+    for token in json["added_tokens"].as_array().into_iter().flatten() {
+        let kind = if token["special"] == true {
+            CONTROL
+        } else {
+            USER_DEFINED
+        };
+        put(
+            &token["id"],
+            token["content"].as_str().unwrap_or_default(),
+            kind,
+        )?;
+    }
+    let merges = model["merges"].as_array().into_iter().flatten();
+    let merges = merges.map(|merge| match merge {
+        Json::Array(parts) => parts
+            .iter()
+            .filter_map(Json::as_str)
+            .collect::<Vec<_>>()
+            .join(" "),
+        other => other.as_str().unwrap_or_default().to_owned(),
+    });
+    let mut entries = vec![
+        (MODEL, Value::Text("gpt2".to_owned())),
+        (PRE, Value::Text(pre.name().to_owned())),
+        (TOKENS, Value::Texts(texts)),
+        (TYPES, Value::Integers(types)),
+        (MERGES, Value::Texts(merges.collect())),
+        (
+            ADD_BOS,
+            Value::Flag(begins_with_bos(&json["post_processor"])),
+        ),
+        ("tokenizer.ggml.add_space_prefix", Value::Flag(false)),
+    ];
+    let eos = ids.eos.first().copied().or(tokenizer.eos_id());
+    for (key, id) in [
+        (
+            "tokenizer.ggml.bos_token_id",
+            ids.bos.or(tokenizer.bos_id()),
+        ),
+        ("tokenizer.ggml.eos_token_id", eos),
+        ("tokenizer.ggml.eot_token_id", tokenizer.end_of_turn_id()),
+        (
+            "tokenizer.ggml.padding_token_id",
+            ids.pad.or(tokenizer.pad_id()),
+        ),
+    ] {
+        entries.extend(id.map(|id| (key, Value::Unsigned(id.into()))));
+    }
+    if let Some(template) = tokenizer.chat_template() {
+        entries.push((TEMPLATE, Value::Text(template.source().to_owned())));
+    }
+    Ok(entries
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect())
+}
+
+/// Whether Hugging Face's tokenizer puts a special token before each text.
+fn begins_with_bos(processor: &Json) -> bool {
+    match processor["type"].as_str() {
+        Some("Sequence") => {
+            let inner = processor["processors"].as_array();
+            inner.into_iter().flatten().any(begins_with_bos)
+        }
+        Some("TemplateProcessing") => !processor["single"][0]["SpecialToken"].is_null(),
+        _ => false,
+    }
+}

@@ -1,0 +1,390 @@
+//! GGUF files against those that made them: blocks decoded by the `gguf` package, the goldens' own weights
+//! in llama.cpp's layout (tests/goldens/gguf, made by scripts/goldens/gguf_files.py), and our own exports.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use etude_model::gguf::{self, ExportFormat, GgufFile, TensorFormat, dequantize, quantize};
+use etude_model::hf::{self, LoadedModel, TokenIds};
+use etude_model::{Decoder, Family, ModelConfig, Position, RotaryScaling, Sizes};
+use etude_tensor::safetensors::SafetensorsFile;
+use etude_tensor::{Device, Kind, Tensor};
+use etude_tokenizer::{Message, Role, Tokenizer, TrainSettings};
+
+const MODELS: [&str; 5] = ["gpt2", "llama", "llama_bias_scaled", "qwen2", "qwen3"];
+
+fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
+}
+
+fn golden(name: &str) -> PathBuf {
+    goldens().join("gguf").join(name)
+}
+
+fn from_folder(name: &str) -> LoadedModel {
+    hf::load(&goldens().join(name), Kind::Float, Device::Cpu).expect("the golden folder loads")
+}
+
+fn from_gguf(path: &Path) -> LoadedModel {
+    gguf::load(path, Kind::Float, Device::Cpu).expect("the file loads")
+}
+
+fn same_weights(ours: &Decoder, theirs: &Decoder) {
+    assert_eq!(ours.params().len(), theirs.params().len());
+    for (a, b) in ours.params().iter().zip(theirs.params().iter()) {
+        assert_eq!(a.0, b.0);
+        assert!(a.1.equal(b.1), "{}", a.0);
+    }
+}
+
+/// A small vocabulary of the trained kind, with its chat template.
+fn tokenizer() -> Tokenizer {
+    let text = "A rose is a rose is a rose, 1234 times. ".repeat(50);
+    let settings = TrainSettings {
+        vocab_size: 290,
+        ..TrainSettings::default()
+    };
+    let (tokenizer, _) = Tokenizer::train([text].into_iter(), &settings).expect("trains");
+    tokenizer
+}
+
+#[test]
+fn every_format_is_decoded_to_the_last_bit() {
+    let file = SafetensorsFile::open(&golden("blocks.safetensors")).expect("opens");
+    let read = |name: String| file.tensor(&name).expect("is there");
+    for format in TensorFormat::all() {
+        let bytes: Vec<u8> =
+            Vec::try_from(read(format!("{}.bytes", format.name()))).expect("bytes");
+        let expected: Vec<f32> =
+            Vec::try_from(read(format!("{}.values", format.name()))).expect("float32");
+        let mut values = vec![f32::NAN; expected.len()];
+        dequantize(format, &bytes, &mut values);
+        let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert_eq!(bits(&values), bits(&expected), "{}", format.name());
+    }
+    let source: Vec<f32> = Vec::try_from(read("source".to_owned())).expect("float32");
+    let expected: Vec<u8> = Vec::try_from(read("source.Q8_0".to_owned())).expect("bytes");
+    assert_eq!(quantize(TensorFormat::Q8_0, &source), expected);
+}
+
+#[test]
+fn weights_and_settings_are_those_of_the_folder() {
+    for name in MODELS {
+        let theirs = from_folder(name);
+        let ours = from_gguf(&golden(&format!("{name}.gguf")));
+        same_weights(&ours.decoder, &theirs.decoder);
+        let (ours, theirs) = (ours.decoder.config(), theirs.decoder.config());
+        if name == "llama_bias_scaled" {
+            // The factors were stored, the settings found from them.
+            let Position::Rotary { scaling, .. } = ours.position else {
+                panic!("llama is rotary")
+            };
+            let expected = RotaryScaling::Llama3 {
+                factor: 8.0,
+                low: 1.0,
+                high: 4.0,
+                original_context: 32.0,
+            };
+            assert_eq!(scaling, Some(expected));
+        }
+        assert_eq!(ours, theirs, "{name}");
+    }
+}
+
+#[test]
+fn an_imported_folder_has_the_tokenizer_and_the_template() {
+    let folder = tempfile::tempdir().expect("a folder");
+    gguf::import(&golden("llama.gguf"), folder.path(), Kind::Float).expect("imports");
+    let model = hf::load(folder.path(), Kind::Float, Device::Cpu).expect("loads");
+    same_weights(&model.decoder, &from_folder("llama").decoder);
+    let expected = TokenIds {
+        bos: Some(1),
+        eos: vec![2],
+        pad: Some(2),
+    };
+    assert_eq!(model.ids, expected);
+
+    let tokenizer = Tokenizer::load(folder.path()).expect("loads");
+    check_ids(&tokenizer, "llama");
+    // 50 tokens and one of a user's own: what filled the embedding up is gone.
+    assert_eq!(tokenizer.vocab_size(), 51);
+    let own = tokenizer.token_id("<think>").expect("is a token");
+    assert!(!tokenizer.is_special(own) && tokenizer.is_special(1));
+    let prompt = tokenizer
+        .render_prompt(&[Message::new(Role::User, "the rain")])
+        .and_then(|segments| tokenizer.encode_segments(&segments))
+        .expect("renders");
+    assert_eq!(prompt.ids[0], 1);
+    assert_eq!(tokenizer.end_of_turn_id(), Some(2));
+}
+
+/// The tokenizer gives the ids of the golden, and its text back.
+fn check_ids(tokenizer: &Tokenizer, name: &str) {
+    let golden = fs::read(golden("tokenizer.json")).expect("is there");
+    let golden: serde_json::Value = serde_json::from_slice(&golden).expect("JSON");
+    let text = golden[name]["text"].as_str().expect("a text");
+    let ids = tokenizer.encode(text).expect("encodes");
+    assert_eq!(serde_json::json!(ids), golden[name]["ids"]);
+    assert_eq!(tokenizer.decode(&ids, true).expect("decodes"), text);
+}
+
+#[test]
+fn a_sentencepiece_tokenizer_is_imported() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = golden("sentencepiece.gguf");
+    gguf::import(&file, folder.path(), Kind::Float).expect("imports");
+    let tokenizer = Tokenizer::load(folder.path()).expect("loads");
+    check_ids(&tokenizer, "sentencepiece");
+    assert_eq!((tokenizer.bos_id(), tokenizer.eos_id()), (Some(1), Some(2)));
+}
+
+#[test]
+fn an_export_comes_back_bit_for_bit() {
+    let tokenizer = tokenizer();
+    let folder = tempfile::tempdir().expect("a folder");
+    for (family, heads) in [
+        (Family::Llama, 2),
+        (Family::Mistral, 4),
+        (Family::Qwen2, 2),
+        (Family::Qwen3, 2),
+        (Family::Gpt2, 4),
+    ] {
+        let sizes = Sizes {
+            vocab_size: 300,
+            n_layer: 2,
+            n_head: 4,
+            n_kv_head: heads,
+            n_embd: 32,
+            n_inner: 64,
+            context: 128,
+            tied: family == Family::Qwen3,
+        };
+        let config = ModelConfig::new(family, sizes);
+        let decoder = Decoder::new(config, Kind::Float, Device::Cpu).expect("possible");
+        let ids = TokenIds {
+            bos: tokenizer.bos_id(),
+            eos: tokenizer.eos_id().into_iter().collect(),
+            pad: tokenizer.pad_id(),
+        };
+        let path = folder.path().join("x.gguf");
+        gguf::export(&decoder, &ids, &tokenizer, &path, ExportFormat::F32).expect("exports");
+        let again = from_gguf(&path);
+        same_weights(&again.decoder, &decoder);
+        let expected = ModelConfig {
+            // llama.cpp knows Mistral as llama.
+            family: match family {
+                Family::Mistral => Family::Llama,
+                other => other,
+            },
+            ..decoder.config().clone()
+        };
+        assert_eq!(*again.decoder.config(), expected);
+
+        let imported = tempfile::tempdir().expect("a folder");
+        gguf::import(&path, imported.path(), Kind::Float).expect("imports");
+        let again = Tokenizer::load(imported.path()).expect("loads");
+        let text = "A rose is 1234 roses.\n\n  Twice!";
+        assert_eq!(again.encode(text).ok(), tokenizer.encode(text).ok());
+        assert_eq!(again.vocab_size(), tokenizer.vocab_size());
+        assert_eq!(again.stop_ids(), tokenizer.stop_ids());
+        let template = |tokenizer: &Tokenizer| {
+            let template = tokenizer.chat_template().expect("has one");
+            template.source().to_owned()
+        };
+        assert_eq!(template(&again), template(&tokenizer));
+
+        for (format, most) in [(ExportFormat::F16, 1e-3), (ExportFormat::Q8_0, 1e-2)] {
+            gguf::export(&decoder, &ids, &tokenizer, &path, format).expect("exports");
+            let narrow = from_gguf(&path);
+            let pairs = narrow.decoder.params().iter().zip(decoder.params().iter());
+            for ((name, ours), (_, exact)) in pairs {
+                let scale = largest(exact).max(1e-9);
+                let off = largest(&(ours - exact)) / scale;
+                assert!(off < most, "{family:?} {format:?} {name}: {off}");
+            }
+        }
+    }
+}
+
+fn largest(tensor: &Tensor) -> f64 {
+    tensor.abs().max().double_value(&[])
+}
+
+#[test]
+fn llama_3s_scaling_survives_an_export() {
+    let sizes = Sizes {
+        vocab_size: 300,
+        n_layer: 1,
+        n_head: 2,
+        n_kv_head: 1,
+        n_embd: 16,
+        n_inner: 16,
+        context: 128,
+        tied: true,
+    };
+    let tokenizer = tokenizer();
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("x.gguf");
+    for scaling in [
+        RotaryScaling::Llama3 {
+            factor: 32.0,
+            low: 1.0,
+            high: 4.0,
+            original_context: 8192.0,
+        },
+        RotaryScaling::Linear { factor: 4.0 },
+    ] {
+        let config = ModelConfig {
+            head_dim: 64,
+            position: Position::Rotary {
+                theta: 500_000.0,
+                flipped: false,
+                scaling: Some(scaling),
+            },
+            ..ModelConfig::new(Family::Llama, sizes)
+        };
+        let decoder = Decoder::new(config, Kind::Float, Device::Cpu).expect("possible");
+        let ids = TokenIds::default();
+        gguf::export(&decoder, &ids, &tokenizer, &path, ExportFormat::F32).expect("exports");
+        assert_eq!(from_gguf(&path).decoder.config(), decoder.config());
+    }
+}
+
+#[test]
+fn what_llama_cpp_could_not_run_is_not_exported() {
+    let model = from_folder("nanochat");
+    let path = Path::new("never-written.gguf");
+    let error = gguf::export(
+        &model.decoder,
+        &model.ids,
+        &tokenizer(),
+        path,
+        ExportFormat::F16,
+    )
+    .expect_err("refused");
+    assert!(error.to_string().contains("nanochat"), "{error}");
+    assert!(!path.exists());
+}
+
+/// A file cut, changed or replaced at places that are found by their text, and what is said about it.
+#[test]
+fn a_lying_file_is_named_with_the_field_that_lies() {
+    let whole = fs::read(golden("llama.gguf")).expect("is there");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("lie.gguf");
+    let check = |bytes: &[u8], expected: &[&str]| {
+        fs::write(&path, bytes).expect("written");
+        let error = gguf::import(&path, folder.path(), Kind::Float).expect_err("refused");
+        let message = error.to_string();
+        for part in ["lie.gguf"].iter().chain(expected) {
+            assert!(message.contains(part), "no `{part}` in: {message}");
+        }
+    };
+    let after = |text: &str| {
+        let found = whole
+            .windows(text.len())
+            .position(|window| window == text.as_bytes());
+        found.expect("the file holds it") + text.len()
+    };
+    let changed = |at: usize, bytes: &[u8]| {
+        let mut copy = whole.clone();
+        copy[at..at + bytes.len()].copy_from_slice(bytes);
+        copy
+    };
+    let huge = (1u64 << 61).to_le_bytes();
+
+    check(b"", &["magic", "cut"]);
+    check(b"GGML and more", &["magic", "no GGUF file"]);
+    check(&changed(4, &1u32.to_le_bytes()), &["version", "is 1"]);
+    check(&changed(4, &3u32.to_be_bytes()), &["version", "big-endian"]);
+    check(&changed(8, &huge), &["tensor_count"]);
+    check(&changed(16, &huge), &["metadata_kv_count"]);
+    check(&whole[..100], &["cut"]);
+    check(&whole[..whole.len() - 5000], &["past the end", "cut"]);
+
+    // A key is followed by its type, an array by that of its elements and their number.
+    let tokens = after("tokenizer.ggml.tokens");
+    check(
+        &changed(tokens + 8, &huge),
+        &["tokenizer.ggml.tokens", "elements"],
+    );
+    check(
+        &changed(tokens + 16, &huge),
+        &["tokenizer.ggml.tokens", "cut"],
+    );
+    check(
+        &changed(tokens, &77u32.to_le_bytes()),
+        &["tokenizer.ggml.tokens", "type 77"],
+    );
+    check(
+        &changed(after("llama.block_count") + 4, &9u32.to_le_bytes()),
+        &["blk.", "missing"],
+    );
+    check(
+        &changed(after("llama.block_count") + 4, &u32::MAX.to_le_bytes()),
+        &["n_layer = 4294967295", "1024"],
+    );
+    check(
+        &changed(after("llama.embedding_length") + 4, &48u32.to_le_bytes()),
+        &["token_embd.weight", "shape [96, 24]", "48"],
+    );
+    check(
+        &changed(after("llama.attention.head_count") + 4, &0u32.to_le_bytes()),
+        &["n_head = 0"],
+    );
+    check(
+        &changed(after("general.architecture") + 12, b"mamba"),
+        &["`mamba`", "llama, qwen2, qwen3, gpt2"],
+    );
+    check(
+        &changed(after("tokenizer.ggml.model") + 12, b"rwkv"),
+        &["tokenizer.ggml.model", "`rwkv`"],
+    );
+    check(
+        &changed(after("tokenizer.ggml.pre") + 12, b"smallm"),
+        &["`smallm`", "smollm"],
+    );
+    check(
+        &changed(
+            after("tokenizer.ggml.eos_token_id") + 4,
+            &95u32.to_le_bytes(),
+        ),
+        &["tokenizer.ggml.eos_token_id", "is 95"],
+    );
+
+    // A name is followed by its dimensions, their number first, then the format, then the offset.
+    let norm = after("output_norm.weight");
+    check(
+        &changed(norm, &9u32.to_le_bytes()),
+        &["output_norm.weight", "9 dimensions"],
+    );
+    check(&changed(norm + 4, &huge), &["output_norm.weight"]);
+    check(
+        &changed(norm + 4, &0u64.to_le_bytes()),
+        &["output_norm.weight", "dimension of 0"],
+    );
+    check(
+        &changed(norm + 12, &16u32.to_le_bytes()),
+        &["output_norm.weight", "IQ2_XXS", "Q4_K"],
+    );
+    check(
+        &changed(norm + 12, &12u32.to_le_bytes()),
+        &["output_norm.weight", "blocks of 256"],
+    );
+    check(
+        &changed(norm + 16, &7u64.to_le_bytes()),
+        &["output_norm.weight", "alignment"],
+    );
+    check(
+        &changed(norm + 16, &huge),
+        &["output_norm.weight", "past the end"],
+    );
+    check(&changed(norm + 16, &0u64.to_le_bytes()), &["shares bytes"]);
+    check(
+        &changed(norm - "output_norm.weight".len(), b"stranger"),
+        &["output_norm.weight", "missing"],
+    );
+    // Untouched, it is fine.
+    fs::write(&path, &whole).expect("written");
+    assert_eq!(GgufFile::open(&path).expect("opens").tensors().len(), 21);
+}

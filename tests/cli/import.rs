@@ -1,0 +1,111 @@
+//! import, and export to GGUF: what goes out comes back and says the same.
+
+use std::fs;
+use std::path::Path;
+
+use crate::support::{good, json, keys, model, scratch, text, write, wrong};
+
+/// The ids of a greedy continuation.
+fn ids(folder: &str) -> serde_json::Value {
+    let prompt = ["--prompt", "A rose", "--temperature", "0", "--json"];
+    let told = json(&[&["generate", folder, "--max-tokens", "12"], &prompt[..]].concat());
+    told["ids"].clone()
+}
+
+#[test]
+fn a_gguf_export_comes_back_as_the_same_model() {
+    let file = scratch("tiny.gguf");
+    let told = json(&["export", model(), text(&file), "--format", "f32", "--json"]);
+    assert_eq!(keys(&told), ["bytes", "file"]);
+    assert_eq!(told["bytes"], file.metadata().unwrap().len());
+
+    let folder = scratch("from-gguf");
+    let told = json(&["import", text(&file), text(&folder), "--json"]);
+    assert_eq!(keys(&told), ["bytes", "files", "folder"]);
+    let files = [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ];
+    assert_eq!(told["files"], serde_json::json!(files));
+    assert_eq!(ids(text(&folder)), ids(model()));
+    assert!(good(&["doctor", text(&folder)]).contains("The folder is whole"));
+
+    // Half the bytes, and a folder with nothing else in it is enough.
+    let small = scratch("small/q8.gguf");
+    good(&["export", model(), text(&small), "--format", "q8_0"]);
+    assert!(small.metadata().unwrap().len() < file.metadata().unwrap().len());
+    let half = scratch("from-small");
+    let source = text(small.parent().unwrap());
+    good(&["import", source, text(&half), "--dtype", "bfloat16"]);
+    let weights = |folder: &Path| folder.join("model.safetensors").metadata().unwrap().len();
+    assert!(weights(&half) < weights(&folder) * 2 / 3);
+
+    wrong(
+        &["export", model(), text(&file)],
+        &["tiny.gguf", "there already"],
+    );
+    wrong(
+        &["export", model(), text(&scratch("x")), "--format", "f16"],
+        &["--format", ".gguf"],
+    );
+    wrong(
+        &[
+            "export",
+            model(),
+            text(&scratch("x.gguf")),
+            "--dtype",
+            "float16",
+        ],
+        &["--dtype", "--format"],
+    );
+    wrong(
+        &["import", text(&file), text(&folder)],
+        &["from-gguf", "not empty"],
+    );
+}
+
+#[test]
+fn a_hugging_face_folder_is_imported_in_shards_or_whole() {
+    let sharded = scratch("sharded");
+    good(&["export", model(), text(&sharded), "--max-shard", "20kB"]);
+    let folder = scratch("from-shards");
+    good(&["import", text(&sharded), text(&folder)]);
+    assert!(folder.join("model.safetensors").is_file());
+    assert_eq!(ids(text(&folder)), ids(model()));
+
+    fs::write(sharded.join("config.json"), "{\"model_type\": \"mamba\"}").unwrap();
+    let out = scratch("from-mamba");
+    wrong(
+        &["import", text(&sharded), text(&out)],
+        &["config.json", "`mamba`", "llama", "qwen3"],
+    );
+    assert!(!out.exists());
+}
+
+#[test]
+fn what_cannot_be_imported_is_named() {
+    let out = scratch("nothing");
+    let out = text(&out);
+    wrong(
+        &["import", "no-such-model", out],
+        &["no-such-model", "smollm2"],
+    );
+    wrong(&["import", "smolm2", out], &["did you mean `smollm2`?"]);
+    let notes = write("notes.txt", "no model at all");
+    wrong(&["import", &notes, out], &["notes.txt", "no GGUF file"]);
+    let empty = scratch("empty-source");
+    fs::create_dir_all(&empty).unwrap();
+    wrong(
+        &["import", text(&empty), out],
+        &["empty-source", "config.json"],
+    );
+    let file = scratch("whole.gguf");
+    good(&["export", model(), text(&file)]);
+    let whole = fs::read(&file).unwrap();
+    let cut = write("cut.gguf", &whole[..whole.len() / 2]);
+    wrong(&["import", &cut, out], &["cut.gguf", "past the end"]);
+    assert!(!Path::new(out).exists());
+}
