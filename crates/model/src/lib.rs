@@ -1,7 +1,8 @@
 //! The decoder and what belongs to it: its settings, its cache, sampling from it, and the folders that
 //! models live in, which are Hugging Face's.
 //!
-//! One decoder serves all families ([`Family`]); their names and layouts are known to [`hf`] alone.
+//! One decoder serves all families ([`Family`]); their names and layouts are known to [`hf`] alone. A decoder
+//! may be frozen and carry a trainable adapter ([`lora`]).
 
 mod block;
 mod cache;
@@ -9,6 +10,7 @@ mod config;
 mod decoder;
 mod generate;
 pub mod hf;
+pub mod lora;
 mod masks;
 mod rotary;
 mod sample;

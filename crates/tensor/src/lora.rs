@@ -33,6 +33,19 @@ pub struct LowRankPart {
 }
 
 impl LowRank {
+    /// The same tensors under another handle.
+    pub fn shallow_clone(&self) -> Self {
+        let part = |part: &LowRankPart| LowRankPart {
+            b: part.b.shallow_clone(),
+            ..*part
+        };
+        Self {
+            a: self.a.shallow_clone(),
+            parts: self.parts.iter().map(part).collect(),
+            dropout: self.dropout,
+        }
+    }
+
     /// Each part with its own rows of `A`, `(rank, I)`.
     pub fn pairs(&self) -> impl Iterator<Item = (Tensor, &LowRankPart)> {
         let mut first = 0;
