@@ -144,7 +144,7 @@ fn trained_whole(
             .iter()
             .filter(|(path, params)| match tied {
                 true => params[0] == "embedding.weight",
-                false => modules::matches(path, name),
+                false => path.ends_with(name.as_str()), // PEFT's rule here: no dot is asked for
             })
             .collect();
         if found.is_empty() {

@@ -154,7 +154,9 @@ pub(super) fn to_json(decoder: &Decoder, adapter: &Adapter) -> Value {
         } else {
             "embed_tokens"
         };
-        whole.retain(|name| !matches(name, embedding) && name != "lm_head");
+        whole.retain(|name| {
+            !embedding.ends_with(name.as_str()) && !name.ends_with(embedding) && name != "lm_head"
+        });
         whole.extend([embedding.to_owned(), "lm_head".to_owned()]);
     }
     let alpha = if config.alpha.fract() == 0.0 {
