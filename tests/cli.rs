@@ -11,6 +11,8 @@ mod errors;
 mod generate;
 #[path = "cli/help.rs"]
 mod help;
+#[path = "cli/lora.rs"]
+mod lora;
 #[path = "cli/model.rs"]
 mod model;
 #[path = "cli/stages.rs"]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use etude_data::{DataError, ShardError};
 use etude_model::hf::FolderError;
+use etude_model::lora::LoraError;
 use etude_model::{ConfigError, GenerateError};
 use etude_tensor::DeviceError;
 use etude_tensor::safetensors::SafetensorsError;
@@ -137,6 +138,7 @@ fn is_input(error: &(dyn Error + 'static)) -> bool {
         || error.is::<BadInput>()
         || error.is::<DeviceError>()
         || error.is::<ConfigError>()
+        || error.is::<LoraError>()
         || error.is::<ShardError>()
 }
 

@@ -244,7 +244,7 @@ fn several_adapters_merge_by_weight() {
         (first.clone(), 0.75),
     ]);
     let both = merged(&[(first.clone(), 1.0), (second.clone(), 1.0)]);
-    assert!(largest(&halves - &both) < 1e-4);
+    assert!(largest(&halves - &both) < 1e-4 * largest(both).max(1.0));
     assert!(largest(merged(&[(second.clone(), 1.0)]) - logits(&other, &ids)) < 1e-4);
     assert!(largest(merged(&[(second, 0.0)]) - logits(&base("llama"), &ids)) < 1e-6);
 }

@@ -5,17 +5,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
-use etude_model::hf;
+use etude_model::hf::{self, peft};
 use etude_tensor::{Device, Kind};
 use serde_json::{Value, json};
 
+use crate::adapter::AdapterArgs;
 use crate::error::{Exit, Misuse};
 use crate::{model, output};
 
 const ABOUT: &str = "\
 Write a model out as a Hugging Face folder.
 
-Takes the model out of a run or a checkpoint, checks it by loading all of it, and writes config.json, \
+Takes the model out of a run or a checkpoint, merges adapters into it, checks it by loading all of it, and writes config.json, \
 generation_config.json, the weights and the tokenizer with its chat template. \
 `transformers.AutoModelForCausalLM.from_pretrained(DIR)` loads the folder as it stands.";
 
@@ -23,13 +24,14 @@ const EXAMPLES: &str = "\
 Examples:
   etude export runs/shakespeare my-model
   etude export runs/shakespeare/checkpoints/step-00000500 early
+  etude export SmolLM2 merged --adapter runs/task
   etude export runs/big my-model --max-shard 2GB --dtype bfloat16";
 
 /// What, and where to.
 #[derive(Debug, Args)]
 #[command(long_about = ABOUT, after_long_help = EXAMPLES)]
 pub(crate) struct ExportArgs {
-    /// A model folder, run folder or checkpoint
+    /// A model folder, run folder, checkpoint or adapter folder
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     /// The folder to write; it must not be there yet, or be empty
@@ -41,6 +43,8 @@ pub(crate) struct ExportArgs {
     /// The weights' number format; by default the one they have
     #[arg(long, value_enum)]
     dtype: Option<DtypeArg>,
+    #[command(flatten)]
+    adapters: AdapterArgs,
     /// Print {"folder", "files", "bytes"}
     #[arg(long)]
     json: bool,
@@ -71,8 +75,10 @@ pub(crate) fn run(args: &ExportArgs) -> Result<Exit> {
     model::check_fit(&folder, &tokenizer, config.vocab_size)?;
     let kind = args
         .dtype
-        .map_or_else(|| stored_kind(&folder), DtypeArg::kind);
-    let hf::LoadedModel { decoder, ids } = hf::load(&folder, kind, Device::Cpu)?;
+        .map(DtypeArg::kind)
+        .map_or_else(|| stored_kind(&folder), Ok)?;
+    let hf::LoadedModel { mut decoder, ids } = hf::load(&folder, kind, Device::Cpu)?;
+    args.adapters.merge(&mut decoder)?;
 
     // Under another name first, so that a full disk leaves no half folder where a whole one is expected.
     let unfinished = beside(&args.out);
@@ -98,19 +104,23 @@ pub(crate) fn run(args: &ExportArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The format of the weights as config.json states it; anything else counts as float32.
-fn stored_kind(folder: &Path) -> Kind {
+/// The format of the weights as config.json, the base's for an adapter, states it; anything else counts as
+/// float32.
+fn stored_kind(folder: &Path) -> Result<Kind> {
+    if peft::is_adapter(folder) {
+        return stored_kind(&peft::base(folder)?);
+    }
     let config = fs::read(folder.join("config.json")).ok();
     let config: Option<Value> = config.and_then(|text| serde_json::from_slice(&text).ok());
     let dtype = config
         .as_ref()
         .and_then(|config| config.get("dtype").or_else(|| config.get("torch_dtype")));
-    match dtype.and_then(Value::as_str) {
+    Ok(match dtype.and_then(Value::as_str) {
         Some("bfloat16") => Kind::BFloat16,
         Some("float16") => Kind::Half,
         Some("float64") => Kind::Double,
         _ => Kind::Float,
-    }
+    })
 }
 
 fn check_target(out: &Path) -> Result<()> {
