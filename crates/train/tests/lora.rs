@@ -85,7 +85,7 @@ fn twenty_losses_equal_peft_s() {
             Vec::try_from(file.tensor("train_losses").expect("is there")).expect("floats");
         let settings = OptimizerSettings {
             kind: OptimizerKind::Adamw,
-            lr: 0.01,
+            lr: 0.001,
             weight_decay: 0.01,
             ..OptimizerSettings::default()
         };
