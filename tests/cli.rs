@@ -13,6 +13,8 @@ mod generate;
 mod help;
 #[path = "cli/import.rs"]
 mod import;
+#[path = "cli/lora.rs"]
+mod lora;
 #[path = "cli/model.rs"]
 mod model;
 #[path = "cli/stages.rs"]

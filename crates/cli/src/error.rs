@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use etude_data::{DataError, ShardError};
 use etude_model::gguf::GgufError;
 use etude_model::hf::FolderError;
+use etude_model::lora::LoraError;
 use etude_model::{ConfigError, GenerateError};
 use etude_tensor::DeviceError;
 use etude_tensor::safetensors::SafetensorsError;
@@ -145,6 +146,7 @@ fn is_input(error: &(dyn Error + 'static)) -> bool {
         || error.is::<BadInput>()
         || error.is::<DeviceError>()
         || error.is::<ConfigError>()
+        || error.is::<LoraError>()
         || error.is::<ShardError>()
 }
 

@@ -6,6 +6,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod adapter;
 mod args;
 mod commands;
 mod error;

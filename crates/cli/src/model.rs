@@ -1,4 +1,5 @@
-//! What a MODEL argument means, and loading it: a model folder, a run folder (its `model/`) or a checkpoint.
+//! What a MODEL argument means, and loading it: a model folder, a run folder (its `model/`), a checkpoint, or
+//! an adapter folder that names its base.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,10 +7,11 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use etude_model::Decoder;
-use etude_model::hf::{self, TokenIds};
+use etude_model::hf::{self, TokenIds, peft};
 use etude_tensor::{Kind, device, memory, parse_device};
 use etude_tokenizer::{Tokenizer, TokenizerError};
 
+use crate::adapter::AdapterArgs;
 use crate::error::Misuse;
 
 /// Where a model runs.
@@ -21,11 +23,13 @@ pub(crate) struct DeviceArgs {
     /// Threads of an operation on the CPU; 0 leaves libtorch's choice
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=1024))]
     pub(crate) threads: u16,
+    #[command(flatten)]
+    pub(crate) adapters: AdapterArgs,
 }
 
 /// A model and its tokenizer, ready to run.
 pub(crate) struct Loaded {
-    /// The model folder that the argument led to.
+    /// The model folder that the argument led to, or that of the adapter on it: its run tells how it was trained.
     pub(crate) folder: PathBuf,
     /// The decoder with its weights.
     pub(crate) decoder: Decoder,
@@ -47,9 +51,10 @@ impl DeviceArgs {
         let (config, _) = hf::load_config(&folder)?;
         let tokenizer = tokenizer(&folder)?;
         check_fit(&folder, &tokenizer, config.vocab_size)?;
-        let hf::LoadedModel { decoder, ids } = hf::load(&folder, Kind::Float, device)?;
+        let hf::LoadedModel { mut decoder, ids } = hf::load(&folder, Kind::Float, device)?;
+        self.adapters.merge(&mut decoder)?;
         Ok(Loaded {
-            folder,
+            folder: self.adapters.folder().map_or(folder, Path::to_owned),
             decoder,
             ids,
             tokenizer,
@@ -72,7 +77,8 @@ impl DeviceArgs {
 /// # Errors
 /// Nothing there, or nothing that holds a model; what lies there instead is named.
 pub(crate) fn folder(given: &Path) -> Result<PathBuf> {
-    let holds_model = |folder: &Path| folder.join("config.json").is_file();
+    let holds_model =
+        |folder: &Path| folder.join("config.json").is_file() || peft::is_adapter(folder);
     if holds_model(given) {
         return Ok(given.to_owned());
     }
@@ -121,7 +127,7 @@ fn elsewhere(given: &Path) -> String {
         found
     };
     let checkpoints = names(&given.join("checkpoints"), &|path| {
-        path.join("config.json").is_file()
+        path.join("config.json").is_file() || peft::is_adapter(path)
     });
     if let Some(newest) = checkpoints.last() {
         return format!(
@@ -148,6 +154,8 @@ pub(crate) fn tokenizer(given: &Path) -> Result<Tokenizer> {
     let place =
         if !given.join("tokenizer.json").is_file() && in_run.join("tokenizer.json").is_file() {
             in_run
+        } else if !given.join("tokenizer.json").is_file() && peft::is_adapter(given) {
+            peft::base(given)?
         } else {
             given.to_owned()
         };

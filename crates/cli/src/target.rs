@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
+use etude_model::hf::peft;
 use etude_tensor::Kind;
 use serde_json::{Value, json};
 
@@ -30,8 +31,12 @@ impl DtypeArg {
     }
 }
 
-/// The format of the weights as config.json states it; anything else counts as float32.
+/// The format of the weights as config.json, the base's for an adapter, states it; anything else counts as
+/// float32.
 pub(crate) fn stored_kind(folder: &Path) -> Kind {
+    if peft::is_adapter(folder) {
+        return peft::base(folder).map_or(Kind::Float, |base| stored_kind(&base));
+    }
     let config = fs::read(folder.join("config.json")).ok();
     let config: Option<Value> = config.and_then(|text| serde_json::from_slice(&text).ok());
     let dtype = config

@@ -1,5 +1,5 @@
-//! Fine-tuning batches: rendered examples put into rows, one to a row with padding on the right, or
-//! several packed into one. Targets never cross from one example to the next.
+//! Fine-tuning batches: rendered examples put into rows, one to a row with padding on the right (those of
+//! like length together, if asked), or several packed into one. Targets never cross from one example to the next.
 //!
 //! Which examples a step reads is a pure function of (seed, step): the stream of epochs of `order`,
 //! cut every B rows, so the last batch of an epoch runs over into the next one's permutation.
@@ -12,13 +12,19 @@ use anyhow::{Result, bail, ensure};
 
 use crate::batch::{Batch, IGNORE};
 use crate::example::RenderedExample;
-use crate::order::Order;
+use crate::order::{Order, mix};
+
+/// Steps whose examples are sorted by length together: enough for little padding, few enough that a batch
+/// still holds a mixture.
+const GROUP: u64 = 16;
 
 /// How examples are put into rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rows {
     /// One example to a row, rows padded to the longest one of the batch.
     Padded,
+    /// The same, with examples of like length in a batch: less padding, batches less alike.
+    Grouped,
     /// As many examples to a row of this many tokens as fit, kept apart by their document numbers.
     Packed(usize),
 }
@@ -73,7 +79,7 @@ impl FinetuneBatches {
             }
         }
         let packs = match settings.layout {
-            Rows::Padded => (0..examples.len() as u32)
+            Rows::Padded | Rows::Grouped => (0..examples.len() as u32)
                 .map(|number| vec![number])
                 .collect(),
             Rows::Packed(cols) => pack(&examples, cols, settings.seed)?,
@@ -110,33 +116,55 @@ impl FinetuneBatches {
     /// The batch of step `step`, a pure function of (seed, step).
     pub fn finetune_batch(&self, step: u64) -> Batch {
         let rows = self.settings.rows as u64;
-        let packs: Vec<Vec<&RenderedExample>> = (step * rows..(step + 1) * rows)
-            .map(|index| {
-                let pack = &self.packs[self.order.at(index).item as usize];
-                pack.iter()
-                    .map(|&number| &self.examples[number as usize])
-                    .collect()
-            })
+        let indices = match self.settings.layout {
+            Rows::Grouped => self.grouped(step),
+            Rows::Padded | Rows::Packed(_) => (step * rows..(step + 1) * rows).collect(),
+        };
+        let packs: Vec<Vec<&RenderedExample>> = indices
+            .into_iter()
+            .map(|index| self.row(&self.packs[self.order.at(index).item as usize]))
             .collect();
         match self.settings.layout {
-            Rows::Padded => collate(&packs.concat(), self.settings.pad),
+            Rows::Padded | Rows::Grouped => collate(&packs.concat(), self.settings.pad),
             Rows::Packed(cols) => collate_packed(&packs, cols, self.settings.pad),
         }
     }
 
-    /// The batch that needs the most memory: B rows of the longest examples. To be run before the
+    /// The places in the stream of epochs that step `step` reads: those of [`GROUP`] steps together are
+    /// sorted by length and cut into batches, which come in an order drawn from the seed.
+    fn grouped(&self, step: u64) -> Vec<u64> {
+        let rows = self.settings.rows as u64;
+        let (group, number) = (step / GROUP, step % GROUP);
+        let mut places: Vec<u64> = (group * GROUP * rows..(group + 1) * GROUP * rows).collect();
+        places.sort_by_cached_key(|&place| {
+            self.examples[self.order.at(place).item as usize].ids.len()
+        });
+        let batches = Order::new(GROUP, mix(self.settings.seed, group));
+        let first = (batches.at(number).item * rows) as usize;
+        places[first..first + rows as usize].to_vec()
+    }
+
+    fn row(&self, pack: &[u32]) -> Vec<&RenderedExample> {
+        let example = |&number: &u32| &self.examples[number as usize];
+        pack.iter().map(example).collect()
+    }
+
+    /// The batch that needs the most memory: B rows of the longest examples or packs. To be run before the
     /// first step, so that a lack of memory shows at once.
     pub fn largest_batch(&self) -> Batch {
-        let mut longest: Vec<&RenderedExample> = self.examples.iter().collect();
-        longest.sort_by_key(|example| std::cmp::Reverse(example.ids.len()));
-        let rows = longest.iter().copied().cycle().take(self.settings.rows);
+        let mut longest: Vec<Vec<&RenderedExample>> =
+            self.packs.iter().map(|pack| self.row(pack)).collect();
+        longest.sort_by_key(|row| {
+            std::cmp::Reverse(row.iter().map(|example| inputs(example)).sum::<usize>())
+        });
+        let rows: Vec<_> = longest
+            .into_iter()
+            .cycle()
+            .take(self.settings.rows)
+            .collect();
         match self.settings.layout {
-            Rows::Padded => collate(&rows.collect::<Vec<_>>(), self.settings.pad),
-            Rows::Packed(cols) => collate_packed(
-                &rows.map(|row| vec![row]).collect::<Vec<_>>(),
-                cols,
-                self.settings.pad,
-            ),
+            Rows::Padded | Rows::Grouped => collate(&rows.concat(), self.settings.pad),
+            Rows::Packed(cols) => collate_packed(&rows, cols, self.settings.pad),
         }
     }
 }

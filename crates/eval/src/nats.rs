@@ -10,12 +10,19 @@ use etude_tensor::{Kind, Tensor, no_grad};
 /// Places whose logits exist at a time in [`batch_nats`].
 const PLACES: usize = 512;
 
+/// What a decoder must know of documents in one row.
+struct Packed {
+    positions: Tensor,
+    documents: Tensor,
+    lengths: Vec<i64>,
+}
+
 /// A batch on the decoder's device.
 struct Tensors {
     ids: Tensor,
     targets: Tensor,
-    /// Positions and documents; none where rows are plain, since the decoder then counts by itself.
-    packed: Option<(Tensor, Tensor)>,
+    /// None where rows are plain, since the decoder then counts by itself.
+    packed: Option<Packed>,
 }
 
 impl Tensors {
@@ -24,8 +31,11 @@ impl Tensors {
         let shape = [batch.rows as i64, batch.cols as i64];
         let place = |values: &[i64]| Tensor::from_slice(values).view(shape).to_device(device); // (B, T)
         let packed = batch.doc_ids.as_ref().map(|documents| {
-            let documents = Tensor::from_slice(documents).view(shape).to_device(device); // (B, T)
-            (place(&batch.position_ids), documents)
+            Packed {
+                positions: place(&batch.position_ids),
+                documents: Tensor::from_slice(documents).view(shape).to_device(device), // (B, T)
+                lengths: lengths(documents, batch.cols),
+            }
         });
         Self {
             ids: place(&batch.input_ids),
@@ -37,10 +47,19 @@ impl Tensors {
     fn input(&self) -> Input<'_> {
         Input {
             ids: &self.ids,
-            positions: self.packed.as_ref().map(|(positions, _)| positions),
-            documents: self.packed.as_ref().map(|(_, documents)| documents),
+            positions: self.packed.as_ref().map(|packed| &packed.positions),
+            documents: self.packed.as_ref().map(|packed| &packed.documents),
+            lengths: self.packed.as_ref().map(|packed| &packed.lengths[..]),
         }
     }
+}
+
+/// The lengths of runs of one document number within rows of `cols`.
+fn lengths(documents: &[i32], cols: usize) -> Vec<i64> {
+    let rows = documents.chunks(cols);
+    rows.flat_map(|row| row.chunk_by(|one, next| one == next))
+        .map(|run| run.len() as i64)
+        .collect()
 }
 
 /// The summed cross-entropy in nats of a batch's targets, a scalar that can be differentiated once: the

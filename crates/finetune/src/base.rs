@@ -3,12 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use etude_model::hf::peft;
+use etude_model::lora::{self, Frozen};
 use etude_model::{Decoder, hf};
 use etude_tensor::{Device, seed_everything};
 use etude_tokenizer::Tokenizer;
 use sha2::{Digest, Sha256};
 
-use crate::recipe::Recipe;
+use crate::recipe::{LoraSettings, Recipe};
 
 pub(crate) struct Base {
     pub(crate) decoder: Decoder,
@@ -20,13 +22,13 @@ pub(crate) struct Base {
 pub(crate) fn load(recipe: &Recipe, device: Device) -> Result<Base> {
     let folder = model_folder(&recipe.base.path);
     let kind = recipe.train.precision.kind();
-    let tokenizer = Tokenizer::load(&folder).with_context(|| {
+    let tokenizer = Tokenizer::load(&tokenizer_folder(&folder)?).with_context(|| {
         format!(
             "base.path = {}: its tokenizer cannot be loaded",
             recipe.base.path.display()
         )
     })?;
-    let (decoder, fingerprint) = if recipe.base.from_scratch {
+    let (mut decoder, mut fingerprint) = if recipe.base.from_scratch {
         let (config, _) = hf::load_config(&folder)?;
         seed_everything(recipe.train.seed);
         (
@@ -44,11 +46,44 @@ pub(crate) fn load(recipe: &Recipe, device: Device) -> Result<Base> {
         folder.display(),
         tokenizer.vocab_size() - 1
     );
+    if let Some(settings) = &recipe.lora {
+        ensure!(
+            !peft::is_adapter(&folder),
+            "base.path = {}: is an adapter, and an adapter's base must be a model; write the merged model with `etude export` first",
+            recipe.base.path.display()
+        );
+        seed_everything(recipe.train.seed);
+        fingerprint += &adapt(&mut decoder, settings, folder)?;
+    }
     Ok(Base {
         decoder,
         tokenizer,
         fingerprint,
     })
+}
+
+/// Freezes the decoder and gives it the adapter that is to be trained. Returns the fingerprint of where that
+/// starts.
+fn adapt(decoder: &mut Decoder, settings: &LoraSettings, base: PathBuf) -> Result<String> {
+    let frozen = Frozen {
+        base,
+        kind: settings.frozen_kind(),
+    };
+    lora::attach(decoder, settings.config(), frozen)?;
+    let Some(start) = &settings.start else {
+        return Ok(String::new());
+    };
+    peft::restore(decoder, start)
+        .with_context(|| format!("lora.start = {}: cannot be gone on from", start.display()))?;
+    weights_fingerprint(start)
+}
+
+/// An adapter folder without a tokenizer has its base's.
+fn tokenizer_folder(folder: &Path) -> Result<PathBuf> {
+    if peft::is_adapter(folder) && !folder.join("tokenizer.json").is_file() {
+        return Ok(peft::base(folder)?);
+    }
+    Ok(folder.to_owned())
 }
 
 /// A run folder stands for its result.

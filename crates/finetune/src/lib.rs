@@ -2,7 +2,7 @@
 //!
 //! A [`Recipe`] names the base model, the examples and how they are rendered; [`run`] renders them once,
 //! into tokens and a mask of which are supervised, and gives the training loop batches of them. Only the
-//! answer and its end token are learnt. With `base.from_scratch` the same decoder starts
+//! answer and its end token are learnt: by all weights, or by an adapter over a frozen base. With `base.from_scratch` the same decoder starts
 //! from scratch: the arm that shows what pre-training was worth.
 
 mod base;
@@ -15,7 +15,9 @@ use etude_model::hf::TokenIds;
 use etude_tensor::{device, parse_device};
 use etude_train::{Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings, recipe as text};
 
-pub use recipe::{BaseSettings, Method, Recipe, TaskEvalSettings, TaskSettings};
+pub use recipe::{
+    BaseDtype, BaseSettings, Layout, LoraSettings, Method, Recipe, TaskEvalSettings, TaskSettings,
+};
 pub use task::{Task, prepare};
 
 /// Runs a recipe in `context.folder`, or goes on where an earlier run of it stopped.
@@ -37,7 +39,8 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
     )?;
     folder.write_json("data.json", &task.description)?;
 
-    let stage = stage::Finetuning::new(recipe, &task, &base.tokenizer)?;
+    let context_tokens = base.decoder.config().context as usize;
+    let stage = stage::Finetuning::new(recipe, &task, &base.tokenizer, context_tokens)?;
     let settings = TrainerSettings {
         train: recipe.train.clone(),
         optimizer: recipe.optimizer.clone(),

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
 use etude_data::{ExampleFormat, LocalOptions, PlainFormat, Truncation};
+use etude_model::lora::{LoraConfig, Targets};
+use etude_tensor::Kind;
 use etude_train::{OptimizerSettings, ScheduleSettings, TrainSettings};
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +15,9 @@ use serde::{Deserialize, Serialize};
 pub struct Recipe {
     /// The model to start from.
     pub base: BaseSettings,
+    /// The adapter, when `base.method` is `lora`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraSettings>,
     /// The examples.
     pub task: TaskSettings,
     /// The optimizer.
@@ -36,6 +41,8 @@ pub enum Method {
     /// Every weight.
     #[default]
     Full,
+    /// Low-rank updates of chosen matrices, the base frozen.
+    Lora,
 }
 
 /// `[base]`.
@@ -47,9 +54,77 @@ pub struct BaseSettings {
     /// True leaves the weights aside and starts the same decoder, with the same tokenizer, from scratch.
     #[serde(default)]
     pub from_scratch: bool,
-    /// `full` (default): every weight is trained.
+    /// `full` (default): every weight is trained. `lora`: the adapter of `[lora]`.
     #[serde(default)]
     pub method: Method,
+}
+
+/// `[lora]`: an adapter as PEFT defines it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LoraSettings {
+    /// Columns of the update's narrow side. Default 8.
+    pub rank: i64,
+    /// The update counts `alpha / rank` times. Default 16.
+    pub alpha: f64,
+    /// True counts it `alpha / √rank` times. Default false.
+    pub rslora: bool,
+    /// The share of its input that an update does not see in training. Default 0.
+    pub dropout: f64,
+    /// `"all-linear"` (default): every linear layer but the output layer; or a list of names (`["q_proj", "v_proj"]`).
+    pub targets: Targets,
+    /// Modules trained whole beside it, such as `["embed_tokens"]`. Default none.
+    pub modules_to_save: Vec<String>,
+    /// What the frozen matrices are kept in: `float32` (default) or `bfloat16`.
+    pub base_dtype: BaseDtype,
+    /// An adapter folder to go on from, of this rank and these targets; without it, the adapter starts as nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<PathBuf>,
+}
+
+/// The dtype of frozen matrices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BaseDtype {
+    /// As training computes.
+    #[default]
+    Float32,
+    /// Half the memory, converted for each product.
+    Bfloat16,
+}
+
+impl Default for LoraSettings {
+    fn default() -> Self {
+        Self {
+            rank: 8,
+            alpha: 16.0,
+            rslora: false,
+            dropout: 0.0,
+            targets: Targets::AllLinear,
+            modules_to_save: Vec::new(),
+            base_dtype: BaseDtype::Float32,
+            start: None,
+        }
+    }
+}
+
+impl LoraSettings {
+    /// The adapter that these settings describe.
+    pub fn config(&self) -> LoraConfig {
+        LoraConfig {
+            rank: self.rank,
+            alpha: self.alpha,
+            rslora: self.rslora,
+            dropout: self.dropout,
+            targets: self.targets.clone(),
+            modules_to_save: self.modules_to_save.clone(),
+        }
+    }
+
+    /// What frozen matrices are converted to, if to anything.
+    pub(crate) fn frozen_kind(&self) -> Option<Kind> {
+        (self.base_dtype == BaseDtype::Bfloat16).then_some(Kind::BFloat16)
+    }
 }
 
 /// `[task]`.
@@ -79,12 +154,31 @@ pub struct TaskSettings {
     /// What happens to longer examples: `drop` (default), `truncate-prompt` or `truncate`.
     #[serde(default)]
     pub truncation: Truncation,
+    /// How examples make rows: `padded` (default), `grouped` or `packed`.
+    #[serde(default)]
+    pub layout: Layout,
+    /// Tokens of a packed row; 0 (default) means as many as the longest example may have.
+    #[serde(default)]
+    pub row_tokens: usize,
     /// At most this many training examples, the first by a fixed shuffle; 0 (default) takes all.
     #[serde(default)]
     pub examples: usize,
     /// How a source that is a path is read.
     #[serde(default)]
     pub local: LocalOptions,
+}
+
+/// How examples make rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Layout {
+    /// An example a row, padded to the longest of the batch.
+    #[default]
+    Padded,
+    /// The same, with examples of like length in a batch.
+    Grouped,
+    /// As many examples a row as fit, none seeing another.
+    Packed,
 }
 
 fn plain() -> String {
@@ -148,6 +242,24 @@ impl Recipe {
             "task.source is empty: name a task or a JSONL file"
         );
         self.task.format()?;
+        match (self.base.method, &self.lora) {
+            (Method::Full, None) => {}
+            (Method::Full, Some(_)) => {
+                bail!(
+                    "[lora] is there, and base.method = \"full\" trains no adapter: set base.method = \"lora\", or remove the table"
+                )
+            }
+            (Method::Lora, None) => {
+                bail!("base.method = \"lora\" needs the table [lora], with rank = 8, say")
+            }
+            (Method::Lora, Some(lora)) => {
+                ensure!(
+                    !self.base.from_scratch,
+                    "base.from_scratch = true: an adapter on random weights learns nothing; use base.method = \"full\""
+                );
+                lora.config().validate()?;
+            }
+        }
         self.optimizer.validate()?;
         self.train.validate()?;
         self.schedule.validate(self.train.steps)

@@ -12,7 +12,7 @@ use etude_model::{Decoder, Prompt, TextGenerator, TextSettings};
 use etude_tokenizer::Tokenizer;
 use etude_train::{Evaluation, MakeBatch, Sample, Stage};
 
-use crate::recipe::Recipe;
+use crate::recipe::{Layout, Recipe};
 use crate::task::Task;
 
 /// Prompts answered during the run, as tokens and as text.
@@ -32,12 +32,18 @@ pub(crate) struct Finetuning {
 }
 
 impl Finetuning {
-    pub(crate) fn new(recipe: &Recipe, task: &Task, tokenizer: &Tokenizer) -> Result<Self> {
+    /// `context`: the most positions of the model.
+    pub(crate) fn new(
+        recipe: &Recipe,
+        task: &Task,
+        tokenizer: &Tokenizer,
+        context: usize,
+    ) -> Result<Self> {
         // Padding is never attended to or supervised; any token will do where none is named.
         let pad = tokenizer.pad_id().or(tokenizer.eos_id()).unwrap_or(0);
         let settings = FinetuneSettings {
             rows: recipe.train.batch_rows,
-            layout: Rows::Padded,
+            layout: rows(recipe, context)?,
             seed: recipe.train.seed,
             pad,
         };
@@ -85,6 +91,31 @@ impl Finetuning {
             .map(|example| example.ids.len())
             .sum::<usize>()
             / examples.len()
+    }
+}
+
+/// How the recipe puts examples into rows.
+fn rows(recipe: &Recipe, context: usize) -> Result<Rows> {
+    let task = &recipe.task;
+    let longest = match task.context {
+        0 => context,
+        asked => asked.min(context),
+    };
+    match task.layout {
+        Layout::Padded => Ok(Rows::Padded),
+        Layout::Grouped => Ok(Rows::Grouped),
+        Layout::Packed => {
+            let tokens = if task.row_tokens == 0 {
+                longest
+            } else {
+                task.row_tokens
+            };
+            ensure!(
+                tokens <= context,
+                "task.row_tokens = {tokens}: the model has {context} positions"
+            );
+            Ok(Rows::Packed(tokens))
+        }
     }
 }
 

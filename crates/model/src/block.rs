@@ -180,6 +180,16 @@ impl Block {
         }
     }
 
+    /// The matrices with their names below the layer's.
+    pub(crate) fn linears_mut(&mut self) -> [(&'static str, &mut Linear); 4] {
+        [
+            ("attn.qkv", &mut self.attn.qkv),
+            ("attn.out", &mut self.attn.out),
+            ("mlp.up", &mut self.mlp.up),
+            ("mlp.down", &mut self.mlp.down),
+        ]
+    }
+
     /// `(B, T, C)` to `(B, T, C)`.
     pub(crate) fn forward(
         &self,

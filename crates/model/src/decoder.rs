@@ -2,14 +2,16 @@
 //!
 //! B rows, T positions, C width, V vocabulary, N supervised positions.
 
+use etude_tensor::lora::frozen_linear;
 use etude_tensor::loss::{self, IGNORE};
 use etude_tensor::{
-    AttentionMask, Device, Embedding, Init, Kind, Norm, Params, Tensor, to_compute_kind,
+    AttentionMask, Device, Embedding, Init, Kind, Linear, Norm, Param, Params, Tensor, to_compute_kind,
 };
 
 use crate::block::{Block, LayerInit, Positions, norm};
 use crate::cache::KvCache;
 use crate::config::{ConfigError, Family, ModelConfig, Position};
+use crate::lora::Adapter;
 use crate::masks;
 use crate::rotary::Rotary;
 
@@ -22,6 +24,9 @@ pub struct Input<'a> {
     pub positions: Option<&'a Tensor>,
     /// `(B, T)`, the document of each token: attention stays inside. None means one document a row.
     pub documents: Option<&'a Tensor>,
+    /// The lengths of those documents, padding included, end to end through the rows. With them, attention on
+    /// the CPU goes document by document and needs no mask.
+    pub lengths: Option<&'a [i64]>,
 }
 
 impl<'a> Input<'a> {
@@ -31,6 +36,7 @@ impl<'a> Input<'a> {
             ids,
             positions: None,
             documents: None,
+            lengths: None,
         }
     }
 }
@@ -47,6 +53,7 @@ pub struct Decoder {
     layers: Vec<Block>,
     norm: Norm,
     head: Option<Tensor>,
+    adapter: Option<Adapter>,
 }
 
 impl Decoder {
@@ -125,6 +132,7 @@ impl Decoder {
             layers,
             norm: final_norm,
             head,
+            adapter: None,
         }
     }
 
@@ -136,6 +144,72 @@ impl Decoder {
     /// Its parameters.
     pub fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// Its adapter, see [`crate::lora::attach`].
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_ref()
+    }
+
+    /// What training moves, in a stable order: all parameters, or, with an adapter, the adapter's and those
+    /// that it trains whole.
+    pub fn trainable(&self) -> impl Iterator<Item = &Param> {
+        let own = self.params.entries().iter();
+        let adapter = self
+            .adapter
+            .iter()
+            .flat_map(|adapter| adapter.params().entries());
+        own.filter(|param| param.tensor.requires_grad())
+            .chain(adapter)
+    }
+
+    /// Floating-point operations of one training step per token, see [`ModelConfig::flops_per_token`]. The
+    /// third that a frozen matrix's gradient would take is left out.
+    pub fn flops_per_token(&self, length: i64) -> f64 {
+        let share = if self.adapter.is_some() {
+            2.0 / 3.0
+        } else {
+            1.0
+        };
+        share * self.config.flops_per_token(length)
+    }
+
+    /// Forgets the gradients of what training moves.
+    pub fn drop_grads(&self) {
+        self.params.drop_grads();
+        if let Some(adapter) = &self.adapter {
+            adapter.params().drop_grads();
+        }
+    }
+
+    /// A parameter's values as a model folder holds them: with the adapter's update added, in one dtype.
+    pub(crate) fn merged(&self, param: &Param) -> Tensor {
+        let own = param.tensor.detach().to_kind(self.params.kind());
+        let module = param.name.strip_suffix(".weight");
+        let update = self
+            .adapter
+            .as_ref()
+            .zip(module)
+            .and_then(|(adapter, module)| adapter.update(module));
+        let Some(update) = update else { return own };
+        let sum = own.copy();
+        update.merge_into(&sum, 1.0);
+        sum
+    }
+
+    pub(crate) fn set_adapter(&mut self, adapter: Adapter) {
+        self.adapter = Some(adapter);
+    }
+
+    /// The matrices inside the layers, by name.
+    pub(crate) fn linears_mut(&mut self) -> impl Iterator<Item = (String, &mut Linear)> {
+        self.layers
+            .iter_mut()
+            .enumerate()
+            .flat_map(|(index, layer)| {
+                let linears = layer.linears_mut();
+                linears.map(|(name, linear)| (format!("layers.{index}.{name}"), linear))
+            })
     }
 
     /// Where it lives.
@@ -165,7 +239,11 @@ impl Decoder {
             "the cache is full"
         );
 
-        let mut x = self.embedding.forward(input.ids); // (B, T, C)
+        // A frozen table may be kept in another dtype.
+        let mut x = self
+            .embedding
+            .forward(input.ids)
+            .to_kind(self.params.kind()); // (B, T, C)
         if let Some(table) = &self.positions {
             let here = match input.positions {
                 Some(positions) => table.forward(positions),
@@ -182,9 +260,14 @@ impl Decoder {
             .as_ref()
             .map(|rotary| rotary.angles(input.positions, start, t));
         let padding = cache.as_ref().and_then(|cache| cache.padding.as_ref());
-        let seen = self.seen(input, padding, start, t);
+        let lengths = self.document_lengths(input);
+        let seen = match lengths {
+            Some(_) => None,
+            None => self.seen(input, padding, start, t),
+        };
         let mask = match &seen {
             Some(seen) => AttentionMask::Seen(seen),
+            None if lengths.is_some() => AttentionMask::Documents(lengths.unwrap_or_default()),
             None if start > 0 || t == 1 => AttentionMask::Full,
             None => AttentionMask::Causal,
         };
@@ -206,6 +289,17 @@ impl Decoder {
             }
         }
         self.norm.forward(&x)
+    }
+
+    /// The lengths of packed documents, where attention is to go by them.
+    fn document_lengths<'a>(&self, input: Input<'a>) -> Option<&'a [i64]> {
+        let window = self.config.sliding_window.unwrap_or(i64::MAX);
+        // A GPU would rather have one masked call than many small ones.
+        let lengths = input.lengths.filter(|_| self.device() == Device::Cpu)?;
+        lengths
+            .iter()
+            .all(|&length| length <= window)
+            .then_some(lengths)
     }
 
     /// The explicit mask, where plain causality does not say who sees whom.
@@ -236,10 +330,13 @@ impl Decoder {
 
     /// Logits of hidden states, `(…, C)` to `(…, V)`.
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
-        loss::soft_cap(
-            &hidden.linear(self.head_weight(), None::<&Tensor>),
-            self.config.logit_cap,
-        )
+        let head = self.head_weight();
+        let logits = if head.kind() == hidden.kind() || head.requires_grad() {
+            hidden.linear(head, None::<&Tensor>)
+        } else {
+            frozen_linear(hidden, head, None, None)
+        };
+        loss::soft_cap(&logits, self.config.logit_cap)
     }
 
     /// The summed cross-entropy in nats of `targets` `(B, T)` over the positions that are supervised
@@ -249,22 +346,28 @@ impl Decoder {
         let width = self.config.n_embd;
         let flat = hidden.reshape([-1, width]); // (B * T, C)
         let targets = targets.reshape([-1]); // (B * T)
+        let head = self.loss_head(&flat);
         if supervised.len() as i64 == targets.size()[0] {
-            return loss::linear_cross_entropy(
-                &flat,
-                self.head_weight(),
-                &targets,
-                self.config.logit_cap,
-            );
+            return loss::linear_cross_entropy(&flat, &head, &targets, self.config.logit_cap);
         }
         let index = Tensor::from_slice(supervised).to_device(self.device());
         let picked = flat.index_select(0, &index); // (N, C)
         loss::linear_cross_entropy(
             &picked,
-            self.head_weight(),
+            &head,
             &targets.index_select(0, &index),
             self.config.logit_cap,
         )
+    }
+
+    /// The output layer for the loss of `hidden`: a frozen one in the dtype that is computed in.
+    fn loss_head(&self, hidden: &Tensor) -> Tensor {
+        let head = self.head_weight();
+        if head.requires_grad() {
+            head.shallow_clone()
+        } else {
+            head.to_kind(hidden.kind())
+        }
     }
 
     fn head_weight(&self) -> &Tensor {

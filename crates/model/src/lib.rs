@@ -2,7 +2,7 @@
 //! models live in, which are Hugging Face's.
 //!
 //! One decoder serves all families ([`Family`]); their names and layouts are known to [`hf`] and [`gguf`]
-//! alone.
+//! alone. A decoder may be frozen and carry a trainable adapter ([`lora`]).
 
 mod block;
 mod cache;
@@ -11,6 +11,7 @@ mod decoder;
 mod generate;
 pub mod gguf;
 pub mod hf;
+pub mod lora;
 mod masks;
 mod rotary;
 mod sample;

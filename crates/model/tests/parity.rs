@@ -238,12 +238,16 @@ fn documents_in_one_row_are_as_if_alone() {
             ids: &ids,
             positions: Some(&positions),
             documents: Some(&documents),
+            lengths: None,
         };
         let alone = ids.narrow(1, first, second);
-        let difference = no_grad(|| {
-            let packed = decoder.hidden(packed, None).narrow(1, first, second);
-            largest(packed - decoder.hidden(Input::plain(&alone), None))
-        });
-        assert!(difference < 1e-9, "{name}: {difference}");
+        for lengths in [None, Some(&[first, second][..])] {
+            let packed = Input { lengths, ..packed };
+            let difference = no_grad(|| {
+                let packed = decoder.hidden(packed, None).narrow(1, first, second);
+                largest(packed - decoder.hidden(Input::plain(&alone), None))
+            });
+            assert!(difference < 1e-9, "{name}: {difference}");
+        }
     }
 }

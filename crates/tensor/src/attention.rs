@@ -11,6 +11,8 @@ pub enum AttentionMask<'a> {
     Full,
     /// `(B, 1, T, S)` or `(T, S)` booleans, true where the key is seen.
     Seen(&'a Tensor),
+    /// Documents of these lengths, laid end to end through the rows: causal inside each, nothing across.
+    Documents(&'a [i64]),
 }
 
 /// Queries `(B, H, T, D)`, keys and values `(B, G, S, D)` with G dividing H: query head h reads key
@@ -21,6 +23,70 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: AttentionMask<'_>) ->
         AttentionMask::Causal => (None, true),
         AttentionMask::Full => (None, false),
         AttentionMask::Seen(seen) => (Some(seen), false),
+        AttentionMask::Documents(lengths) => return each_document(q, k, v, lengths),
     };
     Tensor::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, None, heads != groups)
+}
+
+/// Attention document by document: a row of many short ones costs what they cost, not the row's square.
+fn each_document(q: &Tensor, k: &Tensor, v: &Tensor, lengths: &[i64]) -> Tensor {
+    let [b, h, t, d] = q.size()[..] else {
+        panic!("attention takes (B, H, T, D)")
+    };
+    assert_eq!(
+        lengths.iter().sum::<i64>(),
+        b * t,
+        "documents fill the rows"
+    );
+    let pieces = |x: &Tensor| {
+        let heads = x.size()[1];
+        let flat = x.transpose(1, 2).reshape([1, b * t, heads, d]); // (1, B * T, H, D)
+        flat.transpose(1, 2).split_with_sizes(lengths, 2) // (1, H, length, D) each
+    };
+    let (q, k, v) = (pieces(q), pieces(k), pieces(v));
+    let outputs: Vec<Tensor> = (0..lengths.len())
+        .map(|i| attention(&q[i], &k[i], &v[i], AttentionMask::Causal).transpose(1, 2))
+        .collect();
+    Tensor::cat(&outputs, 1).view([b, t, h, d]).transpose(1, 2) // (B, H, T, D)
+}
+
+#[cfg(test)]
+mod tests {
+    use tch::{Device, Kind};
+
+    use super::*;
+
+    #[test]
+    fn documents_see_themselves_alone() {
+        tch::manual_seed(2);
+        let draw = |heads: i64| {
+            Tensor::randn([2, heads, 6, 4], (Kind::Double, Device::Cpu)).set_requires_grad(true)
+        };
+        let (q, k, v) = (draw(4), draw(2), draw(2));
+        let lengths = [2, 3, 1, 6];
+        let numbers = Tensor::from_slice(&[0i64, 0, 1, 1, 1, 2, 3, 3, 3, 3, 3, 3]).view([2, 6]);
+        let same = numbers.unsqueeze(2).eq_tensor(&numbers.unsqueeze(1));
+        let seen = same.tril(0).unsqueeze(1); // (B, 1, T, T)
+        let run = |mask| {
+            let y = attention(&q, &k, &v, mask);
+            let (mut q, mut k, mut v) = (q.shallow_clone(), k.shallow_clone(), v.shallow_clone());
+            let grads =
+                Tensor::run_backward(&[y.cos().sum(Kind::Double)], &[&q, &k, &v], false, false);
+            for x in [&mut q, &mut k, &mut v] {
+                x.zero_grad();
+            }
+            (y.detach(), grads)
+        };
+        let (one, other) = (
+            run(AttentionMask::Documents(&lengths)),
+            run(AttentionMask::Seen(&seen)),
+        );
+        let close = |a: &Tensor, b: &Tensor| {
+            assert!(f64::try_from((a - b).abs().max()).expect("a number") < 1e-12);
+        };
+        close(&one.0, &other.0);
+        for (a, b) in one.1.iter().zip(&other.1) {
+            close(a, b);
+        }
+    }
 }

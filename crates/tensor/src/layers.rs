@@ -2,6 +2,7 @@
 
 use tch::Tensor;
 
+use crate::lora::{self, LowRank};
 use crate::{Init, Scope, ops};
 
 /// `x W^T + b`, weight `(out, in)`.
@@ -11,6 +12,8 @@ pub struct Linear {
     pub weight: Tensor,
     /// `(out)`.
     pub bias: Option<Tensor>,
+    /// A low-rank update; the weight is frozen then.
+    pub low_rank: Option<LowRank>,
 }
 
 impl Linear {
@@ -30,12 +33,21 @@ impl Linear {
         let total: i64 = outputs.iter().sum();
         let weight = scope.stacked("weight", &[total, inputs], outputs, init);
         let bias = bias.then(|| scope.stacked("bias", &[total], outputs, Init::Zeros));
-        Self { weight, bias }
+        Self {
+            weight,
+            bias,
+            low_rank: None,
+        }
     }
 
     /// `(…, in)` to `(…, out)`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
-        x.linear(&self.weight, self.bias.as_ref())
+        let (weight, bias) = (&self.weight, self.bias.as_ref());
+        let converted = weight.kind() != x.kind() && !weight.requires_grad();
+        if self.low_rank.is_some() || converted {
+            return lora::frozen_linear(x, weight, bias, self.low_rank.as_ref());
+        }
+        x.linear(weight, bias)
     }
 }
 

@@ -2,7 +2,7 @@
 //! is built from. Other crates take [`Tensor`] from here and stay safe Rust.
 //!
 //! Reading order: [`device`], [`precision`], [`params`], the layers ([`layers`], [`ops`],
-//! [`attention`]), [`loss`], [`optim`] (the fused step, the gradient norm), [`safetensors`], and the native
+//! [`lora`], [`attention`]), [`loss`], [`optim`] (the fused step, the gradient norm), [`safetensors`], and the native
 //! module beneath ([`mod@native`], `native/*.cpp`).
 //!
 //! Shapes are written with B rows of a batch, T positions, H heads, D head width, C model width,
@@ -12,6 +12,7 @@ pub mod attention;
 pub mod device;
 pub mod init;
 pub mod layers;
+pub mod lora;
 pub mod loss;
 pub mod map;
 pub mod memory;
@@ -28,6 +29,7 @@ pub use attention::{AttentionMask, attention};
 pub use device::{DeviceError, parse_device};
 pub use init::Init;
 pub use layers::{Embedding, LayerNorm, Linear, Norm, RmsNorm};
+pub use lora::{LowRank, LowRankPart};
 pub use map::MappedFile;
 pub use native::NativeError;
 pub use params::{Param, Params, Scope};

@@ -2,11 +2,15 @@
 //! across, and an exception on the other side comes back as an error.
 #![allow(unsafe_code)]
 
+mod lora;
+
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr::null_mut;
 
 use tch::{Device, Tensor};
 use torch_sys::C_tensor;
+
+pub(crate) use lora::{low_rank_linear, records_gradients};
 
 /// A message from libtorch.
 #[derive(Debug, thiserror::Error)]

@@ -1,4 +1,5 @@
-//! Checkpoints: a model folder plus `trainer/`, written whole or not at all.
+//! Checkpoints: a model folder (or an adapter folder, where only that is trained) plus `trainer/`, written
+//! whole or not at all.
 //!
 //! A checkpoint is made under a temporary name, every file synced, a manifest of sizes and hashes written
 //! last, and then renamed into place. Reading takes the newest whole one; a torn one is named and skipped.
@@ -70,7 +71,7 @@ pub struct Checkpoints {
 /// A checkpoint that was found whole.
 #[derive(Debug)]
 pub struct Checkpoint {
-    /// Its folder, which is a model folder.
+    /// Its folder, which is a model or adapter folder.
     pub folder: PathBuf,
     /// The loop's state.
     pub state: TrainerState,
@@ -292,7 +293,8 @@ fn verify(folder: &Path) -> Result<()> {
     let manifest: Vec<Entry> =
         serde_json::from_slice(&text).with_context(|| format!("{}: is damaged", path.display()))?;
     let has = |name: &str| manifest.iter().any(|entry| entry.path == name);
-    if !has("trainer/state.json") || !has("config.json") {
+    let model = has("config.json") || has("adapter_config.json");
+    if !has("trainer/state.json") || !model {
         bail!("{}: does not list a whole checkpoint", path.display());
     }
     for entry in &manifest {

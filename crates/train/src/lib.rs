@@ -19,6 +19,7 @@ pub mod settings;
 pub mod stage;
 pub mod step;
 pub mod trainer;
+mod weights;
 
 pub use optimizer::Optimizer;
 pub use recipe::RecipeText;

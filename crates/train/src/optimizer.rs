@@ -43,7 +43,7 @@ pub struct Optimizer {
 }
 
 impl Optimizer {
-    /// Fresh state for a decoder's parameters.
+    /// Fresh state for what is trained of a decoder.
     pub fn new(decoder: &Decoder, settings: &OptimizerSettings) -> Self {
         let or_lr = |rate: f64| if rate > 0.0 { rate } else { settings.lr };
         let mut muon = Vec::new();
@@ -55,7 +55,7 @@ impl Optimizer {
             (settings.lr, 0.0),
         ];
         let mut groups: [(Vec<String>, Vec<Tensor>); 4] = Default::default();
-        for param in decoder.params().entries() {
+        for param in decoder.trainable() {
             let inside = param.name.starts_with("layers.");
             let matrix = param.tensor.dim() == 2;
             if settings.kind == OptimizerKind::Muon && inside && matrix {

@@ -114,6 +114,9 @@ pub struct Summary {
     pub seconds_to_first_step: Option<f64>,
     /// Numbers in the model.
     pub parameters: u64,
+    /// Numbers that training moved: fewer with an adapter.
+    #[serde(default)]
+    pub trained_parameters: u64,
     /// The most memory that the process held, in bytes.
     pub peak_memory: Option<u64>,
     /// Losses at the end.

@@ -53,12 +53,11 @@ pub fn train_step(
 ) -> Result<StepReport> {
     // Whatever is random in the model follows from (seed, step) alone.
     seed_everything(step_seed(settings.seed, step));
-    decoder.params().drop_grads();
+    decoder.drop_grads();
     let (loss, supervised) = forward_backward(decoder, batch, settings)?;
     let grads: Vec<Tensor> = decoder
-        .params()
-        .tensors()
-        .map(Tensor::grad)
+        .trainable()
+        .map(|param| param.tensor.grad())
         .filter(Tensor::defined)
         .collect();
     let grad_scale = GradScale::measure(&grads, settings.max_norm)?;

@@ -2,13 +2,11 @@
 //! update), log, what is due, checkpoint.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use etude_data::{Batch, Loader, LoaderSettings};
 use etude_model::Decoder;
-use etude_model::hf::{self, TokenIds};
 use etude_tensor::memory;
 use serde_json::json;
 
@@ -21,6 +19,7 @@ use crate::schedule::learning_rate_scale;
 use crate::settings::OptimizerKind;
 use crate::stage::{Ended, FinalLosses, Stage, Summary, TrainerSettings};
 use crate::step::{StepReport, StepSettings, forward_backward, train_step};
+use crate::weights;
 
 /// A run in progress.
 pub struct Trainer<'a> {
@@ -135,19 +134,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
-        let saved = hf::load(
-            &checkpoint.folder,
-            self.decoder.params().kind(),
-            self.decoder.device(),
-        )?;
-        for (param, from) in self
-            .decoder
-            .params()
-            .tensors()
-            .zip(saved.decoder.params().tensors())
-        {
-            etude_tensor::no_grad(|| param.shallow_clone().copy_(from));
-        }
+        weights::restore(self.decoder, &checkpoint.folder)?;
         self.optimizer.load(&checkpoint.optimizer())?;
         self.bar.say(&format!(
             "resuming after step {} ({})",
@@ -231,7 +218,7 @@ impl<'a> Trainer<'a> {
                     batch.rows, batch.cols
                 )
             })?;
-            self.decoder.params().drop_grads();
+            self.decoder.drop_grads();
         }
         Ok(())
     }
@@ -262,10 +249,7 @@ impl<'a> Trainer<'a> {
 
     fn log(&mut self, done: &Pending, loss: f64, norm: f64, skipped: bool) -> Result<()> {
         let rate = self.clock.tokens as f64 / self.clock.seconds.max(1e-9);
-        let flops = self
-            .decoder
-            .config()
-            .flops_per_token(self.settings.length as i64);
+        let flops = self.decoder.flops_per_token(self.settings.length as i64);
         let mfu = rate * flops / self.peak;
         self.clock = Clock::default();
         let optimizer = &self.settings.optimizer;
@@ -409,7 +393,7 @@ impl<'a> Trainer<'a> {
         );
         self.checkpoints.save(
             &self.state,
-            |folder| save_model(stage, decoder, ids, folder),
+            |folder| weights::save(stage, decoder, ids, folder),
             |file| optimizer.save(file),
         )?;
         self.checkpoints.prune(
@@ -444,8 +428,7 @@ impl<'a> Trainer<'a> {
     /// The result and the summary, after the last checkpoint.
     fn conclude(&mut self) -> Result<Summary> {
         let (stage, decoder, ids) = (self.stage, self.decoder, &self.settings.ids);
-        self.folder
-            .replace_folder("model", |folder| save_model(stage, decoder, ids, folder))?;
+        weights::save_result(stage, decoder, ids, self.folder)?;
         let last = self
             .state
             .last_evaluation
@@ -461,6 +444,11 @@ impl<'a> Trainer<'a> {
             tokens_per_second: self.state.tokens as f64 / seconds.max(1e-9),
             seconds_to_first_step: self.seconds_to_first_step,
             parameters: self.decoder.params().numel(),
+            trained_parameters: self
+                .decoder
+                .trainable()
+                .map(|param| param.tensor.numel() as u64)
+                .sum(),
             peak_memory: memory::peak_rss(),
             last: FinalLosses {
                 train_loss: self.last_loss,
@@ -478,11 +466,6 @@ impl<'a> Trainer<'a> {
     fn elapsed(&self) -> f64 {
         self.seconds_before + self.session.elapsed().as_secs_f64()
     }
-}
-
-fn save_model(stage: &dyn Stage, decoder: &Decoder, ids: &TokenIds, folder: &Path) -> Result<()> {
-    hf::save(decoder, ids, folder)?;
-    stage.save_tokenizer(folder)
 }
 
 /// 12345.6 as `12,346`.

@@ -36,7 +36,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(long_about = ABOUT, after_long_help = EXAMPLES)]
 pub(crate) struct EvalArgs {
-    /// A model folder, run folder or checkpoint
+    /// A model folder, run folder, checkpoint or adapter folder
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     #[command(flatten)]

@@ -9,6 +9,7 @@ use etude_model::hf;
 use etude_tensor::{Device, Kind};
 use serde_json::json;
 
+use crate::adapter::AdapterArgs;
 use crate::error::{Exit, Misuse};
 use crate::target::{self, DtypeArg};
 use crate::{model, output};
@@ -16,7 +17,7 @@ use crate::{model, output};
 const ABOUT: &str = "\
 Write a model out as a Hugging Face folder or a GGUF file.
 
-Takes the model out of a run or a checkpoint, checks it by loading all of it, and writes config.json, \
+Takes the model out of a run or a checkpoint, merges adapters into it, checks it by loading all of it, and writes config.json, \
 generation_config.json, the weights and the tokenizer with its chat template. \
 `transformers.AutoModelForCausalLM.from_pretrained(OUT)` loads the folder as it stands.
 
@@ -26,6 +27,7 @@ const EXAMPLES: &str = "\
 Examples:
   etude export runs/shakespeare my-model
   etude export runs/shakespeare/checkpoints/step-00000500 early
+  etude export SmolLM2 merged --adapter runs/task
   etude export runs/big my-model --max-shard 2GB --dtype bfloat16
   etude export runs/big my-model.gguf --format q8_0";
 
@@ -33,7 +35,7 @@ Examples:
 #[derive(Debug, Args)]
 #[command(long_about = ABOUT, after_long_help = EXAMPLES)]
 pub(crate) struct ExportArgs {
-    /// A model folder, run folder or checkpoint
+    /// A model folder, run folder, checkpoint or adapter folder
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     /// The folder or .gguf file to write; it must not be there yet, or be an empty folder
@@ -48,6 +50,8 @@ pub(crate) struct ExportArgs {
     /// GGUF file: the matrices' number format; by default f16
     #[arg(long, value_enum)]
     format: Option<FormatArg>,
+    #[command(flatten)]
+    adapters: AdapterArgs,
     /// Print {"folder", "files", "bytes"}, or {"file", "bytes"}
     #[arg(long)]
     json: bool,
@@ -99,7 +103,8 @@ pub(crate) fn run(args: &ExportArgs) -> Result<Exit> {
         (false, Some(dtype)) => dtype.kind(),
         (false, None) => target::stored_kind(&folder),
     };
-    let hf::LoadedModel { decoder, ids } = hf::load(&folder, kind, Device::Cpu)?;
+    let hf::LoadedModel { mut decoder, ids } = hf::load(&folder, kind, Device::Cpu)?;
+    args.adapters.merge(&mut decoder)?;
     if to_file {
         let format = args.format.unwrap_or(FormatArg::F16).format();
         target::write_file(&args.out, |unfinished| {

@@ -28,13 +28,14 @@ Examples:
   etude generate runs/shakespeare --prompt 'ROMEO:'
   etude generate runs/shakespeare --prompt 'To be' --temperature 0 --max-tokens 40 --json
   etude generate runs/task --task --prompt 'The Loire is the longest river in France.'
+  etude generate SmolLM2 --adapter runs/task --chat --prompt 'Who are you?'
   cat start.txt | etude generate runs/shakespeare --prompt - --seed 7 --stop '\\n\\n'";
 
 /// From what, and how.
 #[derive(Debug, Args)]
 #[command(long_about = ABOUT, after_long_help = EXAMPLES)]
 pub(crate) struct GenerateArgs {
-    /// A model folder, run folder or checkpoint
+    /// A model folder, run folder, checkpoint or adapter folder
     #[arg(value_name = "MODEL")]
     model: PathBuf,
     /// The text to continue; `-` reads it from standard input, without its last line break

@@ -158,6 +158,46 @@ fn the_last_batch_runs_over_into_the_next_epoch() {
 }
 
 #[test]
+fn grouped_batches_hold_the_same_examples_with_less_padding() {
+    let length = |i: u32| 1 + (i * 37 % 50) as usize;
+    let examples: Vec<_> = (0..64).map(|i| example(i, 1, length(i))).collect();
+    let make =
+        |layout| FinetuneBatches::new(examples.clone(), settings(4, layout)).expect("batches");
+    let (padded, grouped) = (make(Rows::Padded), make(Rows::Grouped));
+    let (mut places, mut sizes) = ([Vec::new(), Vec::new()], [0, 0]);
+    for step in 0..16 {
+        for (i, batches) in [&padded, &grouped].into_iter().enumerate() {
+            let batch = batches.finetune_batch(step);
+            places[i].extend(supervised(&batch));
+            sizes[i] += batch.tokens();
+        }
+    }
+    places.iter_mut().for_each(|places| places.sort_unstable());
+    assert_eq!(places[0], places[1], "an epoch is the same examples");
+    assert!(4 * sizes[1] < 3 * sizes[0], "{sizes:?}");
+    assert!(grouped.largest_batch().cols >= 50);
+    let lengths: Vec<usize> = (0..16)
+        .map(|step| grouped.finetune_batch(step).cols)
+        .collect();
+    assert!(
+        !lengths.is_sorted(),
+        "batches come in a drawn order: {lengths:?}"
+    );
+}
+
+#[test]
+fn the_largest_batch_of_packed_rows_is_the_fullest() {
+    let examples: Vec<_> = (0..9).map(|i| example(i, 1, 1 + i as usize)).collect();
+    let batches = FinetuneBatches::new(examples, settings(2, Rows::Packed(12))).expect("batches");
+    let used = |batch: &Batch| {
+        let docs = batch.doc_ids.as_ref().expect("packed");
+        docs.iter().filter(|&&doc| doc >= 0).count()
+    };
+    let largest = used(&batches.largest_batch());
+    assert!((0..50).all(|step| used(&batches.finetune_batch(step)) <= largest));
+}
+
+#[test]
 fn the_largest_batch_is_as_large_as_any() {
     let examples: Vec<_> = (0..9).map(|i| example(i, 1, 1 + i as usize)).collect();
     let batches = FinetuneBatches::new(examples, settings(4, Rows::Padded)).expect("batches");

@@ -64,6 +64,7 @@ impl<'a> Rows<'a> {
             ids: &ids,
             positions: positions.as_ref(),
             documents: None,
+            lengths: None,
         };
         let hidden = self.decoder.hidden(input, Some(&mut self.cache)); // (B, T, C)
         self.decoder.logits(&hidden.select(1, t - 1)) // (B, V)

@@ -21,13 +21,13 @@ pub struct TokenIds {
 }
 
 /// A JSON object and where it came from, so that each complaint names file and field.
-struct Fields<'a> {
-    path: &'a Path,
-    object: &'a Map<String, Value>,
+pub(super) struct Fields<'a> {
+    pub(super) path: &'a Path,
+    pub(super) object: &'a Map<String, Value>,
 }
 
 impl Fields<'_> {
-    fn error(&self, field: &str, reason: impl Into<String>) -> FolderError {
+    pub(super) fn error(&self, field: &str, reason: impl Into<String>) -> FolderError {
         FolderError::Field {
             path: self.path.to_owned(),
             field: field.to_owned(),
@@ -35,14 +35,14 @@ impl Fields<'_> {
         }
     }
 
-    fn find(&self, names: &[&str]) -> Option<&Value> {
+    pub(super) fn find(&self, names: &[&str]) -> Option<&Value> {
         names
             .iter()
             .find_map(|name| self.object.get(*name))
             .filter(|value| !value.is_null())
     }
 
-    fn int(&self, names: &[&str]) -> Result<i64, FolderError> {
+    pub(super) fn int(&self, names: &[&str]) -> Result<i64, FolderError> {
         self.int_or_none(names)?
             .ok_or_else(|| self.error(names[0], "is missing"))
     }
@@ -57,7 +57,7 @@ impl Fields<'_> {
             .ok_or_else(|| self.error(names[0], format!("is {value}, not a whole number")))
     }
 
-    fn float(&self, name: &str, default: f64) -> Result<f64, FolderError> {
+    pub(super) fn float(&self, name: &str, default: f64) -> Result<f64, FolderError> {
         let Some(value) = self.find(&[name]) else {
             return Ok(default);
         };
@@ -67,7 +67,7 @@ impl Fields<'_> {
             .ok_or_else(|| self.error(name, format!("is {value}, not a number")))
     }
 
-    fn flag(&self, name: &str, default: bool) -> Result<bool, FolderError> {
+    pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool, FolderError> {
         let Some(value) = self.find(&[name]) else {
             return Ok(default);
         };
@@ -76,12 +76,12 @@ impl Fields<'_> {
             .ok_or_else(|| self.error(name, format!("is {value}, not true or false")))
     }
 
-    fn text(&self, name: &str) -> Option<&str> {
+    pub(super) fn text(&self, name: &str) -> Option<&str> {
         self.find(&[name]).and_then(Value::as_str)
     }
 
     /// Refuses a feature that the decoder lacks when the file switches it on.
-    fn refuse(&self, name: &str, neutral: &[Value]) -> Result<(), FolderError> {
+    pub(super) fn refuse(&self, name: &str, neutral: &[Value]) -> Result<(), FolderError> {
         match self.find(&[name]) {
             Some(value) if !neutral.contains(value) => Err(self.error(
                 name,

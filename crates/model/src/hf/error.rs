@@ -86,6 +86,14 @@ pub enum FolderError {
         /// The shape that the configuration implies.
         expected: Vec<i64>,
     },
+    /// An adapter folder that cannot be used with this base, or at all.
+    #[error("{path}: {reason}")]
+    Adapter {
+        /// The folder or file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
     /// Tensors that the architecture has no place for.
     #[error(
         "{path}: tensor `{tensor}` has no place in a {family} decoder; the folder is of another architecture than its config.json says"

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::config::{self, TokenIds};
 use super::error::FolderError;
 use super::names::{self, HfTensor};
+use super::peft;
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
 
@@ -32,11 +33,14 @@ pub struct LoadedModel {
     pub ids: TokenIds,
 }
 
-/// Reads `config.json` and `generation_config.json` alone.
+/// Reads `config.json` and `generation_config.json` alone; those of its base for an adapter folder.
 ///
 /// # Errors
 /// The file and field that is missing or unusable.
 pub fn load_config(folder: &Path) -> Result<(ModelConfig, TokenIds), FolderError> {
+    if peft::is_adapter(folder) {
+        return load_config(&peft::base(folder)?);
+    }
     let path = folder.join(CONFIG);
     if !path.is_file() {
         return Err(FolderError::NotAModel {
@@ -56,11 +60,16 @@ pub fn load_config(folder: &Path) -> Result<(ModelConfig, TokenIds), FolderError
     Ok((config, ids))
 }
 
-/// Reads a model folder onto `device` in `kind`.
+/// Reads a model folder onto `device` in `kind`; an adapter folder as its base with the adapter merged.
 ///
 /// # Errors
 /// The file, tensor and what is wrong with it.
 pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<LoadedModel, FolderError> {
+    if peft::is_adapter(folder) {
+        let mut loaded = load(&peft::base(folder)?, kind, device)?;
+        peft::merge(&mut loaded.decoder, &[(folder.to_owned(), 1.0)])?;
+        return Ok(loaded);
+    }
     let (config, ids) = load_config(folder)?;
     let files = weight_files(folder)?;
     let mut index = BTreeMap::new();
@@ -206,7 +215,8 @@ fn weight_files(folder: &Path) -> Result<Vec<SafetensorsFile>, FolderError> {
     Ok(files)
 }
 
-/// Writes `config.json`, `generation_config.json` and the weights into `folder`, which exists.
+/// Writes `config.json`, `generation_config.json` and the weights into `folder`, which exists. An adapter
+/// is merged in what is written, not in the decoder.
 ///
 /// # Errors
 /// When a file cannot be written.
@@ -239,7 +249,7 @@ pub fn save_sharded(
     let tensors: Vec<HfTensor> = params
         .entries()
         .iter()
-        .flat_map(|param| names::hf_tensors(config, param, &param.tensor))
+        .flat_map(|param| names::hf_tensors(config, param, &decoder.merged(param)))
         .collect();
     let shards = shards(tensors, max_bytes);
     if let [only] = &shards[..] {
@@ -290,7 +300,7 @@ fn write_shard(path: PathBuf, tensors: &[HfTensor]) -> Result<PathBuf, FolderErr
     Ok(path)
 }
 
-fn read_json(path: &Path) -> Result<Value, FolderError> {
+pub(super) fn read_json(path: &Path) -> Result<Value, FolderError> {
     let text = fs::read(path).map_err(|source| FolderError::Io {
         path: path.to_owned(),
         source,
@@ -301,7 +311,7 @@ fn read_json(path: &Path) -> Result<Value, FolderError> {
     })
 }
 
-fn write_json(path: PathBuf, json: &Value) -> Result<PathBuf, FolderError> {
+pub(super) fn write_json(path: PathBuf, json: &Value) -> Result<PathBuf, FolderError> {
     let text = format!("{json:#}\n");
     fs::write(&path, text).map_err(|source| FolderError::Io {
         path: path.clone(),

@@ -6,11 +6,11 @@ use crate::config::{Family, ModelConfig};
 
 /// Where a parameter lies in a folder: under one name, or its parts under several.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// One name, or one for each part.
-    pub(super) names: Vec<String>,
+    pub(crate) names: Vec<String>,
     /// Whether the file holds the matrix as (in, out).
-    pub(super) transposed: bool,
+    pub(crate) transposed: bool,
 }
 
 /// A tensor as a folder holds it.
@@ -49,7 +49,7 @@ pub fn hf_tensors(config: &ModelConfig, param: &Param, values: &Tensor) -> Vec<H
 }
 
 /// The place of the parameter with Etude's name `name`.
-pub(super) fn place(config: &ModelConfig, name: &str) -> Place {
+pub(crate) fn place(config: &ModelConfig, name: &str) -> Place {
     let (module, leaf) = name
         .rsplit_once('.')
         .expect("every parameter lies in a module");

@@ -1,0 +1,67 @@
+//! `--adapter`: PEFT adapters merged into a model when it is loaded.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Args;
+use etude_model::Decoder;
+use etude_model::hf::peft;
+
+/// Adapters, and how often each counts.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct AdapterArgs {
+    /// A PEFT adapter folder (or the run that made one) to merge into MODEL, :0.5 for half of it; may be given several times
+    #[arg(long = "adapter", value_name = "DIR[:WEIGHT]", value_parser = parse)]
+    adapters: Vec<(PathBuf, f64)>,
+}
+
+impl AdapterArgs {
+    /// Merges the adapters.
+    ///
+    /// # Errors
+    /// What is wrong with a folder, or that it is for another base.
+    pub(crate) fn merge(&self, decoder: &mut Decoder) -> Result<()> {
+        Ok(peft::merge(decoder, &self.adapters)?)
+    }
+
+    /// The last adapter's folder: its run tells how prompts are written.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        self.adapters.last().map(|(folder, _)| folder.as_path())
+    }
+}
+
+fn parse(text: &str) -> Result<(PathBuf, f64), String> {
+    let (path, weight) = match text.rsplit_once(':') {
+        Some((path, weight)) if !Path::new(text).exists() => {
+            let number = weight
+                .parse()
+                .ok()
+                .filter(|weight: &f64| weight.is_finite());
+            let number =
+                number.ok_or_else(|| format!("`{weight}` is not a number; give DIR:0.5, say"))?;
+            (path, number)
+        }
+        _ => (text, 1.0),
+    };
+    let path = PathBuf::from(path);
+    let in_run = path.join("adapter");
+    let found = if !path.join("adapter_config.json").is_file() && in_run.is_dir() {
+        in_run
+    } else {
+        path
+    };
+    Ok((found, weight))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weight_stands_after_a_colon() {
+        assert_eq!(parse("a/b"), Ok(("a/b".into(), 1.0)));
+        assert_eq!(parse("a/b:0.5"), Ok(("a/b".into(), 0.5)));
+        assert_eq!(parse("a:b:-1"), Ok(("a:b".into(), -1.0)));
+        assert!(parse("a:half").is_err() && parse("a:nan").is_err());
+    }
+}

@@ -1,0 +1,190 @@
+//! Adapter folders, which are PEFT's: `adapter_config.json` and `adapter_model.safetensors`, both ways.
+//!
+//! Beside the base that its configuration names, such a folder is as good as a model folder:
+//! [`super::load`] takes either. Here an adapter in training is [`save`]d and [`restore`]d, and
+//! adapters are [`merge`]d into a base's weights.
+
+mod config;
+mod read;
+mod write;
+
+use std::path::{Path, PathBuf};
+
+use etude_tensor::{LowRank, LowRankPart, no_grad};
+
+pub use write::save;
+
+use super::error::FolderError;
+use super::folder::read_json;
+use crate::decoder::Decoder;
+
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+/// What PEFT puts before every name.
+const PREFIX: &str = "base_model.model.";
+
+/// Whether a folder holds an adapter and no model.
+pub fn is_adapter(folder: &Path) -> bool {
+    folder.join(CONFIG).is_file() && !folder.join("config.json").is_file()
+}
+
+/// The model folder that an adapter folder is for.
+///
+/// # Errors
+/// When the configuration cannot be read or names no folder that is there.
+pub fn base(folder: &Path) -> Result<PathBuf, FolderError> {
+    let path = folder.join(CONFIG);
+    let json = read_json(&path)?;
+    let named = json
+        .get("base_model_name_or_path")
+        .and_then(serde_json::Value::as_str)
+        .unwrap_or_default();
+    let places = [PathBuf::from(named), folder.join(named)];
+    let found = places
+        .into_iter()
+        .find(|place| !named.is_empty() && place.join("config.json").is_file());
+    found.ok_or_else(|| FolderError::Field {
+        path,
+        field: "base_model_name_or_path".to_owned(),
+        reason: format!(
+            "names `{named}`, and no model folder is there; give the base model and this folder as its adapter (`--adapter`)"
+        ),
+    })
+}
+
+/// Adds adapters, each so many times over, to a decoder's weights. A module that an adapter trained whole
+/// moves as far from the base's towards the adapter's.
+///
+/// # Errors
+/// What is wrong with a folder, or that it is an adapter for another base.
+pub fn merge(decoder: &mut Decoder, adapters: &[(PathBuf, f64)]) -> Result<(), FolderError> {
+    let mut retrained: Vec<String> = Vec::new();
+    for (folder, weight) in adapters {
+        let found = read::read(folder, decoder)?;
+        for update in found.updates {
+            let param = decoder
+                .params()
+                .get(&format!("{}.weight", update.module.linear))
+                .expect("the module is the decoder's");
+            let alone = LowRank {
+                a: update.a,
+                parts: vec![LowRankPart {
+                    start: update.module.start,
+                    b: update.b,
+                    scale: update.scale,
+                }],
+                dropout: 0.0,
+            };
+            alone.merge_into(param, *weight);
+        }
+        for (name, values) in found.whole {
+            if retrained.contains(&name) {
+                return Err(FolderError::Adapter {
+                    path: folder.clone(),
+                    reason: format!(
+                        "trains `{name}` whole, and so does an adapter before it; the two cannot be merged"
+                    ),
+                });
+            }
+            let mut param = decoder
+                .params()
+                .get(&name)
+                .expect("the module is the decoder's")
+                .shallow_clone();
+            no_grad(|| {
+                if *weight == 1.0 {
+                    param.copy_(&values);
+                } else {
+                    let _ = param.lerp_(&values.to_kind(param.kind()), *weight);
+                }
+            });
+            retrained.push(name);
+        }
+    }
+    Ok(())
+}
+
+/// Copies a folder's values into the decoder's adapter, which has the same layers and ranks.
+///
+/// # Errors
+/// What is wrong with the folder, or how its adapter differs.
+///
+/// # Panics
+/// When the decoder has no adapter.
+pub fn restore(decoder: &Decoder, folder: &Path) -> Result<(), FolderError> {
+    let found = read::read(folder, decoder)?;
+    let adapter = decoder.adapter().expect("an adapter was attached");
+    let differs = |reason: String| FolderError::Adapter {
+        path: folder.to_owned(),
+        reason,
+    };
+    let known = |path: &str| {
+        adapter
+            .layers
+            .iter()
+            .any(|layer| layer.modules.iter().any(|own| own == path))
+    };
+    if let Some(extra) = found
+        .updates
+        .iter()
+        .find(|update| !known(&update.module.path))
+    {
+        return Err(differs(format!(
+            "updates `{}`, which lora.targets does not name",
+            extra.module.path
+        )));
+    }
+    for layer in &adapter.layers {
+        for (path, (a, part)) in layer.modules.iter().zip(layer.update.pairs()) {
+            let update = found
+                .updates
+                .iter()
+                .find(|update| update.module.path == *path)
+                .ok_or_else(|| {
+                    differs(format!(
+                        "has no update of `{path}`, which lora.targets names"
+                    ))
+                })?;
+            if update.a.size() != a.size() {
+                return Err(differs(format!(
+                    "has rank {} in `{path}`, lora.rank is {}",
+                    update.a.size()[0],
+                    a.size()[0]
+                )));
+            }
+            if (update.scale - part.scale).abs() > 1e-9 * part.scale {
+                return Err(differs(format!(
+                    "counts {} times in `{path}`; by lora.alpha, lora.rank and lora.rslora it would be {}",
+                    update.scale, part.scale
+                )));
+            }
+            no_grad(|| {
+                a.shallow_clone().copy_(&update.a);
+                part.b.shallow_clone().copy_(&update.b);
+            });
+        }
+    }
+    for name in &adapter.whole {
+        let (_, values) = found
+            .whole
+            .iter()
+            .find(|(found, _)| found == name)
+            .ok_or_else(|| {
+                differs(format!(
+                    "does not hold `{name}`, which lora.modules_to_save names"
+                ))
+            })?;
+        let param = decoder.params().get(name).expect("the decoder's own");
+        no_grad(|| param.shallow_clone().copy_(values));
+    }
+    if let Some((name, _)) = found
+        .whole
+        .iter()
+        .find(|(name, _)| !adapter.whole.contains(name))
+    {
+        return Err(differs(format!(
+            "trains `{name}` whole, which is not among lora.modules_to_save"
+        )));
+    }
+    Ok(())
+}

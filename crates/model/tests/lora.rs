@@ -1,0 +1,460 @@
+//! LoRA against PEFT: logits and gradients with adapters that PEFT made (tests/goldens/lora_*, made by
+//! scripts/goldens/lora.py), adapter folders there and back, merging, and what is refused.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use etude_model::hf::{self, TokenIds, peft};
+use etude_model::lora::{Frozen, LoraConfig, Targets, attach};
+use etude_model::{Decoder, Input, supervised_places};
+use etude_tensor::safetensors::{self, SafetensorsFile};
+use etude_tensor::{Device, Kind, Tensor, no_grad, seed_everything};
+use serde_json::{Value, json};
+
+const ADAPTERS: [&str; 4] = ["llama", "gpt2", "qwen2", "llama_bias_scaled"];
+
+fn goldens(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/goldens")
+        .join(name)
+}
+
+fn adapter(name: &str) -> PathBuf {
+    goldens(&format!("lora_{name}"))
+}
+
+fn golden(folder: &Path) -> SafetensorsFile {
+    SafetensorsFile::open(&folder.join("golden.safetensors")).expect("the golden opens")
+}
+
+fn config(rank: i64, alpha: f64, targets: &[&str]) -> LoraConfig {
+    LoraConfig {
+        rank,
+        alpha,
+        rslora: false,
+        dropout: 0.0,
+        targets: match targets {
+            [] => Targets::AllLinear,
+            names => Targets::Named(names.iter().map(|&name| name.to_owned()).collect()),
+        },
+        modules_to_save: Vec::new(),
+    }
+}
+
+/// The settings of a golden adapter whose modules have one rank.
+fn settings(name: &str) -> LoraConfig {
+    match name {
+        "llama" => config(4, 8.0, &[]),
+        "gpt2" => LoraConfig {
+            rslora: true,
+            ..config(3, 5.0, &["c_attn", "mlp.c_proj"])
+        },
+        "llama_bias_scaled" => LoraConfig {
+            modules_to_save: vec!["embed_tokens".to_owned()],
+            ..config(2, 4.0, &["k_proj", "o_proj", "gate_proj"])
+        },
+        other => panic!("{other} has several ranks"),
+    }
+}
+
+fn base(name: &str) -> Decoder {
+    let loaded = hf::load(&goldens(name), Kind::Float, Device::Cpu).expect("the base loads");
+    loaded.decoder
+}
+
+fn frozen(name: &str) -> Frozen {
+    Frozen {
+        base: goldens(name),
+        kind: None,
+    }
+}
+
+/// The base with the golden's adapter attached, as for training.
+fn attached(name: &str) -> Decoder {
+    let mut decoder = base(name);
+    attach(&mut decoder, settings(name), frozen(name)).expect("attaches");
+    peft::restore(&decoder, &adapter(name)).expect("restores");
+    decoder
+}
+
+fn logits(decoder: &Decoder, ids: &Tensor) -> Tensor {
+    no_grad(|| decoder.logits(&decoder.hidden(Input::plain(ids), None)))
+}
+
+fn largest(tensor: Tensor) -> f64 {
+    tensor.abs().max().double_value(&[])
+}
+
+fn input(name: &str) -> Tensor {
+    golden(&goldens(name)).tensor("input_ids").expect("int64")
+}
+
+#[test]
+fn logits_equal_peft_s() {
+    for name in ADAPTERS {
+        let expected = golden(&adapter(name)).tensor("logits").expect("is there");
+        let merged = hf::load(&adapter(name), Kind::Float, Device::Cpu).expect("loads");
+        let difference = largest(logits(&merged.decoder, &input(name)) - &expected);
+        assert!(difference < 1e-4, "{name}, merged: {difference}");
+        assert!(
+            largest(logits(&base(name), &input(name)) - &expected) > 0.1,
+            "{name}: the adapter does something"
+        );
+        if name != "qwen2" {
+            let difference = largest(logits(&attached(name), &input(name)) - &expected);
+            assert!(difference < 1e-4, "{name}, apart: {difference}");
+        }
+    }
+}
+
+#[test]
+fn gradients_equal_peft_s() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in ["llama", "gpt2", "llama_bias_scaled"] {
+        let decoder = attached(name);
+        let targets = golden(&goldens(name)).tensor("targets").expect("int64");
+        let flat: Vec<i64> = Vec::try_from(targets.reshape([-1])).expect("int64");
+        let places = supervised_places(&flat);
+        let loss =
+            decoder.loss_sum(Input::plain(&input(name)), &targets, &places) / places.len() as f64;
+        let expected = golden(&adapter(name));
+        let difference = (&loss - expected.tensor("loss").expect("is there")).double_value(&[]);
+        assert!(difference.abs() < 1e-4, "{name}: {difference}");
+        loss.backward();
+
+        // Written in place of the values, the gradients come out under PEFT's names and layouts.
+        for param in decoder.trainable() {
+            no_grad(|| param.tensor.shallow_clone().copy_(&param.tensor.grad()));
+        }
+        peft::save(&decoder, folder.path()).expect("saves");
+        let file =
+            SafetensorsFile::open(&folder.path().join("adapter_model.safetensors")).expect("opens");
+        let written = file.shapes().expect("reads");
+        let known = expected.shapes().expect("reads");
+        let grads = known.iter().filter(|(key, _)| key.starts_with("grad."));
+        assert_eq!(grads.count(), written.len(), "{name}");
+        for (key, _) in written {
+            let theirs = expected.tensor(&format!("grad.{key}")).expect(&key);
+            let scale = largest(theirs.shallow_clone());
+            let difference = largest(file.tensor(&key).expect("reads") - theirs) / scale;
+            assert!(difference < 1e-4, "{name}: {key} is off by {difference}");
+        }
+    }
+}
+
+#[test]
+fn a_fresh_adapter_changes_nothing_and_freezes_the_base() {
+    for name in ["llama", "gpt2", "qwen3", "nanochat"] {
+        let mut decoder = base(name);
+        let before = logits(&decoder, &input(name));
+        let weights = decoder.params().numel();
+        seed_everything(1);
+        attach(&mut decoder, config(2, 4.0, &[]), frozen(name)).expect("attaches");
+        assert!(logits(&decoder, &input(name)).equal(&before), "{name}");
+        assert!(
+            decoder
+                .params()
+                .tensors()
+                .all(|tensor| !tensor.requires_grad())
+        );
+        let trained: usize = decoder.trainable().map(|param| param.tensor.numel()).sum();
+        assert!(
+            trained > 0 && (trained as u64) < weights,
+            "{name}: {trained}"
+        );
+        for param in decoder.trainable() {
+            let largest = largest(param.tensor.detach());
+            if param.name.ends_with("lora_a") {
+                let bound = 1.0 / (param.tensor.size()[1] as f64).sqrt();
+                assert!(largest <= bound && largest > 0.8 * bound, "{}", param.name);
+            } else {
+                assert_eq!(largest, 0.0, "{}", param.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_saved_adapter_comes_back_bit_for_bit() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // Tied, so that the embedding stands for the output layer, too.
+    let mut one = base("llama_tied");
+    let config = LoraConfig {
+        modules_to_save: vec!["embed_tokens".to_owned(), "input_layernorm".to_owned()],
+        ..config(2, 4.0, &["q_proj", "v_proj", "down_proj"])
+    };
+    attach(&mut one, config.clone(), frozen("llama_tied")).expect("attaches");
+    seed_everything(3);
+    for param in one.trainable() {
+        no_grad(|| {
+            let noise = param.tensor.randn_like() * 0.1;
+            param.tensor.shallow_clone().copy_(&(&param.tensor + noise))
+        });
+    }
+    peft::save(&one, folder.path()).expect("saves");
+
+    let mut other = base("llama_tied");
+    attach(&mut other, config, frozen("llama_tied")).expect("attaches");
+    peft::restore(&other, folder.path()).expect("restores");
+    for (one, other) in one.trainable().zip(other.trainable()) {
+        assert!(one.name == other.name && one.tensor.equal(&other.tensor));
+    }
+
+    // The folder alone stands for the merged model, and so does the model folder that is written.
+    let ids = input("llama_tied");
+    let expected = logits(&one, &ids);
+    let merged = hf::load(folder.path(), Kind::Float, Device::Cpu).expect("loads");
+    assert!(largest(logits(&merged.decoder, &ids) - &expected) < 1e-4);
+    let whole = tempfile::tempdir().expect("a folder");
+    hf::save(&one, &TokenIds::default(), whole.path()).expect("saves");
+    let written = hf::load(whole.path(), Kind::Float, Device::Cpu).expect("loads");
+    assert!(largest(logits(&written.decoder, &ids) - &expected) < 1e-4);
+    assert!(
+        largest(logits(&one, &ids) - &expected) == 0.0,
+        "saving changes nothing"
+    );
+}
+
+#[test]
+fn several_adapters_merge_by_weight() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ids = input("llama");
+    let mut other = base("llama");
+    seed_everything(4);
+    attach(&mut other, config(2, 3.0, &["k_proj"]), frozen("llama")).expect("attaches");
+    for param in other.trainable() {
+        no_grad(|| {
+            param
+                .tensor
+                .shallow_clone()
+                .copy_(&param.tensor.randn_like())
+        });
+    }
+    peft::save(&other, folder.path()).expect("saves");
+    let second = folder.path().to_owned();
+    let merged = |adapters: &[(PathBuf, f64)]| {
+        let mut decoder = base("llama");
+        peft::merge(&mut decoder, adapters).expect("merges");
+        logits(&decoder, &ids)
+    };
+    let first = adapter("llama");
+    let halves = merged(&[
+        (first.clone(), 0.25),
+        (second.clone(), 1.0),
+        (first.clone(), 0.75),
+    ]);
+    let both = merged(&[(first.clone(), 1.0), (second.clone(), 1.0)]);
+    assert!(largest(&halves - &both) < 1e-4 * largest(both).max(1.0));
+    assert!(largest(merged(&[(second.clone(), 1.0)]) - logits(&other, &ids)) < 1e-4);
+    assert!(largest(merged(&[(second, 0.0)]) - logits(&base("llama"), &ids)) < 1e-6);
+}
+
+#[test]
+fn a_base_in_bf16_stays_close_and_trains_in_float32() {
+    for name in ["llama_tied", "gpt2"] {
+        let mut decoder = base(name);
+        let before = logits(&decoder, &input(name));
+        let half = Frozen {
+            kind: Some(Kind::BFloat16),
+            ..frozen(name)
+        };
+        let target = if name == "gpt2" { "c_attn" } else { "q_proj" };
+        attach(&mut decoder, config(2, 4.0, &[target]), half).expect("attaches");
+        assert!(
+            decoder
+                .params()
+                .tensors()
+                .any(|tensor| tensor.kind() == Kind::BFloat16)
+        );
+        let after = logits(&decoder, &input(name));
+        assert_eq!(after.kind(), Kind::Float);
+        let spread = largest(before.shallow_clone());
+        assert!(largest(after - before) < 0.05 * spread, "{name}");
+        let ids = input(name);
+        let places: Vec<i64> = (0..ids.numel() as i64).collect();
+        decoder
+            .loss_sum(Input::plain(&ids), &ids, &places)
+            .backward();
+        for param in decoder.trainable() {
+            assert!(param.tensor.kind() == Kind::Float && param.tensor.grad().defined());
+        }
+    }
+}
+
+/// A copy of the llama adapter with its configuration and tensors changed.
+fn changed(
+    folder: &Path,
+    edit: impl FnOnce(&mut Value),
+    tensors: impl FnOnce(&mut Vec<(String, Tensor)>),
+) {
+    let from = adapter("llama");
+    let text = fs::read(from.join("adapter_config.json")).expect("reads");
+    let mut json: Value = serde_json::from_slice(&text).expect("JSON");
+    json["base_model_name_or_path"] = json!(goldens("llama"));
+    edit(&mut json);
+    fs::write(folder.join("adapter_config.json"), json.to_string()).expect("writes");
+    let file = SafetensorsFile::open(&from.join("adapter_model.safetensors")).expect("opens");
+    let names = file.shapes().expect("reads");
+    let mut all: Vec<(String, Tensor)> = names
+        .into_iter()
+        .map(|(name, _)| (name.clone(), file.tensor(&name).expect("reads")))
+        .collect();
+    tensors(&mut all);
+    safetensors::write(&folder.join("adapter_model.safetensors"), &all, &[]).expect("writes");
+}
+
+#[test]
+fn folders_that_cannot_be_used_are_refused_by_file_and_field() {
+    let says = |edit: &dyn Fn(&mut Value),
+                tensors: &dyn Fn(&mut Vec<(String, Tensor)>),
+                words: &[&str]| {
+        let folder = tempfile::tempdir().expect("a folder");
+        changed(folder.path(), edit, tensors);
+        let error = hf::load(folder.path(), Kind::Float, Device::Cpu)
+            .expect_err("refused")
+            .to_string();
+        for word in words {
+            assert!(error.contains(word), "{error:?} lacks {word:?}");
+        }
+    };
+    let set =
+        |field: &'static str, value: Value| move |json: &mut Value| json[field] = value.clone();
+    let as_is = |_: &mut Vec<(String, Tensor)>| {};
+    for (field, value, word) in [
+        ("peft_type", json!("IA3"), "`IA3`"),
+        ("r", json!(0), "at least 1"),
+        ("r", json!("8"), "not a whole number"),
+        ("use_dora", json!(true), "not supported"),
+        ("bias", json!("all"), "not supported"),
+        ("init_lora_weights", json!("pissa"), "not supported"),
+        ("layer_replication", json!([[0, 2]]), "not supported"),
+        ("alpha_pattern", json!({".*q_proj": 2}), "no patterns"),
+        ("target_modules", json!(["q_proj", "c_attn"]), "`c_attn`"),
+        (
+            "base_model_name_or_path",
+            json!("someone/model"),
+            "--adapter",
+        ),
+        ("base_model_name_or_path", Value::Null, "--adapter"),
+    ] {
+        says(
+            &set(field, value),
+            &as_is,
+            &["adapter_config.json", field, word],
+        );
+    }
+    // Another base: wrong shapes, a name without a place, nothing at all.
+    says(&set("r", json!(5)), &as_is, &["shape", "another base"]);
+    says(
+        &set(
+            "base_model_name_or_path",
+            json!(goldens("llama_bias_scaled")),
+        ),
+        &as_is,
+        &["adapter_model.safetensors", "shape", "another base"],
+    );
+    says(
+        &|_| {},
+        &|all| all[0].0 = "base_model.model.model.layers.9.mlp.up_proj.lora_A.weight".to_owned(),
+        &["layers.", "missing"],
+    );
+    says(
+        &|_| {},
+        &|all| {
+            all.push((
+                "base_model.model.model.layers.9.x.lora_A.weight".to_owned(),
+                all[0].1.shallow_clone(),
+            ))
+        },
+        &["layers.9.x", "no place"],
+    );
+    says(&|_| {}, &Vec::clear, &["updates nothing"]);
+
+    let folder = tempfile::tempdir().expect("a folder");
+    changed(folder.path(), |_| {}, |_| {});
+    let weights = folder.path().join("adapter_model.safetensors");
+    let whole = fs::read(&weights).expect("reads");
+    fs::write(&weights, &whole[..whole.len() - 1]).expect("writes");
+    let error = |folder: &Path| {
+        hf::load(folder, Kind::Float, Device::Cpu)
+            .expect_err("refused")
+            .to_string()
+    };
+    assert!(error(folder.path()).contains("whole safetensors"));
+    fs::rename(&weights, folder.path().join("adapter_model.bin")).expect("renames");
+    assert!(error(folder.path()).contains("pickle"));
+}
+
+#[test]
+fn settings_that_do_not_fit_are_refused_by_name() {
+    let says = |settings: LoraConfig, words: &[&str]| {
+        let error = attach(&mut base("llama"), settings, frozen("llama"))
+            .expect_err("refused")
+            .to_string();
+        for word in words {
+            assert!(error.contains(word), "{error:?} lacks {word:?}");
+        }
+    };
+    says(config(0, 8.0, &[]), &["lora.rank = 0", "at least 1"]);
+    says(config(2, 0.0, &[]), &["lora.alpha = 0", "above 0"]);
+    says(
+        LoraConfig {
+            dropout: 1.0,
+            ..config(2, 4.0, &[])
+        },
+        &["lora.dropout = 1", "below 1"],
+    );
+    says(
+        config(2, 4.0, &["q_proj", "c_attn"]),
+        &[
+            "lora.targets",
+            "`c_attn`",
+            "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj",
+        ],
+    );
+    says(config(2, 4.0, &["lm_head"]), &["lora.targets", "`lm_head`"]);
+    says(
+        LoraConfig {
+            modules_to_save: vec!["wte".to_owned()],
+            ..config(2, 4.0, &[])
+        },
+        &["lora.modules_to_save", "`wte`", "embed_tokens", "lm_head"],
+    );
+    says(
+        LoraConfig {
+            modules_to_save: vec!["o_proj".to_owned()],
+            ..config(2, 4.0, &[])
+        },
+        &["`o_proj`", "lora.targets"],
+    );
+    let mut decoder = base("llama");
+    attach(&mut decoder, config(2, 4.0, &[]), frozen("llama")).expect("attaches");
+    let again = attach(&mut decoder, config(2, 4.0, &[]), frozen("llama"));
+    assert!(
+        again
+            .expect_err("refused")
+            .to_string()
+            .contains("adapter already")
+    );
+
+    // An adapter of other settings is not gone on from.
+    for (settings, word) in [
+        (config(2, 4.0, &[]), "rank"),
+        (config(4, 9.0, &[]), "lora.alpha"),
+        (config(4, 8.0, &["q_proj"]), "lora.targets"),
+        (
+            LoraConfig {
+                modules_to_save: vec!["lm_head".to_owned()],
+                ..config(4, 8.0, &[])
+            },
+            "modules_to_save",
+        ),
+    ] {
+        let mut decoder = base("llama");
+        attach(&mut decoder, settings, frozen("llama")).expect("attaches");
+        let error = peft::restore(&decoder, &adapter("llama"))
+            .expect_err("refused")
+            .to_string();
+        assert!(error.contains(word), "{error:?} lacks {word:?}");
+    }
+}

@@ -1,0 +1,91 @@
+//! Adapters on the command line: a LoRA run, and every place that its results may be given as a model.
+
+use std::fs;
+
+use crate::support::{good, json, model, scratch, text, write, wrong};
+
+#[test]
+fn an_adapter_is_trained_used_and_merged() {
+    let lines: String = (0..60)
+        .map(|n| format!("{{\"prompt\": \"Say {n}.\", \"completion\": \"A rose {n}.\"}}\n"))
+        .collect();
+    let examples = write("lora/examples.jsonl", lines);
+    let recipe = write(
+        "lora/task.toml",
+        format!(
+            "# A test.\n[base]\npath = \"{}\"\nmethod = \"lora\"\n[lora]\nrank = 2\n[task]\nsource = \"{examples}\"\n\
+             layout = \"packed\"\n[optimizer]\nlr = 0.05\n\
+             [train]\nsteps = 4\nbatch_rows = 2\nthreads = 1\n[eval]\nexamples = 2\nsamples = 1\n",
+            model()
+        ),
+    );
+    let run = scratch("lora/run");
+    let told = json(&[
+        "finetune",
+        &recipe,
+        "--run",
+        text(&run),
+        "--json",
+        "--quiet",
+    ]);
+    assert!(told["trained_parameters"].as_u64() < told["parameters"].as_u64());
+
+    let ids = |arguments: &[&str]| {
+        let mut all = vec!["generate"];
+        all.extend(arguments);
+        all.extend([
+            "--prompt",
+            "A rose",
+            "--temperature",
+            "0",
+            "--max-tokens",
+            "8",
+            "--json",
+        ]);
+        json(&all)["ids"].clone()
+    };
+    let (adapter, checkpoint) = (run.join("adapter"), run.join("checkpoints/step-00000004"));
+    let expected = ids(&[text(&run)]);
+    assert_ne!(expected, ids(&[model()]), "the run changed the model");
+    assert_eq!(expected, ids(&[text(&adapter)]));
+    assert_eq!(expected, ids(&[text(&checkpoint)]));
+    assert_eq!(expected, ids(&[model(), "--adapter", text(&adapter)]));
+    let half = format!("{}:0.5", text(&run));
+    assert_eq!(
+        expected,
+        ids(&[model(), "--adapter", &half, "--adapter", &half])
+    );
+    assert!(good(&["doctor", text(&adapter)]).contains("The folder is whole"));
+    let score = json(&["eval", text(&adapter), "--text", &examples, "--json"]);
+    assert!(score["nll"].as_f64().is_some());
+
+    let merged = scratch("lora/merged");
+    good(&["export", text(&adapter), text(&merged)]);
+    assert_eq!(expected, ids(&[text(&merged)]));
+    assert!(merged.join("tokenizer.json").is_file());
+
+    // What is wrong is said by name.
+    let config = adapter.join("adapter_config.json");
+    let broken = fs::read_to_string(&config).unwrap().replace("LORA", "IA3");
+    fs::write(&config, broken).unwrap();
+    let given = text(&adapter);
+    wrong(
+        &["generate", given],
+        &["adapter_config.json", "peft_type", "IA3"],
+    );
+    wrong(
+        &["generate", model(), "--adapter", "nowhere"],
+        &["nowhere", "adapter_config.json"],
+    );
+    wrong(
+        &[
+            "finetune",
+            &recipe,
+            "--run",
+            text(&scratch("lora/other")),
+            "--set",
+            "lora.targets=[\"c_attn\"]",
+        ],
+        &["lora.targets", "c_attn", "q_proj"],
+    );
+}
