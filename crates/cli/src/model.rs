@@ -1,18 +1,20 @@
 //! What a MODEL argument means, and loading it: a model folder, a run folder (its `model/`), a checkpoint, or
 //! an adapter folder that names its base.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
-use etude_model::Decoder;
+use etude_data::{Cache, KnownModel, Progress};
 use etude_model::hf::{self, TokenIds, peft};
+use etude_model::{Decoder, gguf};
 use etude_tensor::{Kind, device, memory, parse_device};
 use etude_tokenizer::{Tokenizer, TokenizerError};
 
 use crate::adapter::AdapterArgs;
 use crate::error::Misuse;
+use crate::{output, target};
 
 /// Where a model runs.
 #[derive(Debug, Clone, Args)]
@@ -72,7 +74,7 @@ impl DeviceArgs {
     }
 }
 
-/// The model folder that a MODEL argument means.
+/// The model folder that a MODEL argument means. A path that is there wins over the name of a published model.
 ///
 /// # Errors
 /// Nothing there, or nothing that holds a model; what lies there instead is named.
@@ -88,7 +90,10 @@ pub(crate) fn folder(given: &Path) -> Result<PathBuf> {
     }
     let shown = given.display();
     if !given.exists() {
-        let remedy = "give a model folder, a run folder or a checkpoint folder; runs lie in runs/ by default";
+        if let Some(known) = given.to_str().and_then(KnownModel::named) {
+            return published(&known);
+        }
+        let remedy = "give a model folder, a run folder, a checkpoint folder or `smollm2`; runs lie in runs/ by default";
         return Err(Misuse::error(
             format!("{shown}: there is no such folder"),
             remedy,
@@ -113,6 +118,28 @@ pub(crate) fn folder(given: &Path) -> Result<PathBuf> {
         format!("{shown}: holds no model (no config.json, no model/config.json)"),
         elsewhere(given),
     ))
+}
+
+/// The folder of a published model that is known by name, fetched and imported into the cache the first time.
+///
+/// # Errors
+/// When it cannot be fetched, or the cache cannot be written.
+fn published(known: &KnownModel) -> Result<PathBuf> {
+    let cache = Cache::user()?;
+    let models = cache.root().join("models");
+    let place = models.join(&known.name);
+    let unwritable = || format!("{}: cannot be written", models.display());
+    fs::create_dir_all(&models).with_context(unwritable)?;
+    let lock = File::create(models.join(format!(".{}.lock", known.name))).with_context(unwritable)?;
+    lock.lock().with_context(unwritable)?; // until the end of this function; one process imports
+    if !place.join("config.json").is_file() {
+        let file = known.fetch(&cache, &Progress::Shown)?;
+        output::note(&format!("importing {} into {}", known.name, place.display()));
+        target::write_folder(&place, |unfinished| {
+            Ok(gguf::import(&file, unfinished, Kind::Float)?)
+        })?;
+    }
+    Ok(place)
 }
 
 /// What to give in place of a folder without a model.

@@ -1,6 +1,6 @@
 //! Damages weight files for as long as one likes and reads them: `fuzz_readers SECONDS FILE…`, where FILE
 //! is a GGUF file, or the `model.safetensors` of a model folder. A panic, more than ten seconds for a
-//! file, or more than a gigabyte of memory ends it with a message and the damaged file kept.
+//! file, or more than 256 megabytes of memory ends it with a message and the damaged file kept.
 //!
 //! `scripts/fuzz_readers.sh` runs it on the goldens.
 #![allow(clippy::print_stdout)] // its result
@@ -14,7 +14,7 @@ use etude_model::{gguf, hf};
 use etude_tensor::{Device, Kind};
 
 const SLOWEST: Duration = Duration::from_secs(10);
-const LARGEST: u64 = 1 << 30;
+const LARGEST: u64 = 256 << 20;
 
 /// SplitMix64 (Steele et al. 2014): enough to choose where to break things.
 struct Random(u64);

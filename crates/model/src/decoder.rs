@@ -84,16 +84,7 @@ impl Decoder {
     /// The names, shapes and parts of the parameters of a configuration, without their memory.
     pub(crate) fn outline(config: &ModelConfig) -> Result<Params, ConfigError> {
         config.validate()?;
-        // One position, for the tables of rotary positions are no parameters; a learned table is.
-        let context = match config.position {
-            Position::Learned => config.context,
-            Position::Rotary { .. } => 1,
-        };
-        let config = ModelConfig {
-            context,
-            ..config.clone()
-        };
-        Ok(Self::build(config, Params::outline()).params)
+        Ok(Self::build(config.clone(), Params::outline()).params)
     }
 
     fn build(config: ModelConfig, mut params: Params) -> Self {

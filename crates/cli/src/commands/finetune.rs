@@ -2,9 +2,11 @@
 
 use anyhow::Result;
 use clap::Args;
+use etude_data::KnownModel;
 use etude_finetune::Recipe;
 
 use crate::error::Exit;
+use crate::model;
 use crate::recipes::Stage;
 use crate::stage::{self, Library, StageArgs};
 
@@ -20,6 +22,7 @@ const EXAMPLES: &str = "\
 Examples:
   etude recipe list                                         what is built in
   etude finetune RECIPE
+  etude finetune smollm2-descriptions                       a published model, by LoRA
   etude finetune RECIPE --set train.steps=200 --run runs/short
   etude finetune mine.toml --dry-run                        the recipe as it would be run";
 
@@ -34,7 +37,17 @@ pub(crate) struct FinetuneArgs {
 pub(crate) fn run(args: &FinetuneArgs) -> Result<Exit> {
     let library = Library {
         validate: Recipe::validate,
-        run: etude_finetune::run,
+        run: |recipe, context| etude_finetune::run(&with_base(recipe)?, context),
     };
     stage::run(&args.stage, Stage::Finetune, &library)
+}
+
+/// The recipe with a published base model, named instead of a path, fetched and found in the cache.
+fn with_base(recipe: &Recipe) -> Result<Recipe> {
+    let mut recipe = recipe.clone();
+    if !recipe.base.path.exists() && KnownModel::named(&recipe.base.path.to_string_lossy()).is_some()
+    {
+        recipe.base.path = model::folder(&recipe.base.path)?;
+    }
+    Ok(recipe)
 }
