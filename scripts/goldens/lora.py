@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the PEFT adapters that the LoRA tests of `etude-model` and `etude-train` read.
 
-Each folder `crates/model/tests/goldens/lora_NAME/` is an adapter folder as PEFT saves it, for one of the
+Each folder `crates/model/tests/goldens/lora_*/` is an adapter folder as PEFT saves it, for one of the
 tiny random models beside it (scripts/goldens/model.py), plus `golden.safetensors`:
 
     logits        (2, 17, 96) f32, of the base with the adapter, on the base golden's `input_ids`
@@ -35,15 +35,15 @@ STEPS, ROWS, COLS, VOCAB = 20, 4, 18, 96
 
 # Name: base, settings, whether Etude can go on training it (one rank for all).
 CASES = {
-    "llama": ("llama", dict(r=4, lora_alpha=8, target_modules="all-linear"), True),
+    "lora_llama": ("llama", dict(r=4, lora_alpha=8, target_modules="all-linear"), True),
     # A fused layer of queries, keys and values; `c_proj` by a longer name means one of two.
-    "gpt2": (
+    "lora_gpt2": (
         "gpt2",
         dict(r=3, lora_alpha=5, use_rslora=True, target_modules=["c_attn", "mlp.c_proj"]),
         True,
     ),
     # Parts of stacked layers alone, ranks of their own, modules trained whole.
-    "qwen2": (
+    "lora_qwen2": (
         "qwen2",
         dict(
             r=4, lora_alpha=6, target_modules=["q_proj", "v_proj", "up_proj", "down_proj"],
@@ -52,7 +52,7 @@ CASES = {
         ),
         False,
     ),
-    "llama_bias_scaled": (
+    "lora_llama_bias_scaled": (
         "llama_bias_scaled",
         dict(r=2, lora_alpha=4, target_modules=["k_proj", "o_proj", "gate_proj"], modules_to_save=["embed_tokens"]),
         True,
@@ -103,7 +103,7 @@ def train(model, seed):
 
 
 def write(name, base, settings, trainable, seed):
-    folder = GOLDENS / f"lora_{name}"
+    folder = GOLDENS / name
     shutil.rmtree(folder, ignore_errors=True)
     example = load_file(GOLDENS / base / "golden.safetensors")
     model = transformers.AutoModelForCausalLM.from_pretrained(GOLDENS / base, attn_implementation="eager")
@@ -135,7 +135,7 @@ def write(name, base, settings, trainable, seed):
     for file in folder.iterdir():
         file.chmod(0o644)
     size = sum(file.stat().st_size for file in folder.iterdir())
-    print(f"{name:18} {size:7} bytes  loss {golden['loss']:.4f}")
+    print(f"{name:22} {size:7} bytes  loss {golden['loss']:.4f}")
 
 
 def edit_config(path):
