@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -18,6 +19,12 @@ use serde_json::Value;
 
 /// Names the folder that the child of the kill test works in.
 const CHILD: &str = "ETUDE_TEST_PRETRAIN_FOLDER";
+
+/// Fresh weights are drawn from libtorch's one generator, so that runs side by side would disturb each other.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A user's folder: a text, a cache, runs.
 struct Place(PathBuf);
@@ -146,6 +153,7 @@ fn assert_same(one: &Path, other: &Path) {
 
 #[test]
 fn a_run_learns_and_its_result_is_a_model_folder() {
+    let _alone = alone();
     let root = tempfile::tempdir().expect("a folder");
     let place = Place::new(root.path(), &words());
     let Ended::Finished(summary) = place.run("run", &[]).expect("runs") else {
@@ -180,6 +188,7 @@ fn a_run_learns_and_its_result_is_a_model_folder() {
 
 #[test]
 fn an_interrupted_and_a_killed_run_end_as_one_left_alone() {
+    let _alone = alone();
     let root = tempfile::tempdir().expect("a folder");
     let place = Place::new(root.path(), &words());
     place.run("whole", &[]).expect("runs");
@@ -221,6 +230,7 @@ fn an_interrupted_and_a_killed_run_end_as_one_left_alone() {
 /// Not a test by itself: what the test above starts and kills.
 #[test]
 fn child_that_is_killed() {
+    let _alone = alone();
     let Some(root) = std::env::var_os(CHILD) else {
         return;
     };
@@ -229,6 +239,7 @@ fn child_that_is_killed() {
 
 #[test]
 fn kept_boundaries_and_rows_at_a_time_do_not_change_the_losses() {
+    let _alone = alone();
     let root = tempfile::tempdir().expect("a folder");
     let place = Place::new(root.path(), &words().replace(".\n", ".\n\n"));
     let common = [
@@ -264,6 +275,7 @@ fn kept_boundaries_and_rows_at_a_time_do_not_change_the_losses() {
 
 #[test]
 fn impossible_settings_are_refused_by_name() {
+    let _alone = alone();
     let root = tempfile::tempdir().expect("a folder");
     let place = Place::new(root.path(), &words());
     for (setting, says) in [
@@ -305,6 +317,7 @@ fn impossible_settings_are_refused_by_name() {
 
 #[test]
 fn unusable_text_is_refused_by_name() {
+    let _alone = alone();
     let root = tempfile::tempdir().expect("a folder");
     let place = Place::new(root.path(), "");
     let message = place.refusal(&[]);
@@ -332,6 +345,7 @@ fn unusable_text_is_refused_by_name() {
 
 #[test]
 fn changed_data_and_a_second_process_are_refused() {
+    let _alone = alone();
     let root = tempfile::tempdir().expect("a folder");
     let place = Place::new(root.path(), &words());
     let settings = ["train.steps=4"];
