@@ -10,15 +10,12 @@ use etude_data::{Batch, Loader, LoaderSettings};
 use etude_model::Decoder;
 use etude_model::hf::{self, TokenIds};
 use etude_tensor::memory;
-use serde_json::json;
 
 use crate::checkpoint::{Checkpoint, Checkpoints, TrainerState};
-use crate::metrics::JsonLines;
+use crate::log::{Figures, RunLog, Speed};
 use crate::optimizer::Optimizer;
-use crate::progress::Bar;
 use crate::run::{Environment, RunContext, RunFolder};
 use crate::schedule::learning_rate_scale;
-use crate::settings::OptimizerKind;
 use crate::stage::{Ended, FinalLosses, Stage, Summary, TrainerSettings};
 use crate::step::{StepReport, StepSettings, forward_backward, train_step};
 
@@ -32,18 +29,12 @@ pub struct Trainer<'a> {
     folder: &'a RunFolder,
     checkpoints: Checkpoints,
     state: TrainerState,
-    metrics: JsonLines,
-    samples: JsonLines,
-    bar: Bar,
-    peak: f64,
+    log: RunLog<'a>,
     resumed: bool,
-    session: Instant,
-    seconds_before: f64,
     seconds_to_first_step: Option<f64>,
     last_loss: Option<f64>,
     /// Steps whose figures are still on the device, with their batches.
     pending: VecDeque<Pending>,
-    clock: Clock,
 }
 
 impl std::fmt::Debug for Trainer<'_> {
@@ -60,13 +51,6 @@ struct Pending {
     scale: f64,
     report: StepReport,
     batch: Batch,
-}
-
-/// Tokens and time of steps alone, without what else happens between them.
-#[derive(Default)]
-struct Clock {
-    tokens: u64,
-    seconds: f64,
 }
 
 impl<'a> Trainer<'a> {
@@ -102,15 +86,14 @@ impl<'a> Trainer<'a> {
                 folder.path().display()
             );
         }
-        let step = state.step;
-        let from = found.is_some().then_some(step);
-        let bar = if context.progress {
-            Bar::new(stage.name(), settings.train.steps, step)
-        } else {
-            Bar::hidden()
+        let speed = Speed {
+            flops_per_token: decoder.config().flops_per_token(settings.length as i64),
+            peak: environment.matmul_peak,
         };
+        let from = found.as_ref().map(|checkpoint| &checkpoint.state);
+        let log = RunLog::open(stage.name(), settings, context, folder, from, speed)?;
         for line in &torn {
-            bar.say(&format!("passed over: {line}"));
+            log.say(&format!("passed over: {line}"));
         }
         let mut trainer = Self {
             stage,
@@ -120,18 +103,12 @@ impl<'a> Trainer<'a> {
             context,
             folder,
             checkpoints,
-            metrics: JsonLines::resume(&folder.file("metrics.jsonl"), from)?,
-            samples: JsonLines::resume(&folder.file("samples.jsonl"), from)?,
-            bar,
-            peak: environment.matmul_peak,
+            state,
+            log,
             resumed: found.is_some(),
-            session: Instant::now(),
-            seconds_before: state.seconds,
             seconds_to_first_step: None,
             last_loss: None,
             pending: VecDeque::new(),
-            clock: Clock::default(),
-            state,
         };
         if let Some(checkpoint) = found {
             trainer.restore(&checkpoint)?;
@@ -154,7 +131,7 @@ impl<'a> Trainer<'a> {
             etude_tensor::no_grad(|| param.shallow_clone().copy_(from));
         }
         self.optimizer.load(&checkpoint.optimizer())?;
-        self.bar.say(&format!(
+        self.log.say(&format!(
             "resuming after step {} ({})",
             self.state.step,
             checkpoint.folder.display()
@@ -204,7 +181,7 @@ impl<'a> Trainer<'a> {
             self.state.step += 1;
             self.state.tokens += report.tokens as u64;
             self.state.supervised += report.supervised as u64;
-            self.clock.tokens += report.tokens as u64;
+            self.log.begun(report.tokens);
             self.pending.push_back(Pending {
                 step: self.state.step,
                 scale,
@@ -248,75 +225,28 @@ impl<'a> Trainer<'a> {
             let Some(done) = self.pending.pop_front() else {
                 break;
             };
-            let loss = done.report.loss.double_value(&[]); // sync
-            let norm = done.report.grad_norm.double_value(&[]); // sync
-            let skipped = done.report.skipped.double_value(&[]) != 0.0; // sync
-            self.last_loss = Some(loss).filter(|loss| loss.is_finite());
-            self.state.bad_steps = if skipped { self.state.bad_steps + 1 } else { 0 };
-            if skipped {
-                self.report_bad(&done, loss, norm)?;
+            let figures = Figures {
+                step: done.step,
+                scale: done.scale,
+                loss: done.report.loss.double_value(&[]), // sync
+                grad_norm: done.report.grad_norm.double_value(&[]), // sync
+                skipped: done.report.skipped.double_value(&[]) != 0.0, // sync
+            };
+            self.last_loss = Some(figures.loss).filter(|loss| loss.is_finite());
+            if figures.skipped {
+                self.state.bad_steps += 1;
+                self.not_applied(&figures, &done.batch)?;
+            } else {
+                self.state.bad_steps = 0;
             }
-            self.clock.seconds += start.elapsed().as_secs_f64();
-            self.bar.advance(done.step);
-            if done.step % self.settings.train.log_every == 0 || done.step == 1 || skipped {
-                self.log(&done, loss, norm, skipped)?;
-            }
+            self.log.step(&figures, &self.state, start.elapsed())?;
         }
         Ok(())
     }
 
-    fn log(&mut self, done: &Pending, loss: f64, norm: f64, skipped: bool) -> Result<()> {
-        let rate = self.clock.tokens as f64 / self.clock.seconds.max(1e-9);
-        let flops = self
-            .decoder
-            .config()
-            .flops_per_token(self.settings.length as i64);
-        let mfu = rate * flops / self.peak;
-        self.clock = Clock::default();
-        let optimizer = &self.settings.optimizer;
-        let peak_rate = if optimizer.kind == OptimizerKind::Muon {
-            optimizer.muon_lr
-        } else {
-            optimizer.lr
-        };
-        let finite = |value: f64| Some(value).filter(|value| value.is_finite());
-        self.metrics.write(&json!({
-            "kind": "train", "step": done.step, "loss": finite(loss), "lr": peak_rate * done.scale,
-            "grad_norm": finite(norm), "tokens": self.state.tokens, "supervised": self.state.supervised,
-            "tokens_per_second": rate, "seconds": self.elapsed(), "mfu": mfu, "skipped": skipped,
-        }))?;
-        let status = format!(
-            "loss {loss:.3}  {} tokens/s  {:.0}% of matmul peak",
-            grouped(rate),
-            100.0 * mfu
-        );
-        let (stage, step, steps) = (self.stage.name(), done.step, self.settings.train.steps);
-        let line = status.clone();
-        let left = (steps - step) as f64 * self.elapsed() / step.max(1) as f64;
-        // Without a terminal a line every twentieth of the run is enough.
-        let tell = step == 1
-            || (step * 20 / steps)
-                != (step.saturating_sub(self.settings.train.log_every) * 20 / steps);
-        if tell || self.bar.is_terminal() {
-            self.bar.status(status, || {
-                format!("{stage} {step}/{steps}  {line}  about {left:.0} s left")
-            });
-        }
-        Ok(())
-    }
-
-    fn report_bad(&mut self, done: &Pending, loss: f64, norm: f64) -> Result<()> {
-        let name = format!("bad-steps/step-{:08}.json", done.step);
-        std::fs::create_dir_all(self.folder.file("bad-steps"))
-            .context("the run folder cannot be written")?;
-        self.folder.write_json(
-            &name,
-            &json!({"step": done.step, "loss": format!("{loss}"), "grad_norm": format!("{norm}"), "batch": done.batch}),
-        )?;
-        self.bar.say(&format!(
-            "step {} was not applied: loss {loss}, gradient norm {norm}; its batch is in {name}",
-            done.step
-        ));
+    /// Keeps the batch of a step that was not applied, and ends the run after too many in a row.
+    fn not_applied(&self, done: &Figures, batch: &Batch) -> Result<()> {
+        let name = self.log.bad_step(done, batch)?;
         if self.state.bad_steps >= self.settings.train.max_bad_steps {
             bail!(
                 "{} steps in a row had a loss or gradient that is not finite, the last one step {} (batch in {}); lower the learning rate, or resume from an earlier checkpoint",
@@ -347,7 +277,7 @@ impl<'a> Trainer<'a> {
             self.checkpoint()?;
         }
         if asked && step < train.steps {
-            self.bar.finish();
+            self.log.finish();
             return Ok(true);
         }
         Ok(false)
@@ -356,40 +286,18 @@ impl<'a> Trainer<'a> {
     fn evaluate(&mut self) -> Result<()> {
         let last = self.state.step == self.settings.train.steps;
         let evaluation = self.stage.evaluate(self.decoder, last)?;
-        let seconds = self.elapsed();
-        let step = self.state.step;
-        self.metrics.write(&json!({
-            "kind": "eval", "step": step, "loss": evaluation.loss, "bits_per_byte": evaluation.bits_per_byte,
-            "perplexity": evaluation.perplexity, "seconds": seconds,
-        }))?;
-        if !evaluation.scores.is_empty() {
-            self.metrics
-                .write(&json!({"kind": "task", "step": step, "scores": evaluation.scores}))?;
-        }
-        let scores: String = evaluation
-            .scores
-            .iter()
-            .map(|(name, value)| format!(", {name} {value:.3}"))
-            .collect();
-        self.bar.say(&format!(
-            "step {step}: validation loss {:.4}, {:.4} bits per byte{scores} ({seconds:.0} s)",
-            evaluation.loss, evaluation.bits_per_byte
-        ));
+        self.log.evaluation(self.state.step, &evaluation)?;
         self.state.last_evaluation = Some(evaluation);
         Ok(())
     }
 
     fn sample(&mut self) -> Result<()> {
-        for sample in self.stage.samples(self.decoder)? {
-            self.samples.write(
-                &json!({"step": self.state.step, "prompt": sample.prompt, "text": sample.text}),
-            )?;
-        }
-        Ok(())
+        let samples = self.stage.samples(self.decoder)?;
+        self.log.samples(self.state.step, &samples)
     }
 
     fn checkpoint(&mut self) -> Result<()> {
-        self.state.seconds = self.elapsed();
+        self.state.seconds = self.log.seconds();
         if let Some(loss) = self
             .state
             .last_evaluation
@@ -452,7 +360,7 @@ impl<'a> Trainer<'a> {
             .last_evaluation
             .clone()
             .context("the last checkpoint was made after a validation")?;
-        let seconds = self.elapsed();
+        let seconds = self.log.seconds();
         let summary = Summary {
             stage: self.stage.name().to_owned(),
             steps: self.state.step,
@@ -472,29 +380,12 @@ impl<'a> Trainer<'a> {
             scores: last.scores,
         };
         self.folder.write_json("summary.json", &summary)?;
-        self.bar.finish();
+        self.log.finish();
         Ok(summary)
-    }
-
-    fn elapsed(&self) -> f64 {
-        self.seconds_before + self.session.elapsed().as_secs_f64()
     }
 }
 
 fn save_model(stage: &dyn Stage, decoder: &Decoder, ids: &TokenIds, folder: &Path) -> Result<()> {
     hf::save(decoder, ids, folder)?;
     stage.save_tokenizer(folder)
-}
-
-/// 12345.6 as `12,346`.
-fn grouped(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut out = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
