@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use etude_model::{Decoder, hf};
-use etude_tensor::{Device, seed_everything};
+use etude_tensor::{Device, with_seed};
 use etude_tokenizer::Tokenizer;
 use sha2::{Digest, Sha256};
 
@@ -28,11 +28,8 @@ pub(crate) fn load(recipe: &Recipe, device: Device) -> Result<Base> {
     })?;
     let (decoder, fingerprint) = if recipe.base.from_scratch {
         let (config, _) = hf::load_config(&folder)?;
-        seed_everything(recipe.train.seed);
-        (
-            Decoder::new(config, kind, device)?,
-            "from scratch".to_owned(),
-        )
+        let decoder = with_seed(recipe.train.seed, || Decoder::new(config, kind, device))?;
+        (decoder, "from scratch".to_owned())
     } else {
         let loaded = hf::load(&folder, kind, device)?;
         (loaded.decoder, weights_fingerprint(&folder)?)
