@@ -128,6 +128,28 @@ pub(crate) fn for_stage(stage: Stage, name_or_path: &str) -> Result<RecipeText> 
     })
 }
 
+/// Refuses a file of the other stage, whose every key would be unknown.
+pub(crate) fn check_stage(stage: Stage, recipe: &RecipeText) -> Result<()> {
+    let Ok(tables) = recipe.text.parse::<toml::Table>() else {
+        return Ok(()); // what is wrong with it, parsing says
+    };
+    let of = |stage: Stage| match stage {
+        Stage::Pretrain => tables.contains_key("data"),
+        Stage::Finetune => tables.contains_key("base") || tables.contains_key("task"),
+    };
+    if of(stage) || !of(stage.other()) {
+        return Ok(());
+    }
+    let (verb, file) = (stage.other().name(), recipe.origin.display());
+    Err(Misuse::error(
+        format!(
+            "{file}: is a recipe for `etude {verb}`, not for `etude {}`",
+            stage.name()
+        ),
+        format!("run `etude {verb} {file}`"),
+    ))
+}
+
 fn pick_for<'a>(stage: Stage, recipes: &'a [BuiltIn], name: &str) -> Result<&'a BuiltIn> {
     let with_prefix = |stage: Stage| format!("{}-{name}", stage.name());
     let named = |name: &str| recipes.iter().find(|recipe| recipe.name == name);

@@ -65,7 +65,9 @@ pub use loader::{Loader, LoaderSettings};
 pub use order::{Order, Place};
 pub use shard::{Shard, ShardDocument, ShardError, ShardWriter, TokenWidth};
 pub use stream::TokenStream;
-pub use tokenize::{TokenizeProgress, TokenizeSettings, Tokenized, token_byte_lengths, tokenize};
+pub use tokenize::{
+    TokenizeProgress, TokenizeSettings, Tokenized, open_cached, token_byte_lengths, tokenize,
+};
 pub use windows::{
     Boundaries, ValidationBatch, ValidationSettings, ValidationWindows, WindowSettings, Windows,
 };

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use etude_data::DataError;
 use etude_model::{Decoder, hf};
 use etude_tensor::{Device, with_seed};
 use etude_tokenizer::Tokenizer;
@@ -35,12 +36,14 @@ pub(crate) fn load(recipe: &Recipe, device: Device) -> Result<Base> {
         (loaded.decoder, weights_fingerprint(&folder)?)
     };
     let rows = decoder.config().vocab_size;
-    ensure!(
-        tokenizer.vocab_size() as i64 <= rows,
-        "{}: its tokenizer has ids up to {}, its embedding {rows} rows; the two are of different models",
-        folder.display(),
-        tokenizer.vocab_size() - 1
-    );
+    if tokenizer.vocab_size() as i64 > rows {
+        let what = format!(
+            "its tokenizer has {} tokens, its model knows {rows}: the two are of different models",
+            tokenizer.vocab_size()
+        );
+        let remedy = "put the tokenizer that the model was trained with into the folder";
+        return Err(DataError::in_file(&folder, what, remedy).into());
+    }
     Ok(Base {
         decoder,
         tokenizer,

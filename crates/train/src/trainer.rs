@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use etude_data::{Batch, Loader, LoaderSettings};
+use etude_data::{Batch, DataError, Loader, LoaderSettings};
 use etude_model::Decoder;
 use etude_model::hf::{self, TokenIds};
 use etude_tensor::memory;
@@ -81,10 +81,12 @@ impl<'a> Trainer<'a> {
             None => TrainerState::new(settings.data_fingerprint.clone()),
         };
         if state.fingerprint != settings.data_fingerprint {
-            bail!(
-                "{}: the data has changed since this run began; choose another --run, or bring the old data back",
-                folder.path().display()
-            );
+            return Err(DataError::in_file(
+                folder.path(),
+                "the data has changed since this run began",
+                "choose another --run, or bring the old data back",
+            )
+            .into());
         }
         let speed = Speed {
             flops_per_token: decoder.config().flops_per_token(settings.length as i64),
@@ -170,14 +172,16 @@ impl<'a> Trainer<'a> {
             let scale = learning_rate_scale(step, train.steps, &self.settings.schedule);
             let batch = loader.next()?;
             let start = Instant::now();
-            let report = train_step(
-                self.decoder,
-                &mut self.optimizer,
-                &batch,
-                step,
-                scale,
-                &step_settings,
-            )?;
+            let report = within_memory(|| {
+                train_step(
+                    self.decoder,
+                    &mut self.optimizer,
+                    &batch,
+                    step,
+                    scale,
+                    &step_settings,
+                )
+            })?;
             self.state.step += 1;
             self.state.tokens += report.tokens as u64;
             self.state.supervised += report.supervised as u64;
@@ -207,12 +211,13 @@ impl<'a> Trainer<'a> {
     /// Runs the largest batch forward and backward, so that memory that does not suffice shows now.
     fn try_largest_batch(&self, settings: &StepSettings) -> Result<()> {
         if let Some(batch) = self.stage.largest_batch().filter(|_| !self.resumed) {
-            let _ = forward_backward(self.decoder, &batch, settings).with_context(|| {
-                format!(
-                    "the largest batch ({} rows of {} tokens) does not go through; lower train.micro_rows",
-                    batch.rows, batch.cols
-                )
-            })?;
+            let _ = within_memory(|| forward_backward(self.decoder, &batch, settings))
+                .with_context(|| {
+                    format!(
+                        "the largest batch ({} rows of {} tokens) does not go through",
+                        batch.rows, batch.cols
+                    )
+                })?;
             self.decoder.params().drop_grads();
         }
         Ok(())
@@ -285,7 +290,7 @@ impl<'a> Trainer<'a> {
 
     fn evaluate(&mut self) -> Result<()> {
         let last = self.state.step == self.settings.train.steps;
-        let evaluation = self.stage.evaluate(self.decoder, last)?;
+        let evaluation = within_memory(|| self.stage.evaluate(self.decoder, last))?;
         self.log.evaluation(self.state.step, &evaluation)?;
         self.state.last_evaluation = Some(evaluation);
         Ok(())
@@ -383,6 +388,15 @@ impl<'a> Trainer<'a> {
         self.log.finish();
         Ok(summary)
     }
+}
+
+/// Memory that does not suffice becomes an error that says what to lower.
+fn within_memory<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    memory::or_out_of_memory(work).map_err(|error| {
+        anyhow::Error::new(error).context(
+            "lower train.micro_rows (rows at a time, which does not change the result), or train a smaller model",
+        )
+    })?
 }
 
 fn save_model(stage: &dyn Stage, decoder: &Decoder, ids: &TokenIds, folder: &Path) -> Result<()> {
