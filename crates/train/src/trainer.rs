@@ -11,7 +11,7 @@ use etude_model::Decoder;
 use etude_model::hf::{self, TokenIds};
 use etude_tensor::memory;
 
-use crate::checkpoint::{Checkpoint, Checkpoints, TrainerState};
+use crate::checkpoint::{Checkpoint, Checkpoints, MANIFEST, TrainerState};
 use crate::log::{Figures, RunLog, Speed};
 use crate::optimizer::Optimizer;
 use crate::run::{Environment, RunContext, RunFolder};
@@ -350,9 +350,24 @@ impl<'a> Trainer<'a> {
     fn finished_before(&self) -> Option<Summary> {
         let text = std::fs::read(self.folder.file("summary.json")).ok()?;
         let summary: Summary = serde_json::from_slice(&text).ok()?;
-        let whole = summary.steps == self.state.step
-            && self.folder.file("model").join("config.json").is_file();
+        let whole = summary.steps == self.state.step && self.result_is_whole();
         whole.then_some(summary)
+    }
+
+    /// Whether the files of `model/` have the sizes of those in the last checkpoint.
+    fn result_is_whole(&self) -> bool {
+        let saved = self.checkpoints.place(self.state.step);
+        let Ok(entries) = std::fs::read_dir(&saved) else {
+            return false;
+        };
+        let bytes = |path: &Path| std::fs::metadata(path).map(|found| found.len()).ok();
+        entries
+            .flatten()
+            .filter(|entry| entry.path().is_file() && entry.file_name() != MANIFEST)
+            .all(|entry| {
+                let copy = self.folder.file("model").join(entry.file_name());
+                bytes(&copy) == bytes(&entry.path())
+            })
     }
 
     /// The result and the summary, after the last checkpoint.
