@@ -104,8 +104,7 @@ pub(crate) fn report(failure: &anyhow::Error) -> Exit {
 pub(crate) fn say_faults_in_one_line() {
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        let message = panic.payload_as_str().unwrap_or_default();
-        if OutOfMemory::in_message(message).is_none() {
+        if OutOfMemory::in_panic(panic.payload()).is_none() {
             usual(panic);
         }
     }));

@@ -51,8 +51,13 @@ impl fmt::Display for OutOfMemory {
 impl std::error::Error for OutOfMemory {}
 
 impl OutOfMemory {
+    /// What a panic was about, if it was about memory.
+    pub fn in_panic(payload: &(dyn Any + Send)) -> Option<Self> {
+        Self::in_message(words(payload)?)
+    }
+
     /// Reads libtorch's message; none when it is about something else.
-    pub fn in_message(message: &str) -> Option<Self> {
+    fn in_message(message: &str) -> Option<Self> {
         let cpu = message.contains("can't allocate memory");
         let gpu = message.contains("CUDA out of memory") || message.contains("MPS backend out of");
         (cpu || gpu).then(|| Self {
@@ -69,10 +74,8 @@ impl OutOfMemory {
 /// # Errors
 /// When the memory does not suffice. What `work` was changing is then of no use any more.
 pub fn or_out_of_memory<T>(work: impl FnOnce() -> T) -> Result<T, OutOfMemory> {
-    catch_unwind(AssertUnwindSafe(work)).or_else(|panic| match words(&*panic) {
-        Some(message) => OutOfMemory::in_message(message).map_or_else(|| resume_unwind(panic), Err),
-        None => resume_unwind(panic),
-    })
+    catch_unwind(AssertUnwindSafe(work))
+        .or_else(|panic| OutOfMemory::in_panic(&*panic).map_or_else(|| resume_unwind(panic), Err))
 }
 
 /// What a panic says.
