@@ -7,6 +7,8 @@
 mod data;
 #[path = "cli/errors.rs"]
 mod errors;
+#[path = "cli/faults.rs"]
+mod faults;
 #[path = "cli/generate.rs"]
 mod generate;
 #[path = "cli/help.rs"]

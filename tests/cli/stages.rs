@@ -211,7 +211,7 @@ fn recipes_that_are_wrong_are_refused_before_anything_is_made() {
     );
     wrong(
         &["finetune", &fine, "--run", text(&folder)],
-        &["fine.toml", "`data`"],
+        &["fine.toml", "is a recipe for `etude pretrain`"],
     );
     let gone = write("wrong/gone.toml", pretraining("no-such-corpus.txt"));
     wrong(
@@ -237,7 +237,7 @@ fn a_run_folder_of_another_recipe_is_left_alone() {
         text(&folder),
         "--quiet",
     ]);
-    assert_ne!(done.status, 0);
+    assert_eq!(done.status, 2);
     assert!(
         done.err.contains("another recipe") && done.err.contains("train.steps"),
         "{}",

@@ -10,6 +10,7 @@ use etude_model::hf::FolderError;
 use etude_model::lora::LoraError;
 use etude_model::{ConfigError, GenerateError};
 use etude_tensor::DeviceError;
+use etude_tensor::memory::OutOfMemory;
 use etude_tensor::safetensors::SafetensorsError;
 use etude_tokenizer::TokenizerError;
 
@@ -98,6 +99,17 @@ pub(crate) fn report(failure: &anyhow::Error) -> Exit {
     }
     output::note(rendered(failure).trim_end());
     classify(failure)
+}
+
+/// A panic is a fault of the program's own, except where memory did not suffice: that is reported as a
+/// failure, and libtorch's page of addresses with it helps nobody.
+pub(crate) fn say_faults_in_one_line() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if OutOfMemory::in_panic(panic.payload()).is_none() {
+            usual(panic);
+        }
+    }));
 }
 
 /// Bad input when any error of the chain says so.
@@ -213,6 +225,10 @@ fn parts(error: &(dyn Error + 'static)) -> (String, Option<String>) {
         }) => (
             format!("cannot fetch {dataset}: {what}"),
             Some(remedy.clone()),
+        ),
+        _ if error.is::<OutOfMemory>() => (
+            error.to_string(),
+            Some("end other programs, or take a smaller model, batch or context".to_owned()),
         ),
         _ => (error.to_string(), None),
     }

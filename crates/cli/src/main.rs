@@ -21,10 +21,13 @@ mod task;
 use std::process::ExitCode;
 
 use clap::Parser;
+use etude_tensor::memory;
 
 fn main() -> ExitCode {
     let line = args::CommandLine::parse();
-    match commands::run(line.command) {
+    error::say_faults_in_one_line();
+    let done = memory::or_out_of_memory(|| commands::run(line.command));
+    match done.unwrap_or_else(|failure| Err(failure.into())) {
         Ok(exit) => exit.into(),
         Err(failure) => error::report(&failure).into(),
     }

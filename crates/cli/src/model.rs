@@ -130,11 +130,16 @@ fn published(known: &KnownModel) -> Result<PathBuf> {
     let place = models.join(&known.name);
     let unwritable = || format!("{}: cannot be written", models.display());
     fs::create_dir_all(&models).with_context(unwritable)?;
-    let lock = File::create(models.join(format!(".{}.lock", known.name))).with_context(unwritable)?;
+    let lock =
+        File::create(models.join(format!(".{}.lock", known.name))).with_context(unwritable)?;
     lock.lock().with_context(unwritable)?; // until the end of this function; one process imports
     if !place.join("config.json").is_file() {
         let file = known.fetch(&cache, &Progress::Shown)?;
-        output::note(&format!("importing {} into {}", known.name, place.display()));
+        output::note(&format!(
+            "importing {} into {}",
+            known.name,
+            place.display()
+        ));
         target::write_folder(&place, |unfinished| {
             Ok(gguf::import(&file, unfinished, Kind::Float)?)
         })?;

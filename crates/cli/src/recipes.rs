@@ -22,6 +22,8 @@ pub(crate) const BUILT_IN: &[BuiltIn] = built_in![
     "finetune-quickstart-scratch",
     "pretrain-shakespeare",
     "pretrain-shakespeare-llama",
+    "finetune-smollm2-descriptions",
+    "finetune-smollm2-descriptions-full",
 ];
 
 /// A recipe that needs no file.
@@ -126,6 +128,28 @@ pub(crate) fn for_stage(stage: Stage, name_or_path: &str) -> Result<RecipeText> 
         origin: format!("built-in recipe {}", recipe.name).into(),
         text: recipe.text.to_owned(),
     })
+}
+
+/// Refuses a file of the other stage, whose every key would be unknown.
+pub(crate) fn check_stage(stage: Stage, recipe: &RecipeText) -> Result<()> {
+    let Ok(tables) = recipe.text.parse::<toml::Table>() else {
+        return Ok(()); // what is wrong with it, parsing says
+    };
+    let of = |stage: Stage| match stage {
+        Stage::Pretrain => tables.contains_key("data"),
+        Stage::Finetune => tables.contains_key("base") || tables.contains_key("task"),
+    };
+    if of(stage) || !of(stage.other()) {
+        return Ok(());
+    }
+    let (verb, file) = (stage.other().name(), recipe.origin.display());
+    Err(Misuse::error(
+        format!(
+            "{file}: is a recipe for `etude {verb}`, not for `etude {}`",
+            stage.name()
+        ),
+        format!("run `etude {verb} {file}`"),
+    ))
 }
 
 fn pick_for<'a>(stage: Stage, recipes: &'a [BuiltIn], name: &str) -> Result<&'a BuiltIn> {

@@ -55,6 +55,7 @@ where
 {
     memory::keep_freed_memory();
     let source = recipes::for_stage(stage, &args.recipe)?;
+    recipes::check_stage(stage, &source)?;
     let settings: R = source.parse(&args.settings).map_err(bad_input)?;
     (library.validate)(&settings).map_err(bad_input)?;
     if args.dry_run {
@@ -104,9 +105,9 @@ fn tell(summary: &Summary, folder: &std::path::Path, page: Option<PathBuf>) -> S
         row(
             "tokens",
             format!(
-                "{}, {:.0} a second",
+                "{}, {} a second",
                 output::count(summary.tokens),
-                summary.tokens_per_second
+                output::count(summary.tokens_per_second as u64)
             ),
         ),
         row("time", format!("{:.1} s", summary.seconds)),

@@ -25,7 +25,7 @@ pub enum ExampleFormat {
     /// Prompt and answer as plain text, the answer ended by the tokenizer's end token.
     Plain(PlainFormat),
     /// A conversation in the tokenizer's chat template.
-    Chat,
+    Chat(ChatFormat),
 }
 
 /// The plain format's texts.
@@ -49,6 +49,30 @@ impl Default for PlainFormat {
             completion: "{completion}".into(),
             begin: true,
         }
+    }
+}
+
+/// The chat format's text.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ChatFormat {
+    /// The user's turn for an example that is a prompt and an answer, with `{prompt}` once where the
+    /// example's own goes. Conversations stay as they are. Default `"{prompt}"`.
+    pub prompt: String,
+}
+
+impl Default for ChatFormat {
+    fn default() -> ChatFormat {
+        ChatFormat {
+            prompt: "{prompt}".into(),
+        }
+    }
+}
+
+impl ExampleFormat {
+    /// Turns in the chat template, prompts as they are.
+    pub fn chat() -> ExampleFormat {
+        ExampleFormat::Chat(ChatFormat::default())
     }
 }
 
@@ -106,9 +130,12 @@ impl ExampleSettings {
                 self.context
             );
         }
-        if let ExampleFormat::Plain(plain) = &self.format {
-            check_template("prompt", &plain.prompt, "{prompt}")?;
-            check_template("completion", &plain.completion, "{completion}")?;
+        match &self.format {
+            ExampleFormat::Plain(plain) => {
+                check_template("prompt", &plain.prompt, "{prompt}")?;
+                check_template("completion", &plain.completion, "{completion}")?;
+            }
+            ExampleFormat::Chat(chat) => check_template("prompt", &chat.prompt, "{prompt}")?,
         }
         Ok(())
     }

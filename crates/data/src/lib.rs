@@ -62,14 +62,16 @@ mod windows;
 pub use batch::{Batch, IGNORE};
 pub use collate::{FinetuneBatches, FinetuneSettings, Rows, collate, collate_packed};
 pub use example::{
-    DropReason, ExampleFormat, ExampleSettings, PlainFormat, RenderReport, RenderedExample,
-    RenderedPrompt, Renderer, Rendering, Truncation,
+    ChatFormat, DropReason, ExampleFormat, ExampleSettings, PlainFormat, RenderReport,
+    RenderedExample, RenderedPrompt, Renderer, Rendering, Truncation,
 };
 pub use loader::{Loader, LoaderSettings};
 pub use order::{Order, Place};
 pub use shard::{Shard, ShardDocument, ShardError, ShardWriter, TokenWidth};
 pub use stream::TokenStream;
-pub use tokenize::{TokenizeProgress, TokenizeSettings, Tokenized, token_byte_lengths, tokenize};
+pub use tokenize::{
+    TokenizeProgress, TokenizeSettings, Tokenized, open_cached, token_byte_lengths, tokenize,
+};
 pub use windows::{
     Boundaries, ValidationBatch, ValidationSettings, ValidationWindows, WindowSettings, Windows,
 };

@@ -301,7 +301,10 @@ fn missing_field(name: &str, row: &Row<'_>) -> DataError {
     let remedy = match nearest(name, known.iter().copied()) {
         Some(close) => format!("did you mean `{close}`?"),
         None if known.is_empty() => "the record is empty; fill or delete it".to_string(),
-        None => format!("the record has `{}`", known.join("`, `")),
+        None => format!(
+            "add it or delete the line, or map another field in its place (the record has `{}`)",
+            known.join("`, `")
+        ),
     };
     DataError::at(row.source, format!("no field `{name}`"), remedy)
 }

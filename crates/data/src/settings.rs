@@ -54,13 +54,59 @@ fn explain(message: &str) -> (String, String) {
             };
             (what, remedy)
         }
-        _ => (message, "correct the line".to_string()),
+        _ => {
+            let remedy = if message.starts_with("invalid ") && message.contains(", expected ") {
+                "correct the value"
+            } else {
+                "correct the line"
+            };
+            (in_plain_words(&message), remedy.to_string())
+        }
     }
+}
+
+/// A message about a value of the wrong kind, with what is expected in words instead of a Rust type.
+fn in_plain_words(message: &str) -> String {
+    let Some((found, expected)) = message.rsplit_once(", expected ") else {
+        return message.to_string();
+    };
+    let words = match expected {
+        "u8" => "a whole number from 0 to 255",
+        "u16" | "u32" | "u64" | "usize" => "a whole number of 0 or more",
+        "i32" | "i64" | "isize" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        "a string" => "text in quotes",
+        "a sequence" => "a list, such as [\"a\", \"b\"]",
+        table if table.starts_with("struct ") => "a table of settings",
+        other => other,
+    };
+    format!("{found}, expected {words}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn expectations_are_told_in_words_and_not_in_types() {
+        #[derive(Debug, serde::Deserialize)]
+        #[allow(dead_code)]
+        struct Settings {
+            steps: Option<u64>,
+            names: Option<Vec<String>>,
+            inner: Option<Inner>,
+        }
+        for (text, expected) in [
+            ("steps = -3", "expected a whole number of 0 or more"),
+            ("steps = 1e3", "expected a whole number of 0 or more"),
+            ("names = \"a\"", "expected a list, such as"),
+            ("inner = 3", "expected a table of settings"),
+        ] {
+            let error = parse_toml::<Settings>(text, Path::new("r.toml")).unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        }
+    }
 
     #[derive(Debug, serde::Deserialize)]
     #[serde(deny_unknown_fields)]

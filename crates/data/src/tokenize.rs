@@ -14,7 +14,7 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::documents::Document;
-use crate::shard::{Shard, ShardWriter, hex};
+use crate::shard::{Shard, ShardError, ShardWriter, hex};
 
 /// Text held in memory at once; enough for every core to have several documents.
 const BATCH_BYTES: usize = 8 << 20;
@@ -217,7 +217,11 @@ fn lock(path: &Path) -> Result<File> {
     })
 }
 
-fn open_cached(path: &Path, fingerprint: &str) -> Result<Shard> {
+/// Opens a shard of the cache: of this tokenizer, and undamaged.
+///
+/// # Errors
+/// When it is not; or cannot be read.
+pub fn open_cached(path: &Path, fingerprint: &str) -> Result<Shard, ShardError> {
     let shard = Shard::open(path)?;
     shard.check_tokenizer(fingerprint)?;
     if shard.tokens() * shard.width().bytes() <= VERIFY_BYTES {

@@ -10,6 +10,7 @@ mod validation;
 use anyhow::{Result, ensure};
 
 use crate::batch::{Batch, IGNORE};
+use crate::error::DataError;
 use crate::order::{Order, mix};
 use crate::stream::TokenStream;
 
@@ -70,13 +71,17 @@ impl Windows {
             "a batch of 0 rows leaves nothing to train on; give at least 1"
         );
         let (tokens, context) = (stream.tokens(), settings.context as u64);
-        ensure!(
-            tokens > context,
-            "{} holds {tokens} tokens, and one training window takes {} (the context and one more); give more text, or lower the context to at most {}",
-            stream.names(),
-            context + 1,
-            tokens.saturating_sub(1)
-        );
+        if tokens <= context {
+            let what = format!(
+                "the training text has {tokens} tokens, and one window takes {} (the context and one more)",
+                context + 1
+            );
+            let remedy = format!(
+                "give more text, or lower the context to at most {}",
+                tokens.saturating_sub(1)
+            );
+            return Err(DataError::input(what, remedy).into());
+        }
         // Few offsets where the text is little longer than a window, so that one always fits.
         let offsets = context.min(tokens - context);
         let per_epoch = (tokens - offsets) / context;

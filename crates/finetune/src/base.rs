@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use etude_data::DataError;
 use etude_model::hf::peft;
 use etude_model::lora::{self, Frozen};
 use etude_model::{Decoder, hf};
-use etude_tensor::{Device, seed_everything};
+use etude_tensor::{Device, with_seed};
 use etude_tokenizer::Tokenizer;
 use sha2::{Digest, Sha256};
 
@@ -30,30 +31,28 @@ pub(crate) fn load(recipe: &Recipe, device: Device) -> Result<Base> {
     })?;
     let (mut decoder, mut fingerprint) = if recipe.base.from_scratch {
         let (config, _) = hf::load_config(&folder)?;
-        seed_everything(recipe.train.seed);
-        (
-            Decoder::new(config, kind, device)?,
-            "from scratch".to_owned(),
-        )
+        let decoder = with_seed(recipe.train.seed, || Decoder::new(config, kind, device))?;
+        (decoder, "from scratch".to_owned())
     } else {
         let loaded = hf::load(&folder, kind, device)?;
         (loaded.decoder, weights_fingerprint(&folder)?)
     };
     let rows = decoder.config().vocab_size;
-    ensure!(
-        tokenizer.vocab_size() as i64 <= rows,
-        "{}: its tokenizer has ids up to {}, its embedding {rows} rows; the two are of different models",
-        folder.display(),
-        tokenizer.vocab_size() - 1
-    );
+    if tokenizer.vocab_size() as i64 > rows {
+        let what = format!(
+            "its tokenizer has {} tokens, its model knows {rows}: the two are of different models",
+            tokenizer.vocab_size()
+        );
+        let remedy = "put the tokenizer that the model was trained with into the folder";
+        return Err(DataError::in_file(&folder, what, remedy).into());
+    }
     if let Some(settings) = &recipe.lora {
         ensure!(
             !peft::is_adapter(&folder),
             "base.path = {}: is an adapter, and an adapter's base must be a model; write the merged model with `etude export` first",
             recipe.base.path.display()
         );
-        seed_everything(recipe.train.seed);
-        fingerprint += &adapt(&mut decoder, settings, folder)?;
+        fingerprint += &with_seed(recipe.train.seed, || adapt(&mut decoder, settings, folder))?;
     }
     Ok(Base {
         decoder,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
-use etude_data::{ExampleFormat, LocalOptions, PlainFormat, Truncation};
+use etude_data::{ChatFormat, ExampleFormat, LocalOptions, PlainFormat, Truncation};
 use etude_model::lora::{LoraConfig, Targets};
 use etude_tensor::Kind;
 use etude_train::{OptimizerSettings, ScheduleSettings, TrainSettings};
@@ -136,9 +136,10 @@ pub struct TaskSettings {
     /// `plain` (default) writes prompt and answer as text, `chat` through the model's chat template.
     #[serde(default = "plain")]
     pub format: String,
-    /// The plain format's prompt, `{prompt}` in it. Default `"{prompt}\n\n"`.
-    #[serde(default = "plain_prompt")]
-    pub prompt: String,
+    /// The prompt, in the chat format the user's turn, with `{prompt}` once where the example's own goes.
+    /// Default `"{prompt}\n\n"`, in the chat format `"{prompt}"`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<String>,
     /// The plain format's answer, `{completion}` in it. Default `"{completion}"`.
     #[serde(default = "plain_completion")]
     pub completion: String,
@@ -184,9 +185,6 @@ pub enum Layout {
 fn plain() -> String {
     "plain".to_owned()
 }
-fn plain_prompt() -> String {
-    PlainFormat::default().prompt
-}
 fn plain_completion() -> String {
     PlainFormat::default().completion
 }
@@ -202,11 +200,18 @@ impl TaskSettings {
     pub fn format(&self) -> Result<ExampleFormat> {
         match self.format.as_str() {
             "plain" => Ok(ExampleFormat::Plain(PlainFormat {
-                prompt: self.prompt.clone(),
+                prompt: self
+                    .prompt
+                    .clone()
+                    .unwrap_or_else(|| PlainFormat::default().prompt),
                 completion: self.completion.clone(),
                 begin: true,
             })),
-            "chat" => Ok(ExampleFormat::Chat),
+            "chat" => Ok(ExampleFormat::Chat(
+                self.prompt
+                    .clone()
+                    .map_or_else(ChatFormat::default, |prompt| ChatFormat { prompt }),
+            )),
             other => bail!("task.format = `{other}`: use `plain` or `chat`"),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use etude_data::{
-    Batch, FinetuneBatches, FinetuneSettings, RenderedExample, Rendering, Rows, collate,
+    Batch, DataError, FinetuneBatches, FinetuneSettings, RenderedExample, Rendering, Rows, collate,
 };
 use etude_eval::windows_loss;
 use etude_model::{Decoder, Prompt, TextGenerator, TextSettings};
@@ -56,11 +56,13 @@ impl Finetuning {
         for example in &task.validation[..limit] {
             validation.extend(task.renderer.render(example)?.kept());
         }
-        ensure!(
-            !validation.is_empty(),
-            "{}: no validation example fits into the context",
-            task.name
-        );
+        if validation.is_empty() {
+            return Err(DataError::input(
+                format!("{}: no validation example fits into the context", task.name),
+                "raise the context, shorten the examples, or choose another task.truncation",
+            )
+            .into());
+        }
         // Rows of like length go together, so that little is padding.
         validation.sort_by_key(|example| example.ids.len());
         let mut shown = Vec::new();

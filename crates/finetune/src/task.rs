@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use etude_data::{
-    ExampleSettings, Order, Progress, RenderReport, RenderedExample, Renderer, Split, TaskExample,
+    DataError, ExampleSettings, Order, Progress, RenderReport, RenderedExample, Renderer, Split,
+    TaskExample,
 };
 use etude_tokenizer::Tokenizer;
 use etude_train::RunContext;
@@ -86,11 +87,15 @@ pub fn prepare(
     };
     let train = chosen(read(Split::Train)?, settings.examples);
     let (validation, test) = (read(Split::Validation)?, read(Split::Test)?);
-    ensure!(
-        !validation.is_empty(),
-        "{}: holds out no example for validation; set task.local.validation to a percentage",
-        settings.source
-    );
+    // Counts what was left out, and says why when nothing is left to learn from.
+    let left_out = dataset.scan()?.dropped;
+    if validation.is_empty() {
+        return Err(DataError::input(
+            format!("{}: holds out no example for validation", settings.source),
+            "set task.local.validation to a percentage, or give more examples",
+        )
+        .into());
+    }
     let context = match settings.context {
         0 => context,
         asked => asked.min(context),
@@ -133,7 +138,7 @@ pub fn prepare(
         validation: validation.len() as u64,
         test: test.len() as u64,
     };
-    let description = describe(source, examples, &report);
+    let description = describe(source, examples, &report, left_out);
     let fingerprint = hasher
         .finalize()
         .iter()
@@ -166,17 +171,21 @@ fn chosen(examples: Vec<TaskExample>, limit: usize) -> Vec<TaskExample> {
         .collect()
 }
 
-fn describe(source: SourceDescription, examples: Examples, report: &RenderReport) -> Description {
+fn describe(
+    source: SourceDescription,
+    examples: Examples,
+    report: &RenderReport,
+    mut dropped: BTreeMap<String, u64>,
+) -> Description {
+    for (reason, count) in &report.dropped {
+        *dropped.entry(reason.to_string()).or_default() += count;
+    }
     Description {
         sources: vec![source],
         examples,
         train_tokens: report.tokens,
         supervised_tokens: report.supervised,
         truncated: report.truncated,
-        dropped: report
-            .dropped
-            .iter()
-            .map(|(reason, &count)| (reason.to_string(), count))
-            .collect(),
+        dropped,
     }
 }

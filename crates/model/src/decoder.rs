@@ -5,7 +5,8 @@
 use etude_tensor::lora::frozen_linear;
 use etude_tensor::loss::{self, IGNORE};
 use etude_tensor::{
-    AttentionMask, Device, Embedding, Init, Kind, Linear, Norm, Param, Params, Tensor, to_compute_kind,
+    AttentionMask, Device, Embedding, Init, Kind, Linear, Norm, Param, Params, Tensor,
+    to_compute_kind,
 };
 
 use crate::block::{Block, LayerInit, Positions, norm};

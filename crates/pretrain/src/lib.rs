@@ -11,7 +11,7 @@ mod stage;
 use anyhow::{Context, Result};
 use etude_model::Decoder;
 use etude_model::hf::TokenIds;
-use etude_tensor::{device, parse_device, seed_everything};
+use etude_tensor::{device, parse_device, with_seed};
 use etude_train::{Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings, recipe as text};
 
 pub use prepare::Prepared;
@@ -31,8 +31,9 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
 
     let tokenizer = &prepared.tokenizer;
     let config = recipe.model.config(tokenizer.vocab_size())?;
-    seed_everything(recipe.train.seed);
-    let decoder = Decoder::new(config, recipe.train.precision.kind(), on)?;
+    let decoder = with_seed(recipe.train.seed, || {
+        Decoder::new(config, recipe.train.precision.kind(), on)
+    })?;
     let stage = stage::Pretraining::new(recipe, &prepared)?;
     let settings = TrainerSettings {
         train: recipe.train.clone(),

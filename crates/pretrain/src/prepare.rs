@@ -1,10 +1,14 @@
 //! From the recipe's sources to a tokenizer and token shards, everything cached.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use etude_data::{Dataset, Progress, Shard, Split, TokenStream, TokenizeSettings, tokenize};
+use etude_data::{
+    DataError, Dataset, Progress, Shard, Split, TokenStream, TokenizeSettings, open_cached,
+    tokenize,
+};
 use etude_tokenizer::Tokenizer;
 use etude_train::RunContext;
 use serde::Serialize;
@@ -36,7 +40,8 @@ pub struct Description {
     validation_tokens: u64,
     validation_bytes: u64,
     vocab_size: usize,
-    dropped: std::collections::BTreeMap<String, u64>,
+    /// Records that were left out, by reason.
+    dropped: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, Serialize)]
@@ -64,6 +69,12 @@ pub(crate) fn prepare(recipe: &Recipe, context: &RunContext) -> Result<Prepared>
         .iter()
         .map(|source| Ok(source.fingerprint()?))
         .collect::<Result<Vec<_>>>()?;
+    let mut dropped = BTreeMap::new();
+    for (source, fingerprint) in sources.iter().zip(&fingerprints) {
+        for (reason, count) in left_out(source, fingerprint, context)? {
+            *dropped.entry(reason).or_default() += count;
+        }
+    }
     let tokenizer = tokenizer(recipe, context, &sources, &fingerprints)?;
     let separator = tokenizer.eos_id().context(
         "the tokenizer names no end-of-text token, which separates documents; choose another tokenizer.path",
@@ -74,7 +85,8 @@ pub(crate) fn prepare(recipe: &Recipe, context: &RunContext) -> Result<Prepared>
         let shard = |split| shard(source, fingerprint, split, &tokenizer, separator, context);
         let of_source = shard(Split::Train)?;
         let (Some(shard_train), held_out) = (of_source, shard(Split::Validation)?) else {
-            anyhow::bail!("{}: has no text to train on", source.manifest().name);
+            let what = format!("{}: has no text to train on", source.manifest().name);
+            return Err(DataError::input(what, "give more text, or hold less of it out").into());
         };
         let manifest = source.manifest();
         described.push(SourceDescription {
@@ -87,10 +99,14 @@ pub(crate) fn prepare(recipe: &Recipe, context: &RunContext) -> Result<Prepared>
         train.push(shard_train);
         validation.extend(held_out);
     }
-    ensure!(
-        !validation.is_empty(),
-        "none of data.sources holds out text for validation; set data.local.validation to a percentage"
-    );
+    if validation.is_empty() {
+        let bytes: u64 = train.iter().map(Shard::text_bytes).sum();
+        return Err(DataError::input(
+            format!("data.sources: of {bytes} bytes of text none is held out for validation"),
+            "give more text, or set data.local.validation to a higher percentage",
+        )
+        .into());
+    }
     let (train, validation) = (TokenStream::new(train)?, TokenStream::new(validation)?);
     let mut hasher = Sha256::new();
     for part in fingerprints.iter().chain([&tokenizer.fingerprint()]) {
@@ -103,7 +119,7 @@ pub(crate) fn prepare(recipe: &Recipe, context: &RunContext) -> Result<Prepared>
         validation_tokens: validation.tokens(),
         validation_bytes: validation.text_bytes(),
         vocab_size: tokenizer.vocab_size(),
-        dropped: std::collections::BTreeMap::new(),
+        dropped,
     };
     Ok(Prepared {
         tokenizer,
@@ -134,7 +150,12 @@ fn tokenizer(
     let key = hex(&hasher.finalize());
     let folder = context.cache.root().join("tokenizers").join(&key[..24]);
     if folder.join("tokenizer.json").is_file() {
-        return Ok(Tokenizer::load(&folder)?);
+        return Tokenizer::load(&folder).with_context(|| {
+            format!(
+                "{}: this tokenizer of the cache is damaged; remove the folder, and it is trained again",
+                folder.display()
+            )
+        });
     }
     say(
         context,
@@ -175,10 +196,11 @@ fn tokenizer(
 /// Puts a tokenizer's folder in its place in the cache, whole; another process may have been faster.
 fn keep(tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
     let parent = folder.parent().context("below the cache")?;
-    fs::create_dir_all(parent).with_context(|| format!("{}: cannot be made", parent.display()))?;
+    fs::create_dir_all(parent).map_err(DataError::io("make", parent))?;
     let fresh = parent.join(format!(".unfinished-{}", std::process::id()));
     fs::create_dir_all(&fresh).with_context(|| format!("{}: cannot be made", fresh.display()))?;
     tokenizer.save(&fresh)?;
+    etude_train::durable::sync_tree(&fresh)?;
     if fs::rename(&fresh, folder).is_err() {
         fs::remove_dir_all(&fresh)
             .with_context(|| format!("{}: cannot be removed", fresh.display()))?;
@@ -216,9 +238,7 @@ fn shard(
         }
         let path = cache.join(&name);
         if path.is_file() {
-            let shard = Shard::open(&path)?;
-            shard.check_tokenizer(&tokenizer.fingerprint())?;
-            return Ok(Some(shard));
+            return Ok(Some(open_cached(&path, &tokenizer.fingerprint())?));
         }
     }
     if source.documents(&[split])?.next().transpose()?.is_none() {
@@ -248,8 +268,26 @@ fn shard(
     Ok(Some(made.shard))
 }
 
+/// Records of a source that its manifest leaves out, by reason; noted in the cache like its shards.
+fn left_out(
+    source: &Dataset,
+    fingerprint: &str,
+    context: &RunContext,
+) -> Result<BTreeMap<String, u64>> {
+    let folder = context.cache.root().join("shards");
+    let note = folder.join(format!("{}.dropped", &fingerprint[..32]));
+    let noted = fs::read(&note).ok();
+    if let Some(counts) = noted.and_then(|text| serde_json::from_slice(&text).ok()) {
+        return Ok(counts);
+    }
+    let counts = source.scan()?.dropped;
+    write_note(&note, &serde_json::to_string(&counts).context("counts")?)?;
+    Ok(counts)
+}
+
 fn write_note(path: &Path, name: &str) -> Result<()> {
-    fs::create_dir_all(path.parent().context("below the cache")?)?;
+    let folder = path.parent().context("below the cache")?;
+    fs::create_dir_all(folder).map_err(DataError::io("make", folder))?;
     etude_train::durable::write(path, name.as_bytes())
 }
 

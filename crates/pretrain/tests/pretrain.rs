@@ -344,6 +344,32 @@ fn unusable_text_is_refused_by_name() {
 }
 
 #[test]
+fn records_that_are_left_out_are_counted() {
+    let root = tempfile::tempdir().expect("a folder");
+    let place = Place::new(root.path(), "");
+    let lines = words()
+        .lines()
+        .map(|text| serde_json::json!({"text": text}).to_string())
+        .collect::<Vec<_>>();
+    let empty = vec![serde_json::json!({"text": ""}).to_string(); 3];
+    fs::write(
+        root.path().join("text.jsonl"),
+        [lines, empty].concat().join("\n"),
+    )
+    .expect("writes");
+    let source = format!("data.sources=[{:?}]", root.path().join("text.jsonl"));
+    let counted = |run: &str| {
+        place.run(run, &["train.steps=1", &source]).expect("runs");
+        let text = fs::read(place.folder(run).join("data.json")).expect("reads");
+        let data: Value = serde_json::from_slice(&text).expect("JSON");
+        let dropped = data["dropped"].as_object().expect("counts").clone();
+        dropped.values().filter_map(Value::as_u64).sum::<u64>()
+    };
+    assert_eq!(counted("first"), 3);
+    assert_eq!(counted("cached"), 3, "from the note in the cache");
+}
+
+#[test]
 fn changed_data_and_a_second_process_are_refused() {
     let _alone = alone();
     let root = tempfile::tempdir().expect("a folder");

@@ -34,7 +34,7 @@ pub use map::MappedFile;
 pub use native::NativeError;
 pub use params::{Param, Params, Scope};
 pub use precision::{Precision, to_compute_kind};
-pub use seed::{seed_everything, step_seed};
+pub use seed::{seed_everything, step_seed, with_seed};
 pub use tch::{Cuda, Device, IndexOp, Kind, TchError, Tensor, no_grad, no_grad_guard};
 
 /// The version of libtorch that this build is linked to.

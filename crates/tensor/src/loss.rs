@@ -8,7 +8,8 @@ use crate::native;
 /// Marks a position that is not supervised.
 pub const IGNORE: i64 = -100;
 
-/// Bytes of logits that are alive at a time on the CPU: near the size of a last-level cache.
+/// Bytes of logits that are alive at a time on the CPU: near the size of a last-level cache. With a large
+/// vocabulary it is more: each block reads the whole weight, so a block has 256 rows at least.
 const BLOCK_BYTES: i64 = 8 << 20;
 
 /// `cap * tanh(logits / cap)` (Gemma 2's soft cap), or the logits as they are.
@@ -37,7 +38,7 @@ pub fn linear_cross_entropy(
     if fused {
         let vocabulary = weight.size()[0];
         let element = x.kind().elt_size_in_bytes() as i64;
-        let rows = (BLOCK_BYTES / (element * vocabulary.max(1))).clamp(64, 4096);
+        let rows = (BLOCK_BYTES / (element * vocabulary.max(1))).clamp(256, 4096);
         return native::linear_cross_entropy(x, weight, targets, cap.unwrap_or(0.0), rows)
             .expect("shapes and dtypes are the model's own");
     }

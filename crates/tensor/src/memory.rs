@@ -1,4 +1,9 @@
-//! The process's memory: how the allocator treats large tensors, and what was used at most.
+//! The process's memory: how the allocator treats large tensors, what was used at most, and what happens
+//! when it does not suffice.
+
+use std::any::Any;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Keeps freed tensor memory in the process. glibc gives every block over its threshold back to the
 /// system when it is freed and takes it anew at the next step, and the system zeroes each page again;
@@ -24,4 +29,74 @@ pub fn peak_rss() -> Option<u64> {
         .find_map(|line| line.strip_prefix("VmHWM:"))?;
     let kibibytes: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
     Some(kibibytes * 1024)
+}
+
+/// The device's memory does not suffice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutOfMemory {
+    /// The bytes that could not be had, where libtorch says how many.
+    pub wanted: Option<u64>,
+}
+
+impl fmt::Display for OutOfMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the memory does not suffice")?;
+        match self.wanted {
+            Some(bytes) => write!(f, ": {:.1} MB more could not be had", bytes as f64 / 1e6),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for OutOfMemory {}
+
+impl OutOfMemory {
+    /// What a panic was about, if it was about memory.
+    pub fn in_panic(payload: &(dyn Any + Send)) -> Option<Self> {
+        Self::in_message(words(payload)?)
+    }
+
+    /// Reads libtorch's message; none when it is about something else.
+    fn in_message(message: &str) -> Option<Self> {
+        let cpu = message.contains("can't allocate memory");
+        let gpu = message.contains("CUDA out of memory") || message.contains("MPS backend out of");
+        (cpu || gpu).then(|| Self {
+            wanted: message
+                .split_once("you tried to allocate ")
+                .and_then(|(_, rest)| rest.split(' ').next()?.parse().ok()),
+        })
+    }
+}
+
+/// Runs `work`; memory that does not suffice, which libtorch's bindings answer with a panic, comes back as
+/// an error. Other panics go on their way.
+///
+/// # Errors
+/// When the memory does not suffice. What `work` was changing is then of no use any more.
+pub fn or_out_of_memory<T>(work: impl FnOnce() -> T) -> Result<T, OutOfMemory> {
+    catch_unwind(AssertUnwindSafe(work))
+        .or_else(|panic| OutOfMemory::in_panic(&*panic).map_or_else(|| resume_unwind(panic), Err))
+}
+
+/// What a panic says.
+fn words(panic: &(dyn Any + Send)) -> Option<&str> {
+    panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_that_does_not_suffice_is_an_error_and_other_panics_stay_panics() {
+        let petabytes = || tch::Tensor::zeros([1 << 50], (tch::Kind::Float, tch::Device::Cpu));
+        let error = or_out_of_memory(petabytes).expect_err("no machine has it");
+        assert_eq!(error.wanted, Some(4 << 50));
+        assert_eq!(or_out_of_memory(|| 1), Ok(1));
+        let other = catch_unwind(|| or_out_of_memory(|| panic!("something else")));
+        assert_eq!(words(&*other.expect_err("a panic")), Some("something else"));
+    }
 }

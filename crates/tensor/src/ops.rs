@@ -223,7 +223,8 @@ mod tests {
         ];
         for (name, shape, f) in operations {
             let x = Tensor::randn(shape, (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
-            let dy = Tensor::randn(f(&x).size(), (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
+            let dy =
+                Tensor::randn(f(&x).size(), (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
             let run = |kind: Kind| {
                 let x = x.to_kind(kind).detach().set_requires_grad(true);
                 let y = f(&x);

@@ -110,7 +110,11 @@ mod tests {
         assert_eq!(to_compute_kind(&x).kind(), Kind::Float);
         let inside = Precision::Bfloat16.autocast(Device::Cpu, || to_compute_kind(&x).kind());
         assert_eq!(inside, Kind::BFloat16);
-        assert_eq!(to_compute_kind(&x).kind(), Kind::Float, "it ends with the scope");
+        assert_eq!(
+            to_compute_kind(&x).kind(),
+            Kind::Float,
+            "it ends with the scope"
+        );
         let double = Tensor::ones([2], (Kind::Double, Device::Cpu));
         let inside = Precision::Bfloat16.autocast(Device::Cpu, || to_compute_kind(&double).kind());
         assert_eq!(inside, Kind::Double);

@@ -1,9 +1,25 @@
 //! Seeds. Everything random in training is a function of (seed, step), so that no generator's state
 //! has to be saved: the generator is seeded anew where it is used.
 
+use std::sync::{Mutex, PoisonError};
+
+/// libtorch's generators belong to the whole process, so whoever seeds them may disturb another thread.
+static GENERATORS: Mutex<()> = Mutex::new(());
+
 /// Seeds libtorch's generators on all devices.
 pub fn seed_everything(seed: u64) {
+    with_seed(seed, || ());
+}
+
+/// Seeds libtorch's generators, then makes something random that depends on `seed` alone: no other thread
+/// seeds them anew, or draws under a seed of its own, before it is made.
+///
+/// `make` must not seed anything itself: it would wait for its own end.
+pub fn with_seed<T>(seed: u64, make: impl FnOnce() -> T) -> T {
+    // The lock guards no data that a panic could have left half-made.
+    let _held = GENERATORS.lock().unwrap_or_else(PoisonError::into_inner);
     tch::manual_seed(seed as i64);
+    make()
 }
 
 /// The seed of one step: well mixed, so that neighbouring steps and seeds are unrelated (the finalizer
@@ -17,7 +33,23 @@ pub fn step_seed(seed: u64, step: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::step_seed;
+    use super::{seed_everything, step_seed, with_seed};
+
+    #[test]
+    fn what_is_made_under_a_seed_is_not_disturbed_by_other_threads() {
+        let draw = || {
+            let options = (tch::Kind::Float, tch::Device::Cpu);
+            let parts: Vec<_> = (0..200).map(|_| tch::Tensor::randn([8], options)).collect();
+            tch::Tensor::cat(&parts, 0)
+        };
+        let alone = with_seed(7, draw);
+        std::thread::scope(|scope| {
+            scope.spawn(|| (0..2000).for_each(seed_everything));
+            for _ in 0..20 {
+                assert_eq!(with_seed(7, draw), alone);
+            }
+        });
+    }
 
     #[test]
     fn steps_and_seeds_give_different_seeds() {

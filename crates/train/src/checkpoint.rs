@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::durable;
 
-const MANIFEST: &str = "manifest.json";
+pub(crate) const MANIFEST: &str = "manifest.json";
 const TRAINER: &str = "trainer";
 const UNFINISHED: &str = ".unfinished-";
 
@@ -136,6 +136,11 @@ impl Checkpoints {
             .with_context(|| format!("{}: cannot be put in place", place.display()))?;
         durable::sync_folder(&self.folder)?;
         Ok(place)
+    }
+
+    /// The folder of one step's checkpoint, whether it is there or not.
+    pub(crate) fn place(&self, step: u64) -> PathBuf {
+        self.folder.join(step_name(step))
     }
 
     /// The steps that have a folder, oldest first.

@@ -12,8 +12,14 @@ use anyhow::{Context, Result};
 /// When the folder cannot be written to; `path` then is as it was.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().context("a file lies in a folder")?;
-    let mut file = tempfile::Builder::new()
-        .prefix(".tmp-")
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".tmp-");
+    // Readable for whom the umask says, like any other file; a temporary one is the owner's alone.
+    #[cfg(unix)]
+    let shared = std::os::unix::fs::PermissionsExt::from_mode(0o666);
+    #[cfg(unix)]
+    builder.permissions(shared);
+    let mut file = builder
         .tempfile_in(folder)
         .with_context(|| format!("{}: cannot write here", folder.display()))?;
     let place = || format!("{}: cannot be written", path.display());
@@ -51,4 +57,21 @@ pub fn sync_tree(folder: &Path) -> Result<()> {
         }
     }
     sync_folder(folder)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn files_are_as_readable_as_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ours, plain) = (folder.path().join("ours"), folder.path().join("plain"));
+        write(&ours, b"x").unwrap();
+        fs::write(&plain, b"x").unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&ours), mode(&plain));
+    }
 }

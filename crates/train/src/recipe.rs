@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use etude_data::parse_toml;
+use etude_data::{DataError, parse_toml};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
@@ -56,8 +56,7 @@ impl RecipeText {
             apply(&mut table, setting)?;
             // One at a time, so that the message can name the setting that is wrong.
             let text = toml::to_string(&table).context("a table is TOML")?;
-            parse_toml::<T>(&text, &self.origin)
-                .map_err(|error| explain(setting, &error.to_string()))?;
+            parse_toml::<T>(&text, &self.origin).map_err(|error| explain(setting, error))?;
         }
         let text = toml::to_string(&table).context("a table is TOML")?;
         Ok(parse_toml(&text, &self.origin)?)
@@ -72,12 +71,14 @@ pub fn to_toml(recipe: &impl Serialize) -> Result<String> {
     toml::to_string(recipe).context("a recipe is plain data")
 }
 
-fn explain(setting: &str, message: &str) -> anyhow::Error {
-    // The line is one of the merged text, which nobody wrote.
-    let reason = message
-        .split_once(": ")
-        .map_or(message, |(_, reason)| reason);
-    anyhow::anyhow!("--set {setting}: {reason}")
+fn explain(setting: &str, error: DataError) -> DataError {
+    match error {
+        // The line is one of the merged text, which nobody wrote.
+        DataError::Input { what, remedy, .. } => {
+            DataError::input(format!("--set {setting}: {what}"), remedy)
+        }
+        other => other,
+    }
 }
 
 fn apply(table: &mut Table, setting: &str) -> Result<()> {

@@ -4,8 +4,8 @@ use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail, ensure};
-use etude_data::{Cache, Catalog};
+use anyhow::{Context, Result};
+use etude_data::{Cache, Catalog, DataError};
 use etude_tensor::{Device, Kind, LIBTORCH_VERSION, device, peak};
 use serde::Serialize;
 use toml::{Table, Value};
@@ -86,12 +86,7 @@ impl RunFolder {
     /// When it cannot be written, another process has it, or it holds a run of another recipe: then the
     /// message says what differs. A recipe that failed before its run began is in nobody's way.
     pub fn open(path: &Path, recipe: &str) -> Result<Self> {
-        fs::create_dir_all(path).with_context(|| {
-            format!(
-                "{}: the run folder cannot be made; choose another --run",
-                path.display()
-            )
-        })?;
+        make(path)?;
         let lock_path = path.join(".lock");
         let lock = File::create(&lock_path).with_context(|| {
             format!(
@@ -101,10 +96,14 @@ impl RunFolder {
         })?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!(
-                "{}: another etude process is working in this run folder; wait for it or choose another --run",
-                path.display()
-            ),
+            Err(TryLockError::WouldBlock) => {
+                return Err(DataError::in_file(
+                    path,
+                    "another etude process is working in this run folder",
+                    "wait for it, or choose another --run",
+                )
+                .into());
+            }
             Err(TryLockError::Error(error)) => {
                 return Err(error)
                     .with_context(|| format!("{}: cannot be locked", lock_path.display()));
@@ -119,13 +118,26 @@ impl RunFolder {
         if begun && place.is_file() {
             let saved = fs::read_to_string(&place)
                 .with_context(|| format!("{}: cannot be read", place.display()))?;
-            let differences = differences(&saved, recipe)?;
-            ensure!(
-                differences.is_empty(),
-                "{}: holds a run of another recipe; choose another --run, or remove the folder to start again\n  {}",
-                path.display(),
-                differences.join("\n  ")
-            );
+            let Ok(saved) = saved.parse::<Table>() else {
+                return Err(DataError::in_file(
+                    &place,
+                    "is damaged, so nobody knows what this is a run of",
+                    "put the file back as it was, or choose another --run",
+                )
+                .into());
+            };
+            let differences = differences(saved, recipe)?;
+            if !differences.is_empty() {
+                return Err(DataError::in_file(
+                    path,
+                    format!(
+                        "holds a run of another recipe\n  {}",
+                        differences.join("\n  ")
+                    ),
+                    "choose another --run, or remove the folder to start again",
+                )
+                .into());
+            }
         }
         durable::write(&place, recipe.as_bytes())?;
         Ok(folder)
@@ -187,15 +199,33 @@ impl RunFolder {
     }
 }
 
+/// Makes a run folder, with those that it lies in.
+fn make(path: &Path) -> Result<()> {
+    use std::io::ErrorKind::{AlreadyExists, NotADirectory};
+    match fs::create_dir_all(path) {
+        Err(error) if matches!(error.kind(), AlreadyExists | NotADirectory) => {
+            Err(DataError::in_file(
+                path,
+                "the run folder cannot be made: a file of that name is in the way",
+                "choose another --run",
+            )
+            .into())
+        }
+        made => made.with_context(|| {
+            format!(
+                "{}: the run folder cannot be made; choose another --run",
+                path.display()
+            )
+        }),
+    }
+}
+
 /// What differs between two recipes, a line a key, apart from keys that do not change the result.
-fn differences(saved: &str, now: &str) -> Result<Vec<String>> {
-    let parse = |text: &str| {
-        text.parse::<Table>()
-            .context("recipe.toml in the run folder is damaged; remove the folder")
-    };
+fn differences(saved: Table, now: &str) -> Result<Vec<String>> {
+    let now: Table = now.parse().context("a resolved recipe is TOML")?;
     let (mut before, mut after) = (Vec::new(), Vec::new());
-    flatten("", &Value::Table(parse(saved)?), &mut before);
-    flatten("", &Value::Table(parse(now)?), &mut after);
+    flatten("", &Value::Table(saved), &mut before);
+    flatten("", &Value::Table(now), &mut after);
     let find = |list: &[(String, String)], key: &str| {
         list.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone())
     };
@@ -299,6 +329,8 @@ fn git_revision(start: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use anyhow::bail;
+
     use super::*;
 
     #[test]
@@ -321,6 +353,31 @@ mod tests {
         assert!(
             error.contains("train.steps: the run has 5, the recipe 6"),
             "{error}"
+        );
+    }
+
+    #[test]
+    fn what_is_in_the_way_of_a_run_is_the_users_to_mend() {
+        let parent = tempfile::tempdir().unwrap();
+        let file = parent.path().join("file");
+        fs::write(&file, "").unwrap();
+        let damaged = parent.path().join("damaged");
+        drop(RunFolder::open(&damaged, "").unwrap());
+        fs::write(damaged.join("metrics.jsonl"), "").unwrap();
+        fs::write(damaged.join("recipe.toml"), "x = [").unwrap();
+        for (path, expected) in [
+            (file.clone(), "a file of that name"),
+            (file.join("run"), "a file of that name"),
+            (damaged.clone(), "recipe.toml: is damaged"),
+        ] {
+            let error = RunFolder::open(&path, "").unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+            let error = error.downcast::<DataError>().expect("bad input");
+            assert!(error.is_input(), "{error}");
+        }
+        assert_eq!(
+            fs::read_to_string(damaged.join("recipe.toml")).unwrap(),
+            "x = ["
         );
     }
 

@@ -49,6 +49,20 @@ impl ModelSettings {
     /// # Errors
     /// When no decoder can have these sizes.
     pub fn config(&self, vocab_size: usize) -> Result<ModelConfig> {
+        // Far above any model, and below where sizes that are made of these overflow.
+        for (key, value, most) in [
+            ("n_layer", self.n_layer, 10_000),
+            ("n_head", self.n_head, 1 << 20),
+            ("n_kv_head", self.n_kv_head, 1 << 20),
+            ("n_embd", self.n_embd, 1 << 20),
+            ("n_inner", self.n_inner, 1 << 24),
+            ("context", self.context, 1 << 24),
+        ] {
+            ensure!(
+                value <= most,
+                "model.{key} = {value}: it must be at most {most}"
+            );
+        }
         let gated = !matches!(self.family, Family::Gpt2 | Family::NanoChat);
         let n_inner = match (self.n_inner, gated) {
             (0, false) => 4 * self.n_embd,
@@ -307,8 +321,9 @@ impl TrainSettings {
     pub fn validate(&self) -> Result<()> {
         ensure!(self.steps >= 1, "train.steps = 0: it must be at least 1");
         ensure!(
-            self.batch_rows >= 1,
-            "train.batch_rows = 0: it must be at least 1"
+            (1..=1 << 20).contains(&self.batch_rows),
+            "train.batch_rows = {}: it must be from 1 to 1048576",
+            self.batch_rows
         );
         ensure!(
             self.micro_rows <= self.batch_rows,
@@ -326,8 +341,9 @@ impl TrainSettings {
             "train.max_bad_steps = 0: it must be at least 1"
         );
         ensure!(
-            self.loader_threads >= 1,
-            "train.loader_threads = 0: it must be at least 1"
+            (1..=256).contains(&self.loader_threads),
+            "train.loader_threads = {}: it must be from 1 to 256",
+            self.loader_threads
         );
         ensure!(
             self.threads <= 1024,
@@ -344,5 +360,38 @@ impl TrainSettings {
         } else {
             self.micro_rows
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_that_no_machine_has_are_refused_by_name() {
+        let model = |change: fn(&mut ModelSettings)| {
+            let mut settings = ModelSettings::default();
+            change(&mut settings);
+            settings.config(300).unwrap_err().to_string()
+        };
+        let told = model(|model| model.n_embd = i64::MAX);
+        assert!(
+            told.starts_with("model.n_embd = 9223372036854775807"),
+            "{told}"
+        );
+        let told = model(|model| model.n_layer = 999_999_999);
+        assert!(told.starts_with("model.n_layer = 999999999"), "{told}");
+        let train = |change: fn(&mut TrainSettings)| {
+            let mut settings = TrainSettings::default();
+            change(&mut settings);
+            settings.validate().unwrap_err().to_string()
+        };
+        let told = train(|train| train.loader_threads = 100_000);
+        assert!(
+            told.contains("loader_threads = 100000: it must be from 1 to 256"),
+            "{told}"
+        );
+        let told = train(|train| train.batch_rows = 99_999_999_999);
+        assert!(told.contains("batch_rows = 99999999999"), "{told}");
     }
 }

@@ -2,21 +2,19 @@
 //! update), log, what is due, checkpoint.
 
 use std::collections::VecDeque;
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use etude_data::{Batch, Loader, LoaderSettings};
+use etude_data::{Batch, DataError, Loader, LoaderSettings};
 use etude_model::Decoder;
 use etude_tensor::memory;
-use serde_json::json;
 
-use crate::checkpoint::{Checkpoint, Checkpoints, TrainerState};
-use crate::metrics::JsonLines;
+use crate::checkpoint::{Checkpoint, Checkpoints, MANIFEST, TrainerState};
+use crate::log::{Figures, RunLog, Speed};
 use crate::optimizer::Optimizer;
-use crate::progress::Bar;
 use crate::run::{Environment, RunContext, RunFolder};
 use crate::schedule::learning_rate_scale;
-use crate::settings::OptimizerKind;
 use crate::stage::{Ended, FinalLosses, Stage, Summary, TrainerSettings};
 use crate::step::{StepReport, StepSettings, forward_backward, train_step};
 use crate::weights;
@@ -31,18 +29,12 @@ pub struct Trainer<'a> {
     folder: &'a RunFolder,
     checkpoints: Checkpoints,
     state: TrainerState,
-    metrics: JsonLines,
-    samples: JsonLines,
-    bar: Bar,
-    peak: f64,
+    log: RunLog<'a>,
     resumed: bool,
-    session: Instant,
-    seconds_before: f64,
     seconds_to_first_step: Option<f64>,
     last_loss: Option<f64>,
     /// Steps whose figures are still on the device, with their batches.
     pending: VecDeque<Pending>,
-    clock: Clock,
 }
 
 impl std::fmt::Debug for Trainer<'_> {
@@ -59,13 +51,6 @@ struct Pending {
     scale: f64,
     report: StepReport,
     batch: Batch,
-}
-
-/// Tokens and time of steps alone, without what else happens between them.
-#[derive(Default)]
-struct Clock {
-    tokens: u64,
-    seconds: f64,
 }
 
 impl<'a> Trainer<'a> {
@@ -91,20 +76,21 @@ impl<'a> Trainer<'a> {
             None => TrainerState::new(settings.data_fingerprint.clone()),
         };
         if state.fingerprint != settings.data_fingerprint {
-            bail!(
-                "{}: the data has changed since this run began; choose another --run, or bring the old data back",
-                folder.path().display()
-            );
+            return Err(DataError::in_file(
+                folder.path(),
+                "the data has changed since this run began",
+                "choose another --run, or bring the old data back",
+            )
+            .into());
         }
-        let step = state.step;
-        let from = found.is_some().then_some(step);
-        let bar = if context.progress {
-            Bar::new(stage.name(), settings.train.steps, step)
-        } else {
-            Bar::hidden()
+        let speed = Speed {
+            flops_per_token: decoder.flops_per_token(settings.length as i64),
+            peak: environment.matmul_peak,
         };
+        let from = found.as_ref().map(|checkpoint| &checkpoint.state);
+        let log = RunLog::open(stage.name(), settings, context, folder, from, speed)?;
         for line in &torn {
-            bar.say(&format!("passed over: {line}"));
+            log.say(&format!("passed over: {line}"));
         }
         let mut trainer = Self {
             stage,
@@ -114,18 +100,12 @@ impl<'a> Trainer<'a> {
             context,
             folder,
             checkpoints,
-            metrics: JsonLines::resume(&folder.file("metrics.jsonl"), from)?,
-            samples: JsonLines::resume(&folder.file("samples.jsonl"), from)?,
-            bar,
-            peak: environment.matmul_peak,
+            state,
+            log,
             resumed: found.is_some(),
-            session: Instant::now(),
-            seconds_before: state.seconds,
             seconds_to_first_step: None,
             last_loss: None,
             pending: VecDeque::new(),
-            clock: Clock::default(),
-            state,
         };
         if let Some(checkpoint) = found {
             trainer.restore(&checkpoint)?;
@@ -136,7 +116,7 @@ impl<'a> Trainer<'a> {
     fn restore(&mut self, checkpoint: &Checkpoint) -> Result<()> {
         weights::restore(self.decoder, &checkpoint.folder)?;
         self.optimizer.load(&checkpoint.optimizer())?;
-        self.bar.say(&format!(
+        self.log.say(&format!(
             "resuming after step {} ({})",
             self.state.step,
             checkpoint.folder.display()
@@ -175,18 +155,20 @@ impl<'a> Trainer<'a> {
             let scale = learning_rate_scale(step, train.steps, &self.settings.schedule);
             let batch = loader.next()?;
             let start = Instant::now();
-            let report = train_step(
-                self.decoder,
-                &mut self.optimizer,
-                &batch,
-                step,
-                scale,
-                &step_settings,
-            )?;
+            let report = within_memory(|| {
+                train_step(
+                    self.decoder,
+                    &mut self.optimizer,
+                    &batch,
+                    step,
+                    scale,
+                    &step_settings,
+                )
+            })?;
             self.state.step += 1;
             self.state.tokens += report.tokens as u64;
             self.state.supervised += report.supervised as u64;
-            self.clock.tokens += report.tokens as u64;
+            self.log.begun(report.tokens);
             self.pending.push_back(Pending {
                 step: self.state.step,
                 scale,
@@ -212,12 +194,13 @@ impl<'a> Trainer<'a> {
     /// Runs the largest batch forward and backward, so that memory that does not suffice shows now.
     fn try_largest_batch(&self, settings: &StepSettings) -> Result<()> {
         if let Some(batch) = self.stage.largest_batch().filter(|_| !self.resumed) {
-            let _ = forward_backward(self.decoder, &batch, settings).with_context(|| {
-                format!(
-                    "the largest batch ({} rows of {} tokens) does not go through; lower train.micro_rows",
-                    batch.rows, batch.cols
-                )
-            })?;
+            let _ = within_memory(|| forward_backward(self.decoder, &batch, settings))
+                .with_context(|| {
+                    format!(
+                        "the largest batch ({} rows of {} tokens) does not go through",
+                        batch.rows, batch.cols
+                    )
+                })?;
             self.decoder.drop_grads();
         }
         Ok(())
@@ -230,72 +213,28 @@ impl<'a> Trainer<'a> {
             let Some(done) = self.pending.pop_front() else {
                 break;
             };
-            let loss = done.report.loss.double_value(&[]); // sync
-            let norm = done.report.grad_norm.double_value(&[]); // sync
-            let skipped = done.report.skipped.double_value(&[]) != 0.0; // sync
-            self.last_loss = Some(loss).filter(|loss| loss.is_finite());
-            self.state.bad_steps = if skipped { self.state.bad_steps + 1 } else { 0 };
-            if skipped {
-                self.report_bad(&done, loss, norm)?;
+            let figures = Figures {
+                step: done.step,
+                scale: done.scale,
+                loss: done.report.loss.double_value(&[]), // sync
+                grad_norm: done.report.grad_norm.double_value(&[]), // sync
+                skipped: done.report.skipped.double_value(&[]) != 0.0, // sync
+            };
+            self.last_loss = Some(figures.loss).filter(|loss| loss.is_finite());
+            if figures.skipped {
+                self.state.bad_steps += 1;
+                self.not_applied(&figures, &done.batch)?;
+            } else {
+                self.state.bad_steps = 0;
             }
-            self.clock.seconds += start.elapsed().as_secs_f64();
-            self.bar.advance(done.step);
-            if done.step % self.settings.train.log_every == 0 || done.step == 1 || skipped {
-                self.log(&done, loss, norm, skipped)?;
-            }
+            self.log.step(&figures, &self.state, start.elapsed())?;
         }
         Ok(())
     }
 
-    fn log(&mut self, done: &Pending, loss: f64, norm: f64, skipped: bool) -> Result<()> {
-        let rate = self.clock.tokens as f64 / self.clock.seconds.max(1e-9);
-        let flops = self.decoder.flops_per_token(self.settings.length as i64);
-        let mfu = rate * flops / self.peak;
-        self.clock = Clock::default();
-        let optimizer = &self.settings.optimizer;
-        let peak_rate = if optimizer.kind == OptimizerKind::Muon {
-            optimizer.muon_lr
-        } else {
-            optimizer.lr
-        };
-        let finite = |value: f64| Some(value).filter(|value| value.is_finite());
-        self.metrics.write(&json!({
-            "kind": "train", "step": done.step, "loss": finite(loss), "lr": peak_rate * done.scale,
-            "grad_norm": finite(norm), "tokens": self.state.tokens, "supervised": self.state.supervised,
-            "tokens_per_second": rate, "seconds": self.elapsed(), "mfu": mfu, "skipped": skipped,
-        }))?;
-        let status = format!(
-            "loss {loss:.3}  {} tokens/s  {:.0}% of matmul peak",
-            grouped(rate),
-            100.0 * mfu
-        );
-        let (stage, step, steps) = (self.stage.name(), done.step, self.settings.train.steps);
-        let line = status.clone();
-        let left = (steps - step) as f64 * self.elapsed() / step.max(1) as f64;
-        // Without a terminal a line every twentieth of the run is enough.
-        let tell = step == 1
-            || (step * 20 / steps)
-                != (step.saturating_sub(self.settings.train.log_every) * 20 / steps);
-        if tell || self.bar.is_terminal() {
-            self.bar.status(status, || {
-                format!("{stage} {step}/{steps}  {line}  about {left:.0} s left")
-            });
-        }
-        Ok(())
-    }
-
-    fn report_bad(&mut self, done: &Pending, loss: f64, norm: f64) -> Result<()> {
-        let name = format!("bad-steps/step-{:08}.json", done.step);
-        std::fs::create_dir_all(self.folder.file("bad-steps"))
-            .context("the run folder cannot be written")?;
-        self.folder.write_json(
-            &name,
-            &json!({"step": done.step, "loss": format!("{loss}"), "grad_norm": format!("{norm}"), "batch": done.batch}),
-        )?;
-        self.bar.say(&format!(
-            "step {} was not applied: loss {loss}, gradient norm {norm}; its batch is in {name}",
-            done.step
-        ));
+    /// Keeps the batch of a step that was not applied, and ends the run after too many in a row.
+    fn not_applied(&self, done: &Figures, batch: &Batch) -> Result<()> {
+        let name = self.log.bad_step(done, batch)?;
         if self.state.bad_steps >= self.settings.train.max_bad_steps {
             bail!(
                 "{} steps in a row had a loss or gradient that is not finite, the last one step {} (batch in {}); lower the learning rate, or resume from an earlier checkpoint",
@@ -326,7 +265,7 @@ impl<'a> Trainer<'a> {
             self.checkpoint()?;
         }
         if asked && step < train.steps {
-            self.bar.finish();
+            self.log.finish();
             return Ok(true);
         }
         Ok(false)
@@ -336,43 +275,23 @@ impl<'a> Trainer<'a> {
         let last = self.state.step == self.settings.train.steps;
         // As training computes: a validation loss belongs to the curve of the training loss.
         let precision = self.settings.train.precision;
-        let evaluation = precision.autocast(self.decoder.device(), || {
-            self.stage.evaluate(self.decoder, last)
+        let evaluation = within_memory(|| {
+            precision.autocast(self.decoder.device(), || {
+                self.stage.evaluate(self.decoder, last)
+            })
         })?;
-        let seconds = self.elapsed();
-        let step = self.state.step;
-        self.metrics.write(&json!({
-            "kind": "eval", "step": step, "loss": evaluation.loss, "bits_per_byte": evaluation.bits_per_byte,
-            "perplexity": evaluation.perplexity, "seconds": seconds,
-        }))?;
-        if !evaluation.scores.is_empty() {
-            self.metrics
-                .write(&json!({"kind": "task", "step": step, "scores": evaluation.scores}))?;
-        }
-        let scores: String = evaluation
-            .scores
-            .iter()
-            .map(|(name, value)| format!(", {name} {value:.3}"))
-            .collect();
-        self.bar.say(&format!(
-            "step {step}: validation loss {:.4}, {:.4} bits per byte{scores} ({seconds:.0} s)",
-            evaluation.loss, evaluation.bits_per_byte
-        ));
+        self.log.evaluation(self.state.step, &evaluation)?;
         self.state.last_evaluation = Some(evaluation);
         Ok(())
     }
 
     fn sample(&mut self) -> Result<()> {
-        for sample in self.stage.samples(self.decoder)? {
-            self.samples.write(
-                &json!({"step": self.state.step, "prompt": sample.prompt, "text": sample.text}),
-            )?;
-        }
-        Ok(())
+        let samples = self.stage.samples(self.decoder)?;
+        self.log.samples(self.state.step, &samples)
     }
 
     fn checkpoint(&mut self) -> Result<()> {
-        self.state.seconds = self.elapsed();
+        self.state.seconds = self.log.seconds();
         if let Some(loss) = self
             .state
             .last_evaluation
@@ -420,9 +339,24 @@ impl<'a> Trainer<'a> {
     fn finished_before(&self) -> Option<Summary> {
         let text = std::fs::read(self.folder.file("summary.json")).ok()?;
         let summary: Summary = serde_json::from_slice(&text).ok()?;
-        let whole = summary.steps == self.state.step
-            && self.folder.file("model").join("config.json").is_file();
+        let whole = summary.steps == self.state.step && self.result_is_whole();
         whole.then_some(summary)
+    }
+
+    /// Whether the files of `model/` have the sizes of those in the last checkpoint.
+    fn result_is_whole(&self) -> bool {
+        let saved = self.checkpoints.place(self.state.step);
+        let Ok(entries) = std::fs::read_dir(&saved) else {
+            return false;
+        };
+        let bytes = |path: &Path| std::fs::metadata(path).map(|found| found.len()).ok();
+        entries
+            .flatten()
+            .filter(|entry| entry.path().is_file() && entry.file_name() != MANIFEST)
+            .all(|entry| {
+                let copy = self.folder.file("model").join(entry.file_name());
+                bytes(&copy) == bytes(&entry.path())
+            })
     }
 
     /// The result and the summary, after the last checkpoint.
@@ -434,7 +368,7 @@ impl<'a> Trainer<'a> {
             .last_evaluation
             .clone()
             .context("the last checkpoint was made after a validation")?;
-        let seconds = self.elapsed();
+        let seconds = self.log.seconds();
         let summary = Summary {
             stage: self.stage.name().to_owned(),
             steps: self.state.step,
@@ -459,24 +393,16 @@ impl<'a> Trainer<'a> {
             scores: last.scores,
         };
         self.folder.write_json("summary.json", &summary)?;
-        self.bar.finish();
+        self.log.finish();
         Ok(summary)
-    }
-
-    fn elapsed(&self) -> f64 {
-        self.seconds_before + self.session.elapsed().as_secs_f64()
     }
 }
 
-/// 12345.6 as `12,346`.
-fn grouped(value: f64) -> String {
-    let digits = format!("{value:.0}");
-    let mut out = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+/// Memory that does not suffice becomes an error that says what to lower.
+fn within_memory<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    memory::or_out_of_memory(work).map_err(|error| {
+        anyhow::Error::new(error).context(
+            "lower train.micro_rows (rows at a time, which does not change the result), or train a smaller model",
+        )
+    })?
 }

@@ -233,7 +233,7 @@ fn muon_equals_its_reference() {
             let gradient = tensor(&file, &format!("grad.{name}")).i(step);
             buffer = &buffer * settings.momentum + &gradient * (1.0 - settings.momentum);
             let nesterov = &buffer * settings.momentum + &gradient * (1.0 - settings.momentum);
-            let direction = 
+            let direction =
                 muon::orthogonalize(&nesterov.unsqueeze(0), settings.iterations, settings.work)
                     .squeeze_dim(0);
             let difference =

@@ -261,6 +261,19 @@ fn a_finished_run_is_left_as_it_is() {
 }
 
 #[test]
+fn a_result_that_was_torn_is_made_again_from_the_checkpoint() {
+    let parent = tempfile::tempdir().expect("a folder");
+    let folder = parent.path().join("run");
+    let settings = settings(3, OptimizerKind::Adamw);
+    run(&Counting::default(), &settings, &folder).expect("runs");
+    let weights = folder.join("model/model.safetensors");
+    let whole = fs::read(&weights).expect("reads");
+    fs::write(&weights, &whole[..whole.len() / 2]).expect("writes");
+    run(&Counting::default(), &settings, &folder).expect("runs");
+    assert_eq!(fs::read(&weights).expect("reads"), whole);
+}
+
+#[test]
 fn validation_without_a_finite_loss_does_not_spoil_the_checkpoint() {
     for made_up in [(|| f64::NAN) as fn() -> f64, || f64::INFINITY, || 800.0] {
         let parent = tempfile::tempdir().expect("a folder");

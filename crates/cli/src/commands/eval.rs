@@ -82,6 +82,10 @@ struct TaskArgs {
     /// Which examples
     #[arg(long, value_enum, default_value_t = SplitArg::Test, requires = "task")]
     split: SplitArg,
+    /// Write examples as this fine-tuning recipe (a name, a file or a run folder) does, to ask a model that
+    /// was not fine-tuned by it
+    #[arg(long, value_name = "RECIPE", requires = "task")]
+    like: Option<String>,
     /// How examples are written; by default as the model was fine-tuned, else plain
     #[arg(long, value_enum, requires = "task")]
     format: Option<FormatArg>,

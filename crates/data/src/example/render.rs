@@ -1,14 +1,15 @@
 //! From a task example to ids and mask, through the tokenizer.
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use etude_tokenizer::Tokenizer;
 use rayon::prelude::*;
 
 use super::fit::{FittedText, drop_oldest_exchange, fit_text};
 use super::{
-    DropReason, ExampleFormat, ExampleSettings, PlainFormat, RenderReport, RenderedExample,
-    RenderedPrompt, Rendering, Truncation,
+    ChatFormat, DropReason, ExampleFormat, ExampleSettings, PlainFormat, RenderReport,
+    RenderedExample, RenderedPrompt, Rendering, Truncation,
 };
+use crate::error::DataError;
 use crate::message::{Message, Role};
 use crate::task::{TaskBody, TaskExample};
 
@@ -44,14 +45,21 @@ impl Renderer {
         settings.validate()?;
         let end = tokenizer.eos_id();
         match settings.format {
-            ExampleFormat::Plain(_) => ensure!(
-                end.is_some(),
-                "the tokenizer names no end token, so a plain answer could never end; set \"eos_token\" in its tokenizer_config.json"
-            ),
-            ExampleFormat::Chat => ensure!(
-                tokenizer.chat_template().is_some(),
-                "the tokenizer has no chat template; use the plain format, or add a chat_template.jinja to the model folder"
-            ),
+            ExampleFormat::Plain(_) if end.is_none() => {
+                return Err(DataError::input(
+                    "the tokenizer names no end token, so a plain answer could never end",
+                    "set \"eos_token\" in its tokenizer_config.json",
+                )
+                .into());
+            }
+            ExampleFormat::Chat(_) if tokenizer.chat_template().is_none() => {
+                return Err(DataError::input(
+                    "the tokenizer has no chat template",
+                    "use the plain format, or add a chat_template.jinja to the model folder",
+                )
+                .into());
+            }
+            _ => {}
         }
         Ok(Renderer {
             tokenizer: tokenizer.clone(),
@@ -91,12 +99,24 @@ impl Renderer {
             !examples.is_empty(),
             "there is no example to render; give at least one"
         );
-        ensure!(
-            !kept.is_empty(),
-            "not one of the {} examples fits the context of {} tokens ({report}); raise the context, shorten the prompts, or choose another truncation policy",
-            examples.len(),
-            self.settings.context
-        );
+        if kept.is_empty() {
+            let reasons: Vec<String> = report
+                .dropped
+                .iter()
+                .map(|(reason, count)| format!("{count} left out: {reason}"))
+                .collect();
+            let what = format!(
+                "not one of the {} examples fits the context of {} tokens ({})",
+                examples.len(),
+                self.settings.context,
+                reasons.join(", ")
+            );
+            return Err(DataError::input(
+                what,
+                "raise the context, shorten the examples, or choose another truncation policy",
+            )
+            .into());
+        }
         Ok((kept, report))
     }
 
@@ -107,17 +127,19 @@ impl Renderer {
     pub fn render(&self, example: &TaskExample) -> Result<Rendering<RenderedExample>> {
         let rendering = match &self.settings.format {
             ExampleFormat::Plain(plain) => self.plain_example(plain, example),
-            ExampleFormat::Chat => self.chat_example(example),
+            ExampleFormat::Chat(chat) => self.chat_example(chat, example),
         };
         let whole = match rendering.with_context(|| example.source.to_string())? {
             Rendering::Kept(whole) => whole,
             Rendering::Dropped(reason) => return Ok(Rendering::Dropped(reason)),
         };
         if !whole.supervised.iter().skip(1).any(|&s| s) {
-            bail!(
-                "{}: no token of the example is supervised, so nothing can be learnt from it; check its answer and the chat template",
-                example.source
-            );
+            return Err(DataError::at(
+                &example.source,
+                "no token of the example is supervised, so nothing can be learnt from it",
+                "check its answer and the chat template",
+            )
+            .into());
         }
         self.fit(whole, example)
     }
@@ -131,8 +153,8 @@ impl Renderer {
             ExampleFormat::Plain(plain) => {
                 plain_parts(example).and_then(|(prompt, _)| self.fit_plain_prompt(plain, prompt))
             }
-            ExampleFormat::Chat => self
-                .fit_chat_prompt(example)
+            ExampleFormat::Chat(chat) => self
+                .fit_chat_prompt(chat, example)
                 .map(|fit| fit.map(|(_, prompt)| prompt)),
         };
         prompt.with_context(|| example.source.to_string())
@@ -199,10 +221,13 @@ impl Renderer {
         example: &TaskExample,
     ) -> Result<Rendering<Whole>> {
         let (prompt, completion) = plain_parts(example)?;
-        ensure!(
-            !completion.trim().is_empty(),
-            "the completion is empty, so nothing can be learnt from it; leave the example out or give it an answer"
-        );
+        if completion.trim().is_empty() {
+            return Err(DataError::input(
+                "the completion is empty, so nothing can be learnt from it",
+                "leave the example out or give it an answer",
+            )
+            .into());
+        }
         let RenderedPrompt { mut ids, truncated } = match self.fit_plain_prompt(plain, prompt)? {
             Rendering::Kept(prompt) => prompt,
             Rendering::Dropped(reason) => return Ok(Rendering::Dropped(self.dropped(reason))),
@@ -244,17 +269,27 @@ impl Renderer {
         Ok(ids)
     }
 
-    fn chat_example(&self, example: &TaskExample) -> Result<Rendering<Whole>> {
+    fn chat_example(&self, chat: &ChatFormat, example: &TaskExample) -> Result<Rendering<Whole>> {
         let answer = example
             .messages()
             .into_iter()
             .rfind(|m| m.role == Role::Assistant);
-        let answer = answer.context("the conversation has no assistant turn, so no token of it is supervised; leave it out or give it an answer")?;
-        ensure!(
-            !answer.content.trim().is_empty(),
-            "the last assistant turn is empty, so nothing can be learnt from it; leave the example out or give it an answer"
-        );
-        let (mut messages, prompt) = match self.fit_chat_prompt(example)? {
+        let remedy = "leave the example out or give it an answer";
+        let Some(answer) = answer else {
+            return Err(DataError::input(
+                "the conversation has no assistant turn, so no token of it is supervised",
+                remedy,
+            )
+            .into());
+        };
+        if answer.content.trim().is_empty() {
+            return Err(DataError::input(
+                "the last assistant turn is empty, so nothing can be learnt from it",
+                remedy,
+            )
+            .into());
+        }
+        let (mut messages, prompt) = match self.fit_chat_prompt(chat, example)? {
             Rendering::Kept(kept) => kept,
             Rendering::Dropped(reason) => return Ok(Rendering::Dropped(self.dropped(reason))),
         };
@@ -274,6 +309,7 @@ impl Renderer {
     /// the oldest exchanges go first (instructions stay), then the end of the last user turn.
     fn fit_chat_prompt(
         &self,
+        chat: &ChatFormat,
         example: &TaskExample,
     ) -> Result<Rendering<(Vec<Message>, RenderedPrompt)>> {
         let mut messages = example.prompt_messages();
@@ -289,7 +325,10 @@ impl Renderer {
         let text = last.map_or(String::new(), |last| messages[last].content.clone());
         let fitted = self.fit_text(&text, |text| {
             if let Some(last) = last {
-                messages[last].content = text.to_string();
+                messages[last].content = match example.body {
+                    TaskBody::Completion { .. } => chat.prompt.replacen("{prompt}", text, 1),
+                    TaskBody::Chat { .. } => text.to_string(),
+                };
             }
             self.chat_prompt(&messages)
         })?;
@@ -342,9 +381,11 @@ impl Renderer {
 fn plain_parts(example: &TaskExample) -> Result<(&str, &str)> {
     match &example.body {
         TaskBody::Completion { prompt, completion } => Ok((prompt, completion)),
-        TaskBody::Chat { .. } => Err(anyhow!(
-            "the example is a conversation, which the plain format cannot hold; use the chat format, or give a prompt and a completion"
-        )),
+        TaskBody::Chat { .. } => Err(DataError::input(
+            "the example is a conversation, which the plain format cannot hold",
+            "use the chat format, or give a prompt and a completion",
+        )
+        .into()),
     }
 }
 

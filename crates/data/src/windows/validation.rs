@@ -5,6 +5,7 @@ use anyhow::{Result, ensure};
 
 use super::{Boundaries, RowBuilder};
 use crate::batch::Batch;
+use crate::error::DataError;
 use crate::stream::TokenStream;
 
 /// How held-out rows are cut.
@@ -64,12 +65,13 @@ impl ValidationWindows {
             "a validation batch of 0 rows scores nothing; give at least 1"
         );
         let first = u64::from(settings.lead.is_none());
-        ensure!(
-            stream.tokens() > first,
-            "{} holds only {} token, so there is nothing to score; give more held-out text",
-            stream.names(),
-            stream.tokens()
-        );
+        if stream.tokens() <= first {
+            let what = format!(
+                "the held-out text has {} token, so there is nothing to score",
+                stream.tokens()
+            );
+            return Err(DataError::input(what, "give more text, or hold more of it out").into());
+        }
         let count = (stream.tokens() - first).div_ceil(settings.context as u64);
         let (bytes, exact) = window_bytes(&stream, first, settings.context as u64, token_bytes);
         let windows = (0..count).collect();

@@ -63,10 +63,10 @@ fn items_are_the_models_own_answers_in_order() -> Result<()> {
         },
         ..example(6, "", "")
     };
-    for format in [plain(), ExampleFormat::Chat] {
+    for format in [plain(), ExampleFormat::chat()] {
         let renderer = renderer(&tokenizer, format.clone(), 64);
         let mut examples = examples();
-        if format == ExampleFormat::Chat {
+        if format == ExampleFormat::chat() {
             examples.push(talk.clone());
         }
         let mut heard = Vec::new();
@@ -108,7 +108,7 @@ fn items_are_the_models_own_answers_in_order() -> Result<()> {
             assert!((item.nats - nats).abs() < 1e-9 && item.nats > 0.0);
             assert_eq!(item.bytes, whole.target_bytes);
         }
-        if format == ExampleFormat::Chat {
+        if format == ExampleFormat::chat() {
             let last = result.items.last().expect("there");
             assert_eq!((last.reference.as_str(), last.bytes), ("é!", 6));
         }

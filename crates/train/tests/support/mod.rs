@@ -11,7 +11,7 @@ use anyhow::Result;
 use etude_data::{Batch, Cache, Catalog, IGNORE};
 use etude_eval::windows_loss;
 use etude_model::{Decoder, Family, hf::TokenIds};
-use etude_tensor::{Device, Precision, Tensor, seed_everything, step_seed};
+use etude_tensor::{Device, Precision, Tensor, step_seed, with_seed};
 use etude_train::interrupt::Interrupt;
 use etude_train::{
     Ended, Evaluation, MakeBatch, ModelSettings, OptimizerKind, OptimizerSettings, RunContext,
@@ -172,13 +172,8 @@ pub(crate) fn decoder(family: Family, precision: Precision) -> Decoder {
         context: CONTEXT as i64,
         ..ModelSettings::default()
     };
-    seed_everything(11);
-    Decoder::new(
-        model.config(VOCABULARY).expect("possible sizes"),
-        precision.kind(),
-        Device::Cpu,
-    )
-    .expect("possible sizes")
+    let config = model.config(VOCABULARY).expect("possible sizes");
+    with_seed(11, || Decoder::new(config, precision.kind(), Device::Cpu)).expect("possible sizes")
 }
 
 /// What a run may use: nothing but its folder.

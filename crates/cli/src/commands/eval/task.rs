@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use etude_data::{Cache, LocalOptions, Progress, Split, TaskExample};
 use etude_eval::{TaskResult, TaskSettings, evaluate, write_predictions};
-use etude_finetune::TaskSettings as Rendering;
+use etude_finetune::{Recipe, TaskSettings as Rendering};
 use serde_json::json;
 
 use super::EvalArgs;
@@ -13,6 +13,7 @@ use super::bar::Bar;
 use crate::error::{Misuse, bad_input};
 use crate::model::Loaded;
 use crate::output;
+use crate::recipes::{self, Stage};
 use crate::task::{self, Origin};
 
 pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
@@ -60,9 +61,10 @@ fn settings(args: &EvalArgs) -> TaskSettings {
 
 /// How examples are written for this model: as it was fine-tuned, unless it was not or the user says else.
 fn rendering(args: &EvalArgs, name: &str, loaded: &Loaded) -> Result<Rendering> {
-    let mut rendering = match task::origin(&loaded.folder)? {
-        Origin::Finetuned(settings) => *settings,
-        Origin::Pretrained | Origin::Unknown => task::default_settings(name)?,
+    let mut rendering = match (&args.task.like, task::origin(&loaded.folder)?) {
+        (Some(recipe), _) => like(recipe)?,
+        (None, Origin::Finetuned(settings)) => *settings,
+        (None, Origin::Pretrained | Origin::Unknown) => task::default_settings(name)?,
     };
     if rendering.source != name {
         rendering.source = name.to_owned();
@@ -81,6 +83,17 @@ fn rendering(args: &EvalArgs, name: &str, loaded: &Loaded) -> Result<Rendering> 
         rendering.format = format.name().to_owned();
     }
     Ok(rendering)
+}
+
+/// The `[task]` table of a fine-tuning recipe, or of a run folder's.
+fn like(recipe: &str) -> Result<Rendering> {
+    let in_run = std::path::Path::new(recipe).join("recipe.toml");
+    let text = match in_run.is_file() {
+        true => recipes::for_stage(Stage::Finetune, &in_run.to_string_lossy())?,
+        false => recipes::for_stage(Stage::Finetune, recipe)?,
+    };
+    let recipe: Recipe = text.parse(&[]).map_err(bad_input)?;
+    Ok(recipe.task)
 }
 
 fn examples(args: &EvalArgs, rendering: &Rendering) -> Result<Vec<TaskExample>> {
