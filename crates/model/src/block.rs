@@ -4,7 +4,7 @@
 //! C model width, I inner width.
 
 use etude_tensor::ops::{self, Angles};
-use etude_tensor::{AttentionMask, Init, Linear, Norm, Scope, Tensor, attention};
+use etude_tensor::{AttentionMask, Init, Linear, Norm, Scope, Tensor, attention, to_compute_kind};
 
 use crate::cache::LayerCache;
 use crate::config::{MlpKind, ModelConfig, NormKind, QkNorm};
@@ -197,7 +197,9 @@ impl Block {
         at: &Positions<'_>,
         cache: Option<&mut LayerCache>,
     ) -> Tensor {
-        let x = x + self.attn.forward(&self.attn_norm.forward(x), at, cache);
-        &x + self.mlp.forward(&self.mlp_norm.forward(&x))
+        let inner = to_compute_kind(&self.attn_norm.forward(x));
+        let x = x + self.attn.forward(&inner, at, cache);
+        let inner = to_compute_kind(&self.mlp_norm.forward(&x));
+        &x + self.mlp.forward(&inner)
     }
 }

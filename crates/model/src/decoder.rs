@@ -246,7 +246,6 @@ impl Decoder {
         if let Some(norm) = &self.embed_norm {
             x = norm.forward(&x);
         }
-        x = to_compute_kind(&x);
         let angles = self
             .rotary
             .as_ref()
@@ -280,7 +279,7 @@ impl Decoder {
                 }
             }
         }
-        self.norm.forward(&x)
+        to_compute_kind(&self.norm.forward(&x))
     }
 
     /// The lengths of packed documents, where attention is to go by them.

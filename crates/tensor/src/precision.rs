@@ -73,8 +73,8 @@ fn multiplies_bf16() -> bool {
     }
 }
 
-/// The stream between layers in the dtype that they compute in: bf16 under autocast on the CPU, where
-/// half the bytes are half the time, and as it is elsewhere (on a GPU autocast keeps it in float32).
+/// What goes into a layer, in the dtype that it computes in: bf16 under autocast on the CPU, where half the
+/// bytes are half the time, and as it is elsewhere. The stream that layers add to stays in float32.
 pub fn to_compute_kind(x: &Tensor) -> Tensor {
     if x.device() == Device::Cpu && x.kind() == Kind::Float && native::autocasts_cpu() {
         x.to_kind(Kind::BFloat16)
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn the_stream_is_narrow_under_autocast_alone() {
+    fn layers_compute_in_bf16_under_autocast_alone() {
         let x = Tensor::ones([2], (Kind::Float, Device::Cpu));
         assert_eq!(to_compute_kind(&x).kind(), Kind::Float);
         let inside = Precision::Bfloat16.autocast(Device::Cpu, || to_compute_kind(&x).kind());
