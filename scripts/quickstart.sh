@@ -11,6 +11,6 @@ say "1 of 3: set-up. libtorch comes into your cache; the first time a download o
 say "2 of 3: building etude. The first time three to six minutes, nearly all of it dependencies"
 cargo build --release -p etude-cli
 
-say "3 of 3: training. A base model on general text, then one task; about ten minutes"
+say "3 of 3: training. A base model on general text, then one task; five to ten minutes"
 # Cargo knows where the program is, also with a CARGO_TARGET_DIR, and hands the process over to it.
 exec cargo run --quiet --release -p etude-cli -- quickstart "$@"

@@ -21,7 +21,7 @@ Both read a recipe (TOML) and write a run folder, which holds the model, the log
 const AFTER: &str = "\
 Three commands to begin with:
   etude doctor                  what is installed, what is missing and how to get it
-  etude quickstart              both stages on real text, in about ten minutes
+  etude quickstart              both stages on real text, in five to ten minutes
   etude recipe list             the recipes that are built in
 
 `etude COMMAND --help` explains each command and shows examples.

@@ -119,7 +119,7 @@ fn tensors(decoder: &Decoder, format: ExportFormat) -> (Vec<Planned>, Vec<Tensor
     };
     for param in decoder.params().entries() {
         let place = names::place(config, &param.name);
-        let values = param.tensor.detach();
+        let values = decoder.merged(param);
         if place.names.len() == 1 {
             add(place.names[0].clone(), values);
             continue;
