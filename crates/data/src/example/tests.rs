@@ -129,6 +129,38 @@ fn plain_learns_the_completion_and_the_end() {
 }
 
 #[test]
+fn an_instruction_goes_around_a_prompt_and_around_no_conversation() {
+    let format = ExampleFormat::Chat(ChatFormat {
+        prompt: "Answer this: {prompt}".into(),
+    });
+    let with = renderer(format, 1000, Truncation::Drop);
+    let without = renderer(ExampleFormat::chat(), 1000, Truncation::Drop);
+    let example = completion("Where is {prompt}?", "At sea.");
+    let rendered = kept(with.render(&example));
+    let (learnt, other) = texts(&rendered);
+    assert_eq!(learnt, "At sea.<|end|>");
+    assert!(other.contains("Answer this: Where is {prompt}?"), "{other}");
+    let prompt = kept(with.render_prompt(&example));
+    assert_eq!(
+        rendered.ids[..prompt.ids.len()],
+        prompt.ids,
+        "evaluation asks the same"
+    );
+    let whole = |renderer: &Renderer| kept(renderer.render(&talk())).ids;
+    assert_eq!(whole(&with), whole(&without));
+    let settings = ExampleSettings {
+        format: ExampleFormat::Chat(ChatFormat {
+            prompt: "no place".into(),
+        }),
+        context: 1000,
+        answer_tokens: 40,
+        truncation: Truncation::Drop,
+    };
+    let error = Renderer::new(&tokenizer(), settings).expect_err("refused");
+    assert!(error.to_string().contains("{prompt}"), "{error}");
+}
+
+#[test]
 fn chat_learns_every_answer_and_its_end() {
     let renderer = renderer(ExampleFormat::chat(), 1000, Truncation::Drop);
     for example in [talk(), completion("Where is the man?", "At sea.")] {
