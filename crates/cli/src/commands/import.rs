@@ -35,7 +35,7 @@ Examples:
   etude import Qwen/Qwen3-0.6B models/qwen3
 
 Then:
-  etude generate models/smollm2 --chat --prompt 'What is the capital of France?'";
+  etude generate models/smollm2 --chat --temperature 0 --prompt 'What is the capital of France?'";
 
 /// From where, and where to.
 #[derive(Debug, Args)]
