@@ -88,18 +88,16 @@ impl Optimizer {
             })
             .collect();
         let applied = Tensor::zeros([], (Kind::Float, decoder.device()));
-        let kind = decoder.params().kind();
-        let cuda = decoder.device().is_cuda() && kind == Kind::Float;
         Self {
             settings: settings.clone(),
             adamw,
             muon,
             applied,
-            work: if cuda { Kind::BFloat16 } else { kind },
+            work: decoder.params().kind(),
         }
     }
 
-    /// Muon's products in this dtype; without it in bf16 on CUDA and as the parameters elsewhere.
+    /// Muon's products in this dtype, the one of the step's other products; without it in the parameters'.
     #[must_use]
     pub fn with_products(mut self, kind: Kind) -> Self {
         self.work = kind;
