@@ -232,7 +232,11 @@ mod tests {
 
     #[test]
     fn dropout_is_for_training_alone_and_right_on_average() {
-        let (update, dropped) = (update(0.0), update(0.4));
+        let update = update(0.0);
+        let dropped = LowRank {
+            dropout: 0.4,
+            ..update.shallow_clone()
+        };
         let x = Tensor::randn([1, 7], DOUBLE).set_requires_grad(true);
         let weight = Tensor::zeros([11, 7], DOUBLE);
         let whole = frozen_linear(&x, &weight, None, Some(&update)).detach();

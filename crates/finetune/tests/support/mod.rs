@@ -12,7 +12,7 @@ use etude_data::{Cache, Catalog};
 use etude_finetune::Recipe;
 use etude_model::hf::{self, TokenIds};
 use etude_model::{Decoder, Family, ModelConfig, Sizes};
-use etude_tensor::{Device, Kind, seed_everything};
+use etude_tensor::{Device, Kind, with_seed};
 use etude_tokenizer::{Tokenizer, TrainSettings};
 use etude_train::interrupt::Interrupt;
 use etude_train::{Ended, RecipeText, RunContext};
@@ -52,13 +52,9 @@ impl Place {
             context: 64,
             tied: false,
         };
-        seed_everything(seed);
-        let decoder = Decoder::new(
-            ModelConfig::new(Family::Llama, sizes),
-            Kind::Float,
-            Device::Cpu,
-        )
-        .expect("possible");
+        let config = ModelConfig::new(Family::Llama, sizes);
+        let decoder =
+            with_seed(seed, || Decoder::new(config, Kind::Float, Device::Cpu)).expect("possible");
         let ids = TokenIds {
             bos: tokenizer.bos_id(),
             eos: tokenizer.eos_id().into_iter().collect(),
