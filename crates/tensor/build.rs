@@ -33,6 +33,8 @@ fn compile_kernels() {
             .std("c++17")
             .opt_level(3)
             .file("native/kernels.cpp")
+            // Vectors wider than the instruction set's are never passed between files.
+            .flag_if_supported("-Wno-psabi")
             // NaN and infinity keep their meaning: the training step looks for them.
             .flags(["-fno-math-errno", "-fno-trapping-math", "-fopenmp-simd"])
             .define("ETUDE_ISA", name);

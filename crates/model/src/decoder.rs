@@ -4,6 +4,7 @@
 
 use etude_tensor::lora::frozen_linear;
 use etude_tensor::loss::{self, IGNORE};
+use etude_tensor::ops;
 use etude_tensor::{
     AttentionMask, Device, Embedding, Init, Kind, Linear, Norm, Param, Params, Tensor,
     to_compute_kind,
@@ -323,7 +324,7 @@ impl Decoder {
     pub fn logits(&self, hidden: &Tensor) -> Tensor {
         let head = self.head_weight();
         let logits = if head.kind() == hidden.kind() || head.requires_grad() {
-            hidden.linear(head, None::<&Tensor>)
+            ops::linear(hidden, head, None)
         } else {
             frozen_linear(hidden, head, None, None)
         };

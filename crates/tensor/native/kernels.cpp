@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
+#include <type_traits>
 #include <vector>
 
 #define ETUDE_JOIN_(a, b) a##b
@@ -326,6 +327,83 @@ static void cross_entropy_bf16(Bf16* logits, const int64_t* targets, float* loss
   }
 }
 
+// 64 bytes of what F is computed in. As a type of its own the sums stay in registers, which the compiler
+// does not manage with arrays.
+template <typename A> struct Lanes { typedef A type __attribute__((vector_size(64))); };
+
+template <typename F>
+static inline typename Lanes<Wide<F>>::type lanes_of(const F* from) {
+  typename Lanes<Wide<F>>::type out;
+  if constexpr (std::is_same_v<F, Wide<F>>) {
+    std::memcpy(&out, from, 64);
+  } else {
+    for (int l = 0; l < 16; ++l) out[l] = from[l];
+  }
+  return out;
+}
+
+template <typename A>
+static inline A total(typename Lanes<A>::type sums) {
+  typedef A Half __attribute__((vector_size(32)));
+  typedef A Quarter __attribute__((vector_size(16)));
+  struct Halves { Half low, high; };
+  struct Quarters { Quarter low, high; };
+  const auto halves = __builtin_bit_cast(Halves, sums);
+  const auto quarters = __builtin_bit_cast(Quarters, halves.low + halves.high);
+  const Quarter last = quarters.low + quarters.high;
+  A sum = 0;
+  for (size_t l = 0; l < 16 / sizeof(A); ++l) sum += last[l];
+  return sum;
+}
+
+// R rows of x by O rows of w, each sum in U parts: sums that do not wait for each other keep the processor busy,
+// and few rows of w at once are the long runs that it reads ahead.
+template <typename F, int R, int O, int U>
+static inline void dots(const F* x, const F* w, const F* bias, F* y, int64_t outputs, int64_t d) {
+  using A = Wide<F>;
+  constexpr int lanes = 64 / sizeof(A);
+  typename Lanes<A>::type sums[R][O][U] = {};
+  int64_t j = 0;
+  for (; j + U * lanes <= d; j += U * lanes) {
+    for (int u = 0; u < U; ++u) {
+      typename Lanes<A>::type xs[R];
+      for (int r = 0; r < R; ++r) xs[r] = lanes_of(x + r * d + j + u * lanes);
+      for (int o = 0; o < O; ++o) {
+        const auto ws = lanes_of(w + o * d + j + u * lanes);
+        for (int r = 0; r < R; ++r) sums[r][o][u] += xs[r] * ws;
+      }
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int o = 0; o < O; ++o) {
+      for (int u = 1; u < U; ++u) sums[r][o][0] += sums[r][o][u];
+      A sum = total<A>(sums[r][o][0]);
+      for (int64_t tail = j; tail < d; ++tail) sum += x[r * d + tail] * w[o * d + tail];
+      if (bias) sum += bias[o];
+      put(y[r * outputs + o], sum);
+    }
+  }
+}
+
+template <typename F>
+static void linear_rows(const F* x, int64_t rows, const F* w, const F* bias, F* y, int64_t outputs,
+                        int64_t begin, int64_t end, int64_t d) {
+  int64_t o = begin;
+  if (rows > 1) {
+    // All of x by two rows of w, which stay in the nearest cache.
+    for (; o + 4 <= end; o += 4) {
+      const F *wo = w + o * d, *bo = bias ? bias + o : nullptr;
+      int64_t i = 0;
+      for (; i + 4 <= rows; i += 4) dots<F, 4, 4, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
+      for (; i + 2 <= rows; i += 2) dots<F, 2, 4, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
+      if (i < rows) dots<F, 1, 4, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
+    }
+  }
+  for (; o < end; ++o) {
+    for (int64_t i = 0; i < rows; ++i) dots<F, 1, 1, 4>(x + i * d, w + o * d, bias ? bias + o : nullptr, y + i * outputs + o, outputs, d);
+  }
+}
+
 template <typename F>
 static auto cross_entropy_of() { return cross_entropy<F>; }
 template <>
@@ -335,7 +413,7 @@ template <typename F>
 static Kernels<F> table() {
   return {rms_norm<F>, rms_norm_backward<F>, rope<F>, rope_backward<F>, relu_squared<F>,
           relu_squared_backward<F>, gelu<F>, gelu_backward<F>, swiglu<F>, swiglu_backward<F>,
-          cross_entropy_of<F>()};
+          cross_entropy_of<F>(), linear_rows<F>};
 }
 
 extern const Kernels<float> table_f32;

@@ -63,6 +63,10 @@ struct Kernels {
   // cap > 0 means that the logits pass through cap * tanh(z / cap) first.
   void (*cross_entropy)(F* logits, const int64_t* targets, A* loss, int64_t begin, int64_t end,
                         int64_t v, double cap, bool grad);
+  // Outputs [begin, end) of a linear layer for a few rows: y[i][o] = x[i] · w[o] + bias[o], x and w with rows
+  // of d, y with rows of `outputs`; bias may be null. Each row of w is read from memory once.
+  void (*linear_rows)(const F* x, int64_t rows, const F* w, const F* bias, F* y, int64_t outputs,
+                      int64_t begin, int64_t end, int64_t d);
 };
 
 }  // namespace etude

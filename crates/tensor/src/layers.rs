@@ -47,7 +47,7 @@ impl Linear {
         if self.low_rank.is_some() || converted {
             return lora::frozen_linear(x, weight, bias, self.low_rank.as_ref());
         }
-        x.linear(weight, bias)
+        ops::linear(x, weight, bias)
     }
 }
 

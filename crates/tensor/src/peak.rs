@@ -26,3 +26,17 @@ pub fn matmul_peak(device: Device, kind: Kind) -> f64 {
     }
     2.0 * (side as f64).powi(3) / best
 }
+
+/// The best of a few sums over half a gigabyte on `device`, in bytes read a second: the bound of work that
+/// touches each number once, such as making one token. Takes about 0.3 s.
+pub fn read_bandwidth(device: Device) -> f64 {
+    let numbers: i64 = 1 << 27;
+    let values = Tensor::ones([numbers], (Kind::Float, device));
+    let mut best = f64::INFINITY;
+    for _ in 0..8 {
+        let start = Instant::now();
+        let _ = values.sum(Kind::Float).double_value(&[]); // sync
+        best = best.min(start.elapsed().as_secs_f64());
+    }
+    4.0 * numbers as f64 / best
+}

@@ -1,11 +1,12 @@
-//! The fixed training step that speed is measured by: a GPT-2 shape, random tokens, AdamW with clipping.
-//! `scripts/bench/compare_training.py` sets it beside the same step in PyTorch.
+//! The fixed training step that speed is measured by: a GPT-2 shape or a model that is there, random tokens,
+//! AdamW with clipping. `scripts/bench/` sets it beside the same step in PyTorch, Transformers and PEFT.
 
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use etude_data::Batch;
 use etude_model::{Decoder, Family, ModelConfig, Sizes};
+use etude_tensor::loss::IGNORE;
 use etude_tensor::{Cuda, Device, Precision, seed_everything, step_seed};
 
 use crate::optimizer::Optimizer;
@@ -49,13 +50,24 @@ const fn sizes(vocab_size: i64, n_layer: i64, n_head: i64, n_embd: i64, context:
     }
 }
 
+/// The batch of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    /// Rows of a step.
+    pub rows: usize,
+    /// Tokens of a row.
+    pub cols: usize,
+    /// Of these, the last ones that are supervised; at least 1.
+    pub supervised: usize,
+}
+
 /// A prepared step.
 #[derive(Debug)]
 pub struct StepBench {
     decoder: Decoder,
     optimizer: Optimizer,
     settings: StepSettings,
-    preset: Preset,
+    shape: Shape,
     step: u64,
 }
 
@@ -84,6 +96,34 @@ impl StepBench {
             precision.kind(),
             device,
         )?;
+        let cols = preset.sizes.context as usize;
+        let shape = Shape {
+            rows: preset.rows,
+            cols,
+            supervised: cols,
+        };
+        Self::with_decoder(decoder, shape, precision)
+    }
+
+    /// Prepares steps of a decoder as it is: with its adapter, if it has one.
+    ///
+    /// # Errors
+    /// When the shape does not fit the decoder's context.
+    pub fn with_decoder(decoder: Decoder, shape: Shape, precision: Precision) -> Result<Self> {
+        let Shape {
+            rows,
+            cols,
+            supervised,
+        } = shape;
+        let context = decoder.config().context as usize;
+        ensure!(
+            rows > 0 && (1..=context).contains(&cols),
+            "{rows} rows of {cols} tokens: give at least one row, of 1 to {context} tokens"
+        );
+        ensure!(
+            (1..=cols).contains(&supervised),
+            "{supervised} supervised tokens a row: give 1 to {cols}"
+        );
         let optimizer = OptimizerSettings {
             kind: OptimizerKind::Adamw,
             lr: 6e-4,
@@ -92,7 +132,7 @@ impl StepBench {
         };
         let optimizer = Optimizer::new(&decoder, &optimizer);
         let settings = StepSettings {
-            rows: preset.rows,
+            rows,
             precision,
             max_norm: Some(1.0),
             seed: 1,
@@ -101,7 +141,7 @@ impl StepBench {
             decoder,
             optimizer,
             settings,
-            preset,
+            shape,
             step: 0,
         })
     }
@@ -140,30 +180,36 @@ impl StepBench {
 
     /// Tokens of one step.
     pub fn tokens(&self) -> usize {
-        self.preset.rows * self.preset.sizes.context as usize
+        self.shape.rows * self.shape.cols
     }
 
     /// Floating-point operations of one step.
     pub fn flops(&self) -> f64 {
-        self.tokens() as f64
-            * self
-                .decoder
-                .config()
-                .flops_per_token(self.preset.sizes.context)
+        let length = self.shape.cols as i64;
+        self.tokens() as f64 * self.decoder.flops_per_token(length)
     }
 
     /// The step's batch: uniformly random tokens, a function of its number.
     fn batch(&self) -> Batch {
-        let (rows, cols) = (self.preset.rows, self.preset.sizes.context as usize);
-        let vocabulary = self.preset.sizes.vocab_size as u64;
+        let Shape {
+            rows,
+            cols,
+            supervised,
+        } = self.shape;
+        let vocabulary = self.decoder.config().vocab_size as u64;
         let token = |place: usize| (step_seed(self.step, place as u64) % vocabulary) as i64;
-        let row = |row: usize| (0..=cols).map(move |column| token(row * (cols + 1) + column));
+        let at = |row: usize, column: usize| token(row * (cols + 1) + column);
+        let target = |row: usize, column: usize| match column + supervised >= cols {
+            true => at(row, column + 1),
+            false => IGNORE,
+        };
+        let places = || (0..rows).flat_map(|row| (0..cols).map(move |column| (row, column)));
         Batch {
             rows,
             cols,
-            input_ids: (0..rows).flat_map(|r| row(r).take(cols)).collect(),
-            targets: (0..rows).flat_map(|r| row(r).skip(1)).collect(),
-            position_ids: (0..rows).flat_map(|_| 0..cols as i64).collect(),
+            input_ids: places().map(|(row, column)| at(row, column)).collect(),
+            targets: places().map(|(row, column)| target(row, column)).collect(),
+            position_ids: places().map(|(_, column)| column as i64).collect(),
             doc_ids: None,
         }
     }
