@@ -3,7 +3,11 @@
 
 use std::fs;
 
-use crate::support::{good, run, scratch, text, write, wrong};
+use std::path::Path;
+
+use etude_tokenizer::Tokenizer;
+
+use crate::support::{check_wrong, command, corpus, good, run, scratch, text, write, wrong};
 
 /// A pre-training recipe over a text, with settings of `[train]`.
 fn recipe(corpus: &str, train: &str) -> String {
@@ -159,5 +163,155 @@ fn a_cached_shard_with_a_flipped_byte_is_named_and_not_trained_on() {
         told.err.contains("damaged") && told.err.contains("delete it"),
         "{}",
         told.err
+    );
+}
+
+#[test]
+fn data_that_changed_between_two_runs_is_refused() {
+    let corpus = write("faults/changed.txt", sentences());
+    let file = write("faults/changed.toml", recipe(&corpus, ""));
+    let folder = scratch("faults/changed");
+    let arguments = ["pretrain", &file, "--run", text(&folder), "--quiet"];
+    good(&arguments);
+    let before = fs::read(folder.join("model/model.safetensors")).unwrap();
+    write("faults/changed.txt", sentences().replace("rose", "tulip"));
+    wrong(&arguments, &["the data has changed", "try: ", "--run"]);
+    let after = fs::read(folder.join("model/model.safetensors")).unwrap();
+    assert!(before == after, "what was saved is left alone");
+}
+
+#[test]
+fn a_tokenizer_that_does_not_fit_its_model_is_named_with_both_sizes() {
+    let folder = scratch("faults/unfit");
+    crate::support::save_model(&folder);
+    let settings = etude_tokenizer::TrainSettings {
+        vocab_size: 330,
+        ..Default::default()
+    };
+    let (larger, _) = Tokenizer::train([corpus()].into_iter(), &settings).unwrap();
+    larger.save(&folder).unwrap();
+    let corpus = write("faults/unfit.txt", corpus());
+    for arguments in [
+        &["generate", text(&folder), "--prompt", "A rose"][..],
+        &["eval", text(&folder), "--text", &corpus],
+    ] {
+        wrong(arguments, &["unfit", "330 tokens", "320", "try: "]);
+    }
+}
+
+/// A base model and a recipe that teaches it `examples`, a file of JSON lines.
+fn task(name: &str, examples: &[String], settings: &str) -> String {
+    let base = scratch(&format!("faults/{name}-base"));
+    crate::support::save_model(&base);
+    let examples = write(&format!("faults/{name}.jsonl"), examples.join("\n"));
+    let recipe = format!(
+        "[base]\npath = \"{}\"\n[task]\nsource = \"{examples}\"\n{settings}\n\
+         [train]\nsteps = 1\ndevice = \"cpu\"\nthreads = 1\n[eval]\nexamples = 2\n",
+        text(&base)
+    );
+    write(&format!("faults/{name}.toml"), recipe)
+}
+
+fn example(prompt: &str) -> String {
+    serde_json::json!({"prompt": prompt, "completion": "red"}).to_string()
+}
+
+#[test]
+fn a_missing_field_is_named_with_its_line_and_what_to_do() {
+    let mut lines: Vec<String> = (0..40).map(|n| example(&format!("rose {n}"))).collect();
+    lines[16] = serde_json::json!({"prompt": "rose", "answer": "red"}).to_string();
+    let recipe = task("missing", &lines, "");
+    let folder = scratch("faults/missing");
+    wrong(
+        &["finetune", &recipe, "--run", text(&folder), "--quiet"],
+        &[
+            "missing.jsonl:17: no field `completion`",
+            "try: ",
+            "`answer`",
+        ],
+    );
+}
+
+#[test]
+fn examples_that_are_left_out_are_counted_in_the_run_folder() {
+    let long = "a rose ".repeat(60);
+    let lines: Vec<String> = (0..60)
+        .map(|n| example(&format!("{n} {}", if n < 7 { &long } else { "rose" })))
+        .collect();
+    let settings = "truncation = \"drop\"\nlocal = { test = 0 }";
+    let recipe = task("counted", &lines, settings);
+    let folder = scratch("faults/counted");
+    good(&["finetune", &recipe, "--run", text(&folder), "--quiet"]);
+    let data = fs::read(folder.join("data.json")).unwrap();
+    let data: serde_json::Value = serde_json::from_slice(&data).unwrap();
+    let sum = |counts: &serde_json::Value| -> u64 {
+        let counts = counts.as_object().unwrap().values();
+        counts.filter_map(serde_json::Value::as_u64).sum()
+    };
+    assert_eq!(
+        (sum(&data["dropped"]), sum(&data["examples"])),
+        (7, 53),
+        "{data}"
+    );
+}
+
+#[test]
+fn a_damaged_tokenizer_of_the_cache_is_named() {
+    let corpus = write("faults/cached.txt", sentences());
+    let file = write("faults/cached.toml", recipe(&corpus, ""));
+    let (folder, cache) = (scratch("faults/cached"), scratch("faults/own-cache"));
+    let arguments = ["pretrain", &file, "--run", text(&folder), "--quiet"];
+    let run = || {
+        let output = command(&arguments)
+            .env("ETUDE_CACHE", &cache)
+            .output()
+            .unwrap();
+        crate::support::Done {
+            status: output.status.code().unwrap(),
+            out: String::from_utf8(output.stdout).unwrap(),
+            err: String::from_utf8(output.stderr).unwrap(),
+        }
+    };
+    assert_eq!(run().status, 0);
+    let entry = fs::read_dir(cache.join("tokenizers")).unwrap().next();
+    let tokenizer = entry.unwrap().unwrap().path();
+    cut_in_half(&tokenizer.join("tokenizer.json"));
+    let remedy = ["tokenizer of the cache is damaged", "remove the folder"];
+    check_wrong(&run(), &arguments, &remedy);
+    fs::remove_dir_all(&tokenizer).unwrap();
+    assert_eq!(run().status, 0, "the remedy helps");
+}
+
+fn cut_in_half(path: &Path) {
+    let bytes = fs::read(path).unwrap();
+    fs::write(path, &bytes[..bytes.len() / 2]).unwrap();
+}
+
+/// The folder that cannot be written to is a file's place: a superuser may write into read-only folders.
+#[test]
+fn answers_that_cannot_be_kept_are_refused_before_they_are_made() {
+    let lines: Vec<String> = (0..20).map(|n| example(&format!("rose {n}"))).collect();
+    let examples = write("faults/unkept.jsonl", lines.join("\n"));
+    let nowhere = write("faults/a-file", "") + "/answers.jsonl";
+    let model = crate::support::model();
+    let arguments = [
+        "eval",
+        model,
+        "--task",
+        &examples,
+        "--predictions",
+        &nowhere,
+    ];
+    let done = run(&arguments);
+    assert_eq!((done.status, done.out.as_str()), (1, ""), "{}", done.err);
+    assert!(
+        done.err.contains("choose another place with --predictions"),
+        "{}",
+        done.err
+    );
+    assert!(
+        !done.err.contains("answers 0"),
+        "nothing was scored: {}",
+        done.err
     );
 }

@@ -24,7 +24,16 @@ use clap::Parser;
 use etude_tensor::memory;
 
 fn main() -> ExitCode {
-    let line = args::CommandLine::parse();
+    let line = match args::CommandLine::try_parse() {
+        Ok(line) => line,
+        Err(refusal) if refusal.use_stderr() => refusal.exit(),
+        Err(help) => {
+            return match output::help(&help) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(failure) => error::report(&failure).into(),
+            };
+        }
+    };
     error::say_faults_in_one_line();
     let done = memory::or_out_of_memory(|| commands::run(line.command));
     match done.unwrap_or_else(|failure| Err(failure.into())) {

@@ -33,6 +33,14 @@ pub(crate) fn bytes(bytes: &[u8]) -> Result<()> {
         .map_err(|error| OutputError(error).into())
 }
 
+/// Prints the help or the version that the command line asks for.
+pub(crate) fn help(asked: &clap::Error) -> Result<()> {
+    asked
+        .print()
+        .and_then(|()| io::stdout().flush())
+        .map_err(|error| OutputError(error).into())
+}
+
 /// Writes text as it is, at once: a streamed token must not wait for a line's end.
 pub(crate) fn text(text: &str) -> Result<()> {
     bytes(text.as_bytes())

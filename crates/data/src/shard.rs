@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use memmap2::Mmap;
 use sha2::{Digest, Sha256};
@@ -112,11 +113,11 @@ pub struct ShardDocument {
 }
 
 /// An open token shard. The file must not be changed while it is open; the tools here never change
-/// one, they only put whole new files in place.
-#[derive(Debug)]
+/// one, they only put whole new files in place. Clones share the map.
+#[derive(Clone, Debug)]
 pub struct Shard {
     path: PathBuf,
-    map: Mmap,
+    map: Arc<Mmap>,
     header: Header,
     table_at: usize,
 }
@@ -158,7 +159,7 @@ impl Shard {
             .expect("the file length was computed from it") as usize;
         let shard = Shard {
             path: path.to_path_buf(),
-            map,
+            map: Arc::new(map),
             header,
             table_at,
         };

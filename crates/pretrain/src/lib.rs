@@ -6,6 +6,7 @@
 
 mod prepare;
 mod recipe;
+mod source;
 mod stage;
 
 use anyhow::{Context, Result};
@@ -16,6 +17,7 @@ use etude_train::{Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings,
 
 pub use prepare::Prepared;
 pub use recipe::{DataSettings, EvalSettings, Recipe, TokenizerSettings};
+pub use source::Source;
 
 /// Runs a recipe in `context.folder`, or goes on where an earlier run of it stopped.
 ///

@@ -35,6 +35,7 @@ pub struct Prepared {
 #[derive(Debug, Serialize)]
 pub struct Description {
     sources: Vec<SourceDescription>,
+    /// Of one pass, repeats counted.
     train_tokens: u64,
     train_bytes: u64,
     validation_tokens: u64,
@@ -51,6 +52,23 @@ struct SourceDescription {
     licence: String,
     documents: u64,
     bytes: u64,
+    /// How often one pass over the data reads it.
+    repeat: usize,
+}
+
+/// A source, fetched.
+struct Source {
+    dataset: Dataset,
+    fingerprint: String,
+    /// How often one pass over the data reads it; its validation text is scored once all the same.
+    repeat: usize,
+}
+
+/// The sources in the order of one pass over the data, each as often as it is read.
+fn one_pass(sources: &[Source]) -> impl Iterator<Item = &Source> {
+    sources
+        .iter()
+        .flat_map(|source| std::iter::repeat_n(source, source.repeat))
 }
 
 /// Fetches, trains and tokenizes, or finds what an earlier run left in the cache.
@@ -60,43 +78,56 @@ pub(crate) fn prepare(recipe: &Recipe, context: &RunContext) -> Result<Prepared>
     } else {
         Progress::Silent
     };
-    let mut sources = Vec::new();
-    for name in &recipe.data.sources {
-        let manifest = context.catalog.get_with(name, &recipe.data.local)?;
-        sources.push(manifest.fetch(&context.cache, &progress)?);
+    let mut sources: Vec<Source> = Vec::new();
+    for named in &recipe.data.sources {
+        let manifest = context.catalog.get_with(&named.name, &recipe.data.local)?;
+        let dataset = manifest.fetch(&context.cache, &progress)?;
+        let fingerprint = dataset.fingerprint()?;
+        let repeat = named.repeat as usize;
+        match sources
+            .iter_mut()
+            .find(|source| source.fingerprint == fingerprint)
+        {
+            Some(known) => known.repeat += repeat,
+            None => sources.push(Source {
+                dataset,
+                fingerprint,
+                repeat,
+            }),
+        }
     }
-    let fingerprints = sources
-        .iter()
-        .map(|source| Ok(source.fingerprint()?))
-        .collect::<Result<Vec<_>>>()?;
     let mut dropped = BTreeMap::new();
-    for (source, fingerprint) in sources.iter().zip(&fingerprints) {
-        for (reason, count) in left_out(source, fingerprint, context)? {
+    for source in &sources {
+        for (reason, count) in left_out(source, context)? {
             *dropped.entry(reason).or_default() += count;
         }
     }
-    let tokenizer = tokenizer(recipe, context, &sources, &fingerprints)?;
+    let tokenizer = tokenizer(recipe, context, &sources)?;
     let separator = tokenizer.eos_id().context(
         "the tokenizer names no end-of-text token, which separates documents; choose another tokenizer.path",
     )?;
 
     let (mut train, mut validation, mut described) = (Vec::new(), Vec::new(), Vec::new());
-    for (source, fingerprint) in sources.iter().zip(&fingerprints) {
-        let shard = |split| shard(source, fingerprint, split, &tokenizer, separator, context);
+    for source in &sources {
+        let shard = |split| shard(source, split, &tokenizer, separator, context);
         let of_source = shard(Split::Train)?;
         let (Some(shard_train), held_out) = (of_source, shard(Split::Validation)?) else {
-            let what = format!("{}: has no text to train on", source.manifest().name);
+            let what = format!(
+                "{}: has no text to train on",
+                source.dataset.manifest().name
+            );
             return Err(DataError::input(what, "give more text, or hold less of it out").into());
         };
-        let manifest = source.manifest();
+        let manifest = source.dataset.manifest();
         described.push(SourceDescription {
             name: manifest.name.clone(),
             title: manifest.title.clone(),
             licence: manifest.licence.clone(),
             documents: shard_train.documents(),
             bytes: shard_train.text_bytes(),
+            repeat: source.repeat,
         });
-        train.push(shard_train);
+        train.extend(std::iter::repeat_n(shard_train, source.repeat));
         validation.extend(held_out);
     }
     if validation.is_empty() {
@@ -109,9 +140,10 @@ pub(crate) fn prepare(recipe: &Recipe, context: &RunContext) -> Result<Prepared>
     }
     let (train, validation) = (TokenStream::new(train)?, TokenStream::new(validation)?);
     let mut hasher = Sha256::new();
-    for part in fingerprints.iter().chain([&tokenizer.fingerprint()]) {
-        hasher.update(part.as_bytes());
+    for source in one_pass(&sources) {
+        hasher.update(source.fingerprint.as_bytes());
     }
+    hasher.update(tokenizer.fingerprint().as_bytes());
     let description = Description {
         sources: described,
         train_tokens: train.tokens(),
@@ -132,20 +164,15 @@ pub(crate) fn prepare(recipe: &Recipe, context: &RunContext) -> Result<Prepared>
 
 /// The recipe's tokenizer: loaded, or trained on the training text and kept in the cache under a hash of
 /// the text and the settings.
-fn tokenizer(
-    recipe: &Recipe,
-    context: &RunContext,
-    sources: &[Dataset],
-    fingerprints: &[String],
-) -> Result<Tokenizer> {
+fn tokenizer(recipe: &Recipe, context: &RunContext, sources: &[Source]) -> Result<Tokenizer> {
     if let Some(path) = &recipe.tokenizer.path {
         return Ok(Tokenizer::load(path)?);
     }
     let settings = recipe.tokenizer.bpe();
     let mut hasher = Sha256::new();
     hasher.update(serde_json::to_vec(&settings).context("settings are plain data")?);
-    for fingerprint in fingerprints {
-        hasher.update(fingerprint.as_bytes());
+    for source in one_pass(sources) {
+        hasher.update(source.fingerprint.as_bytes());
     }
     let key = hex(&hasher.finalize());
     let folder = context.cache.root().join("tokenizers").join(&key[..24]);
@@ -163,8 +190,8 @@ fn tokenizer(
     );
     let mut failure = None;
     let mut documents = Vec::new();
-    for source in sources {
-        documents.push(source.documents(&[Split::Train])?);
+    for source in one_pass(sources) {
+        documents.push(source.dataset.documents(&[Split::Train])?);
     }
     let texts = documents
         .into_iter()
@@ -218,13 +245,17 @@ fn keep(tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
 /// What a source's split became is noted in the cache under the source's and the tokenizer's fingerprints,
 /// so that a prepared recipe starts without reading the text again.
 fn shard(
-    source: &Dataset,
-    fingerprint: &str,
+    source: &Source,
     split: Split,
     tokenizer: &Tokenizer,
     separator: u32,
     context: &RunContext,
 ) -> Result<Option<Shard>> {
+    let Source {
+        dataset,
+        fingerprint,
+        ..
+    } = source;
     let cache = context.cache.root().join("shards");
     let mut hasher = Sha256::new();
     for part in [fingerprint, split.name(), &tokenizer.fingerprint()] {
@@ -241,10 +272,10 @@ fn shard(
             return Ok(Some(open_cached(&path, &tokenizer.fingerprint())?));
         }
     }
-    if source.documents(&[split])?.next().transpose()?.is_none() {
+    if dataset.documents(&[split])?.next().transpose()?.is_none() {
         return write_note(&note, "").map(|()| None);
     }
-    let name = format!("{}-{}", source.manifest().name, split.name());
+    let name = format!("{}-{}", dataset.manifest().name, split.name());
     say(context, &format!("tokenizing {name}"));
     let settings = TokenizeSettings {
         cache,
@@ -253,7 +284,7 @@ fn shard(
     };
     let made = tokenize(
         tokenizer,
-        || Ok(source.documents(&[split])?),
+        || Ok(dataset.documents(&[split])?),
         &settings,
         &mut |_| {},
     )?;
@@ -269,18 +300,14 @@ fn shard(
 }
 
 /// Records of a source that its manifest leaves out, by reason; noted in the cache like its shards.
-fn left_out(
-    source: &Dataset,
-    fingerprint: &str,
-    context: &RunContext,
-) -> Result<BTreeMap<String, u64>> {
+fn left_out(source: &Source, context: &RunContext) -> Result<BTreeMap<String, u64>> {
     let folder = context.cache.root().join("shards");
-    let note = folder.join(format!("{}.dropped", &fingerprint[..32]));
+    let note = folder.join(format!("{}.dropped", &source.fingerprint[..32]));
     let noted = fs::read(&note).ok();
     if let Some(counts) = noted.and_then(|text| serde_json::from_slice(&text).ok()) {
         return Ok(counts);
     }
-    let counts = source.scan()?.dropped;
+    let counts = source.dataset.scan()?.dropped;
     write_note(&note, &serde_json::to_string(&counts).context("counts")?)?;
     Ok(counts)
 }

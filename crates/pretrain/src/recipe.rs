@@ -8,6 +8,8 @@ use etude_tokenizer::{Split, TrainSettings as BpeSettings};
 use etude_train::{ModelSettings, OptimizerSettings, ScheduleSettings, TrainSettings};
 use serde::{Deserialize, Serialize};
 
+use crate::source::Source;
+
 /// A pre-training recipe, one table a component.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -39,7 +41,7 @@ pub struct Recipe {
 #[serde(deny_unknown_fields)]
 pub struct DataSettings {
     /// Data sets by name, or paths of text files, folders, JSONL, CSV or manifests.
-    pub sources: Vec<String>,
+    pub sources: Vec<Source>,
     /// `ignored` (default): windows run on across documents, the cheaper form. `kept`: attention stays
     /// inside each document.
     #[serde(default = "ignored")]
@@ -127,6 +129,9 @@ impl Recipe {
             !self.data.sources.is_empty(),
             "data.sources is empty: name at least one data set or path"
         );
+        for (index, source) in self.data.sources.iter().enumerate() {
+            source.validate(index)?;
+        }
         if self.tokenizer.path.is_none() {
             self.tokenizer.bpe().validate()?;
         }

@@ -291,6 +291,14 @@ fn impossible_settings_are_refused_by_name() {
         ),
         ("data.sources=[]", &["data.sources is empty"]),
         (
+            "data.sources=[\"x\", { name = \"y\", repeat = 0 }]",
+            &["data.sources[1].repeat = 0", "`y`", "from 1 to 100"],
+        ),
+        (
+            "data.sources=[{ name = \"y\", repeats = 2 }]",
+            &["did you mean `repeat`"],
+        ),
+        (
             "model.n_head=3",
             &["model.n_embd = 16", "multiple of n_head = 3"],
         ),
@@ -410,4 +418,33 @@ fn changed_data_and_a_second_process_are_refused() {
             && error.contains("train.steps: the run has 4, the recipe 5"),
         "{error}"
     );
+}
+
+#[test]
+fn a_repeated_source_is_read_so_often_and_validated_once() {
+    let _alone = alone();
+    let root = tempfile::tempdir().expect("a folder");
+    let place = Place::new(root.path(), &words());
+    let path = root.path().join("text.txt");
+    let data = |run: &str, sources: &str| -> Value {
+        let sources = format!("data.sources={sources}");
+        place.run(run, &["train.steps=1", &sources]).expect("runs");
+        let text = fs::read(place.folder(run).join("data.json")).expect("reads");
+        serde_json::from_slice(&text).expect("JSON")
+    };
+    let once = data("once", &format!("[{path:?}]"));
+    let twice = data("twice", &format!("[{{ name = {path:?}, repeat = 2 }}]"));
+    let named = data("named", &format!("[{path:?}, {path:?}]"));
+    let count = |data: &Value, key: &str| data[key].as_u64().expect("a count");
+    assert_eq!(twice, named, "naming it twice is the same");
+    assert_eq!(twice["sources"][0]["repeat"], 2);
+    for (key, times) in [
+        ("train_tokens", 2),
+        ("train_bytes", 2),
+        ("validation_bytes", 1),
+    ] {
+        assert_eq!(count(&twice, key), times * count(&once, key), "{key}");
+    }
+    let kept = fs::read_to_string(place.folder("twice").join("recipe.toml")).expect("reads");
+    assert!(kept.contains("repeat = 2"), "as resolved: {kept}");
 }

@@ -73,7 +73,10 @@ fn source(entry: &Value) -> Source {
     let amount = |field: &str| entry.get(field).and_then(Value::as_f64);
     let safe = |link: &&str| link.starts_with("https://") || link.starts_with("http://");
     Source {
-        name: words("/name"),
+        name: match amount("repeat") {
+            Some(times) if times > 1.0 => format!("{} × {times}", words("/name")),
+            _ => words("/name"),
+        },
         link: text(entry, "/url").filter(safe).map(str::to_owned),
         licence: words("/licence"),
         documents: amount("documents").map(format::count).unwrap_or_default(),

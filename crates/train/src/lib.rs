@@ -19,6 +19,7 @@ pub mod schedule;
 pub mod settings;
 pub mod stage;
 pub mod step;
+mod tensorboard;
 pub mod trainer;
 mod weights;
 

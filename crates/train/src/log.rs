@@ -1,11 +1,11 @@
-//! What a run tells while it goes on: `metrics.jsonl`, `samples.jsonl` and `bad-steps/` for later, a bar and
-//! lines on stderr for whoever watches. When something is told is the loop's business.
+//! What a run tells while it goes on: `metrics.jsonl`, `samples.jsonl`, `bad-steps/` and, if wished, TensorBoard's
+//! event files for later, a bar and lines on stderr for whoever watches. When something is told is the loop's business.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use etude_data::Batch;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::checkpoint::TrainerState;
 use crate::metrics::JsonLines;
@@ -13,6 +13,7 @@ use crate::progress::Bar;
 use crate::run::{RunContext, RunFolder};
 use crate::settings::OptimizerKind;
 use crate::stage::{Evaluation, Sample, TrainerSettings};
+use crate::tensorboard::EventFile;
 
 /// The log of one session of a run.
 pub(crate) struct RunLog<'a> {
@@ -20,6 +21,7 @@ pub(crate) struct RunLog<'a> {
     settings: &'a TrainerSettings,
     folder: &'a RunFolder,
     metrics: JsonLines,
+    events: Option<EventFile>,
     samples: JsonLines,
     bar: Bar,
     speed: Speed,
@@ -76,6 +78,14 @@ impl<'a> RunLog<'a> {
             settings,
             folder,
             metrics: JsonLines::resume(&folder.file("metrics.jsonl"), step)?,
+            events: if settings.train.tensorboard {
+                Some(EventFile::begin(
+                    &folder.file("tensorboard"),
+                    step.unwrap_or(0),
+                )?)
+            } else {
+                None
+            },
             samples: JsonLines::resume(&folder.file("samples.jsonl"), step)?,
             bar: if context.progress {
                 Bar::new(stage, settings.train.steps, step.unwrap_or(0))
@@ -139,7 +149,7 @@ impl<'a> RunLog<'a> {
             optimizer.lr
         };
         let finite = |value: f64| Some(value).filter(|value| value.is_finite());
-        self.metrics.write(&json!({
+        self.record(&json!({
             "kind": "train", "step": done.step, "loss": finite(done.loss), "lr": peak_rate * done.scale,
             "grad_norm": finite(done.grad_norm), "tokens": state.tokens, "supervised": state.supervised,
             "tokens_per_second": rate, "seconds": self.seconds(), "mfu": mfu, "skipped": done.skipped,
@@ -163,6 +173,17 @@ impl<'a> RunLog<'a> {
             });
         }
         Ok(())
+    }
+
+    /// Appends a line to `metrics.jsonl`, and its numbers to the event file when there is one.
+    fn record(&mut self, line: &Value) -> Result<()> {
+        self.metrics.write(line)?;
+        let (Some(events), Some(figures)) = (&mut self.events, line.as_object()) else {
+            return Ok(());
+        };
+        let kind = line["kind"].as_str().unwrap_or_default();
+        let step = line["step"].as_u64().unwrap_or_default();
+        events.scalars(kind, step, figures)
     }
 
     /// Writes the batch of a step that was not applied to `bad-steps/`. Returns the file's name in the run
@@ -191,13 +212,12 @@ impl<'a> RunLog<'a> {
     /// When the log cannot be written.
     pub(crate) fn evaluation(&mut self, step: u64, found: &Evaluation) -> Result<()> {
         let seconds = self.seconds();
-        self.metrics.write(&json!({
+        self.record(&json!({
             "kind": "eval", "step": step, "loss": found.loss, "bits_per_byte": found.bits_per_byte,
             "perplexity": found.perplexity, "seconds": seconds,
         }))?;
         if !found.scores.is_empty() {
-            self.metrics
-                .write(&json!({"kind": "task", "step": step, "scores": found.scores}))?;
+            self.record(&json!({"kind": "task", "step": step, "scores": found.scores}))?;
         }
         let scores: String = found
             .scores

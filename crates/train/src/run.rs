@@ -60,10 +60,11 @@ impl RunContext {
 }
 
 /// Keys of `[train]` that change how a run goes but not what it computes.
-const FREE_KEYS: [&str; 9] = [
+const FREE_KEYS: [&str; 10] = [
     "device",
     "threads",
     "log_every",
+    "tensorboard",
     "eval_every",
     "sample_every",
     "checkpoint_every",

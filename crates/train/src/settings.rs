@@ -278,6 +278,8 @@ pub struct TrainSettings {
     pub threads: usize,
     /// A line in the log every so many steps. Default 10.
     pub log_every: u64,
+    /// Whether the figures of the log also go to TensorBoard's event files. Default false.
+    pub tensorboard: bool,
     /// Validation every so many steps, and at the end; 0 means at the end alone. Default 0.
     pub eval_every: u64,
     /// Samples every so many steps, and at the end; 0 means at the end alone. Default 0.
@@ -303,6 +305,7 @@ impl Default for TrainSettings {
             precision: Precision::Auto,
             threads: 0,
             log_every: 10,
+            tensorboard: false,
             eval_every: 0,
             sample_every: 0,
             checkpoint_every: 0,

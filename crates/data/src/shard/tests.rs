@@ -227,3 +227,15 @@ proptest! {
         }
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_shard_is_as_readable_as_other_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (ours, _) = sample(folder.path());
+    let plain = folder.path().join("plain");
+    std::fs::write(&plain, "x").expect("room");
+    let mode = |path: &Path| std::fs::metadata(path).expect("there").permissions().mode();
+    assert_eq!(mode(&ours), mode(&plain));
+}

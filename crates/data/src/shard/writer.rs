@@ -43,7 +43,7 @@ impl ShardWriter {
         };
         let tokenizer = fingerprint_bytes(fingerprint)?;
         let file = std::fs::create_dir_all(&folder)
-            .and_then(|()| NamedTempFile::with_prefix_in(".shard-", &folder))
+            .and_then(|()| temporary().tempfile_in(&folder))
             .and_then(|mut file| file.write_all(&[0; HEADER_BYTES]).map(|()| file))
             .map_err(|e| ShardError::io("cannot create", path, e))?;
         let header = Header {
@@ -139,6 +139,16 @@ impl ShardWriter {
         self.file.write_all(&self.header.to_bytes())?;
         self.file.flush()
     }
+}
+
+/// A file that becomes readable for whom the umask says, like any other; by default a temporary one is its
+/// owner's alone.
+fn temporary() -> tempfile::Builder<'static, 'static> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".shard-");
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder
 }
 
 /// Makes a rename last through a power cut. Systems that cannot open folders keep it anyway.

@@ -1,8 +1,9 @@
 //! `etude eval --task`.
 
-use std::path::PathBuf;
+use std::fs::{self, OpenOptions};
+use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use etude_data::{Cache, LocalOptions, Progress, Split, TaskExample};
 use etude_eval::{TaskResult, TaskSettings, evaluate, write_predictions};
 use etude_finetune::{Recipe, TaskSettings as Rendering};
@@ -24,6 +25,8 @@ pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
     let examples = examples(args, &rendering)?;
     let context = usize::try_from(loaded.decoder.config().context).unwrap_or(usize::MAX);
     let renderer = task::renderer(&rendering, &loaded.tokenizer, context).map_err(bad_input)?;
+    let path = predictions_path(args, name, &loaded);
+    check_writable(&path)?;
     let mut bar = Bar::new();
     let result = evaluate(
         &loaded.decoder,
@@ -35,7 +38,6 @@ pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
     );
     drop(bar);
     let result = result.map_err(bad_input)?;
-    let path = predictions_path(args, name, &loaded);
     write_predictions(&path, &result.items)?;
     if args.json {
         return output::json(&json!({
@@ -87,7 +89,7 @@ fn rendering(args: &EvalArgs, name: &str, loaded: &Loaded) -> Result<Rendering> 
 
 /// The `[task]` table of a fine-tuning recipe, or of a run folder's.
 fn like(recipe: &str) -> Result<Rendering> {
-    let in_run = std::path::Path::new(recipe).join("recipe.toml");
+    let in_run = Path::new(recipe).join("recipe.toml");
     let text = match in_run.is_file() {
         true => recipes::for_stage(Stage::Finetune, &in_run.to_string_lossy())?,
         false => recipes::for_stage(Stage::Finetune, recipe)?,
@@ -99,7 +101,7 @@ fn like(recipe: &str) -> Result<Rendering> {
 fn examples(args: &EvalArgs, rendering: &Rendering) -> Result<Vec<TaskExample>> {
     let catalog = args.catalog.catalog()?;
     if let (Some(_), Some(name)) = (&args.task.data, &args.what.task)
-        && !std::path::Path::new(name).exists()
+        && !Path::new(name).exists()
     {
         // The name only labels the result then, but a misspelt one is still a mistake.
         catalog.get(name)?;
@@ -146,12 +148,25 @@ fn predictions_path(args: &EvalArgs, name: &str, loaded: &Loaded) -> PathBuf {
     if let Some(path) = &args.task.predictions {
         return path.clone();
     }
-    let stem = std::path::Path::new(name)
+    let stem = Path::new(name)
         .file_stem()
         .unwrap_or_default()
         .to_string_lossy();
     let folder = task::run_folder(&loaded.folder).unwrap_or_default();
     folder.join(format!("predictions-{stem}.jsonl"))
+}
+
+/// Finds out before the scoring whether its answers can be kept. What the file holds stays.
+fn check_writable(path: &Path) -> Result<()> {
+    let fresh = !path.exists();
+    let opened = OpenOptions::new().append(true).create(true).open(path);
+    let removed = opened.and_then(|_| if fresh { fs::remove_file(path) } else { Ok(()) });
+    removed.with_context(|| {
+        format!(
+            "{}: the answers cannot be written; choose another place with --predictions",
+            path.display()
+        )
+    })
 }
 
 fn tell(result: &TaskResult, predictions: &str) -> String {
