@@ -68,6 +68,7 @@ fn compile_shim(lib: &Path) {
             "native/layers.cpp",
             "native/loss.cpp",
             "native/lora.cpp",
+            "native/decode.cpp",
         ]);
     if std::env::var("CARGO_CFG_TARGET_ARCH").is_ok_and(|arch| arch == "x86_64") {
         build.define("ETUDE_X86", None);

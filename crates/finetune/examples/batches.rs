@@ -28,7 +28,12 @@ fn main() -> Result<()> {
 
     let (config, _) = hf::load_config(&model)?;
     let tokenizer = Tokenizer::load(&model)?;
-    let run = RunContext::new(PathBuf::new(), Catalog::load(&[] as &[PathBuf])?, Cache::user()?, false)?;
+    let run = RunContext::new(
+        PathBuf::new(),
+        Catalog::load(&[] as &[PathBuf])?,
+        Cache::user()?,
+        false,
+    )?;
     let context = config.context as usize;
     let task = prepare(&recipe.task, context, &tokenizer, &run)?;
     let settings = FinetuneSettings {
@@ -46,7 +51,11 @@ fn main() -> Result<()> {
     let mut out = BufWriter::new(std::io::stdout().lock());
     for step in 0..recipe.train.steps {
         let batch = batches.finetune_batch(step);
-        let rows = |flat: &[i64]| flat.chunks(batch.cols).map(<[i64]>::to_vec).collect::<Vec<_>>();
+        let rows = |flat: &[i64]| {
+            flat.chunks(batch.cols)
+                .map(<[i64]>::to_vec)
+                .collect::<Vec<_>>()
+        };
         let line = serde_json::json!({
             "input_ids": rows(&batch.input_ids),
             "targets": rows(&batch.targets),

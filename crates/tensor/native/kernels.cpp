@@ -405,6 +405,38 @@ static void linear_rows(const F* x, int64_t rows, const F* w, const F* bias, F* 
 }
 
 template <typename F>
+static void attend(const F* q, int64_t queries, const F* k, const F* v, int64_t positions, F* y, int64_t d,
+                   Wide<F> scale, Wide<F>* scores) {
+  using A = Wide<F>;
+  std::vector<A> row(d);
+  for (int64_t i = 0; i < queries; ++i) {
+    const F* qi = q + i * d;
+    A top = -std::numeric_limits<A>::infinity();
+    for (int64_t p = 0; p < positions; ++p) {
+      A dot = 0;
+#pragma omp simd reduction(+ : dot)
+      for (int64_t j = 0; j < d; ++j) dot += qi[j] * k[p * d + j];
+      scores[p] = dot * scale;
+      top = std::max(top, scores[p]);
+    }
+    A sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t p = 0; p < positions; ++p) {
+      scores[p] = fast_exp(scores[p] - top);
+      sum += scores[p];
+    }
+    std::fill(row.begin(), row.end(), A(0));
+    A* out = row.data();
+    for (int64_t p = 0; p < positions; ++p) {
+      const A weight = scores[p];
+#pragma omp simd
+      for (int64_t j = 0; j < d; ++j) out[j] += weight * v[p * d + j];
+    }
+    for (int64_t j = 0; j < d; ++j) put(y[i * d + j], out[j] / sum);
+  }
+}
+
+template <typename F>
 static auto cross_entropy_of() { return cross_entropy<F>; }
 template <>
 auto cross_entropy_of<Bf16>() { return cross_entropy_bf16; }
@@ -413,7 +445,7 @@ template <typename F>
 static Kernels<F> table() {
   return {rms_norm<F>, rms_norm_backward<F>, rope<F>, rope_backward<F>, relu_squared<F>,
           relu_squared_backward<F>, gelu<F>, gelu_backward<F>, swiglu<F>, swiglu_backward<F>,
-          cross_entropy_of<F>(), linear_rows<F>};
+          cross_entropy_of<F>(), linear_rows<F>, attend<F>};
 }
 
 extern const Kernels<float> table_f32;

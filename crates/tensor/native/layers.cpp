@@ -185,27 +185,6 @@ struct SwiGlu : Function<SwiGlu> {
   }
 };
 
-// x (…, I) by weight (O, I) for a few rows, nothing kept for a way back. Where all that is asked of each weight
-// is one multiplication, a general product is several times slower than reading the weights.
-static Tensor linear_rows(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
-  const int64_t d = weight.size(1), outputs = weight.size(0);
-  TORCH_CHECK(input.size(-1) == d && input.scalar_type() == weight.scalar_type() && weight.is_contiguous() &&
-                  (!bias || (bias->is_contiguous() && bias->scalar_type() == weight.scalar_type())),
-              "x (…, I) and weight (O, I), dense and of one dtype");
-  const Tensor x = input.contiguous();
-  std::vector<int64_t> shape = x.sizes().vec();
-  shape.back() = outputs;
-  Tensor y = at::empty(shape, x.options());
-  dispatch(x, [&](auto zero) {
-    using F = decltype(zero);
-    at::parallel_for(0, outputs, grain(d), [&](int64_t begin, int64_t end) {
-      pick<F>().linear_rows(read<F>(x), x.numel() / d, read<F>(weight), bias ? read<F>(*bias) : nullptr, write<F>(y),
-                            outputs, begin, end, d);
-    });
-  });
-  return y;
-}
-
 }  // namespace etude
 
 using etude::guarded;
@@ -224,7 +203,4 @@ ETUDE_API const char* etude_gelu(at::Tensor* x, at::Tensor** out) {
 }
 ETUDE_API const char* etude_swiglu(at::Tensor* x, at::Tensor** out) {
   return guarded([&] { *out = new at::Tensor(etude::SwiGlu::apply(*x)); });
-}
-ETUDE_API const char* etude_linear_rows(at::Tensor* x, at::Tensor* weight, at::Tensor* bias, at::Tensor** out) {
-  return guarded([&] { *out = new at::Tensor(etude::linear_rows(*x, *weight, bias ? std::optional<at::Tensor>(*bias) : std::nullopt)); });
 }

@@ -51,6 +51,7 @@ unsafe extern "C" {
     fn etude_gelu(x: Ptr, out: *mut Ptr) -> *const c_char;
     fn etude_swiglu(x: Ptr, out: *mut Ptr) -> *const c_char;
     fn etude_linear_rows(x: Ptr, weight: Ptr, bias: Ptr, out: *mut Ptr) -> *const c_char;
+    fn etude_attend_one(q: Ptr, k: Ptr, v: Ptr, out: *mut Ptr) -> *const c_char;
     fn etude_linear_cross_entropy(
         x: Ptr,
         weight: Ptr,
@@ -201,9 +202,13 @@ pub(crate) fn linear_rows(
     bias: Option<&Tensor>,
 ) -> Result<Tensor, NativeError> {
     // SAFETY: live tensors, or null.
-    made(|out| unsafe {
-        etude_linear_rows(raw(x), raw(weight), bias.map_or(null_mut(), raw), out)
-    })
+    made(|out| unsafe { etude_linear_rows(raw(x), raw(weight), bias.map_or(null_mut(), raw), out) })
+}
+
+/// Without a way back; rows of keys and values dense, one dtype.
+pub(crate) fn attend_one(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, NativeError> {
+    // SAFETY: live tensors.
+    made(|out| unsafe { etude_attend_one(raw(q), raw(k), raw(v), out) })
 }
 
 pub(crate) fn linear_cross_entropy(

@@ -35,10 +35,15 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
         && weight.kind() == x.kind()
         && bias.is_none_or(|bias| bias.kind() == x.kind())
         && weight.is_contiguous();
-    if plain && !native::records_gradients() && !native::autocasts_cpu() {
+    if plain && inference() {
         return native::linear_rows(x, weight, bias).expect(SHAPES);
     }
     x.linear(weight, bias)
+}
+
+/// Whether neither gradients nor casts are to be thought of.
+pub(crate) fn inference() -> bool {
+    !native::records_gradients() && !native::autocasts_cpu()
 }
 
 /// Root-mean-square norm over the last dimension (Zhang and Sennrich 2019): `x / rms(x) * weight`.

@@ -1,0 +1,82 @@
+// What making text token by token needs on the CPU, with nothing kept for a way back: a linear layer for a few rows
+// and the attention of one new position. libtorch's general forms are two to three times slower there.
+#include <atomic>
+#include <cmath>
+
+#include "shim.h"
+
+namespace etude {
+
+using at::Tensor;
+
+// Hands out [0, total) in pieces of `step` to whichever thread is free: on a shared machine equal halves do not
+// take equal time.
+template <typename Body>
+static void in_pieces(int64_t total, int64_t step, Body body) {
+  std::atomic<int64_t> next{0};
+  const int64_t threads = std::min<int64_t>(at::get_num_threads(), (total + step - 1) / step);
+  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
+    for (int64_t begin = next.fetch_add(step); begin < total; begin = next.fetch_add(step)) {
+      body(begin, std::min(total, begin + step));
+    }
+  });
+}
+
+// x (…, I) by weight (O, I), bias (O) or none.
+static Tensor linear_rows(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
+  const int64_t d = weight.size(1), outputs = weight.size(0);
+  TORCH_CHECK(input.size(-1) == d && input.scalar_type() == weight.scalar_type() && weight.is_contiguous() &&
+                  (!bias || (bias->is_contiguous() && bias->scalar_type() == weight.scalar_type())),
+              "x (…, I) and weight (O, I), dense and of one dtype");
+  const Tensor x = input.contiguous();
+  std::vector<int64_t> shape = x.sizes().vec();
+  shape.back() = outputs;
+  Tensor y = at::empty(shape, x.options());
+  // Rows of the weight in fours, as the kernel takes them, 64 KB or more a piece.
+  const int64_t step = std::max<int64_t>(grain(d) / 2, 4) / 4 * 4;
+  dispatch(x, [&](auto zero) {
+    using F = decltype(zero);
+    in_pieces(outputs, step, [&](int64_t begin, int64_t end) {
+      pick<F>().linear_rows(read<F>(x), x.numel() / d, read<F>(weight), bias ? read<F>(*bias) : nullptr, write<F>(y),
+                            outputs, begin, end, d);
+    });
+  });
+  return y;
+}
+
+// q (B, H, 1, D), k and v (B, G, S, D) with G dividing H, their rows dense, heads any distance apart. Returns
+// (B, H, 1, D), every position of the S seen.
+static Tensor attend_one(const Tensor& query, const Tensor& k, const Tensor& v) {
+  const Tensor q = query.contiguous();
+  const int64_t b = q.size(0), h = q.size(1), d = q.size(3), g = k.size(1), s = k.size(2);
+  TORCH_CHECK(q.size(2) == 1 && h % g == 0 && k.sizes() == v.sizes() && k.size(3) == d, "q (B, H, 1, D), k and v (B, G, S, D)");
+  for (const Tensor& t : {k, v}) {
+    TORCH_CHECK(t.stride(3) == 1 && t.stride(2) == d && t.scalar_type() == q.scalar_type(), "rows of keys and values are dense, of q's dtype");
+  }
+  const int64_t shared = h / g;
+  Tensor y = at::empty({b, h, 1, d}, q.options());
+  dispatch(q, [&](auto zero) {
+    using F = decltype(zero);
+    const Wide<F> scale = 1 / std::sqrt(Wide<F>(d));
+    at::parallel_for(0, b * g, grain(2 * shared * s * d), [&](int64_t begin, int64_t end) {
+      std::vector<Wide<F>> scores(s);
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t row = i / g, head = i % g, first = (row * h + head * shared) * d;
+        pick<F>().attend(read<F>(q) + first, shared, read<F>(k) + row * k.stride(0) + head * k.stride(1),
+                         read<F>(v) + row * v.stride(0) + head * v.stride(1), s, write<F>(y) + first, d, scale, scores.data());
+      }
+    });
+  });
+  return y;
+}
+
+}  // namespace etude
+
+using etude::guarded;
+
+ETUDE_API const char* etude_linear_rows(at::Tensor* x, at::Tensor* weight, at::Tensor* bias, at::Tensor** out) {
+  return guarded([&] { *out = new at::Tensor(etude::linear_rows(*x, *weight, bias ? std::optional<at::Tensor>(*bias) : std::nullopt)); });
+}
+ETUDE_API const char* etude_attend_one(at::Tensor* q, at::Tensor* k, at::Tensor* v, at::Tensor** out) {
+  return guarded([&] { *out = new at::Tensor(etude::attend_one(*q, *k, *v)); });
+}
