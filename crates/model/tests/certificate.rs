@@ -133,6 +133,9 @@ fn what_was_changed_is_named() {
         let _ = norm.narrow(0, 3, 1).fill_(7.0);
     });
     fails_with(&recheck(folder), "transcripts", "transcript 1");
+    for name in ["config.json", "generation_config.json"] {
+        fs::write(folder.join(name), whole(name)).unwrap();
+    }
     fs::write(folder.join("model.safetensors"), whole("model.safetensors")).unwrap();
 
     edit("chat_template.jinja", "assistant", "bot");
@@ -152,9 +155,11 @@ fn what_was_changed_is_named() {
     .unwrap();
 
     // Two tokens exchanged: the same size, other texts.
-    edit("tokenizer.json", "\"A\"", "\"swap\"");
+    edit("tokenizer.json", "\"A\":", "\"swap\":");
     let text = fs::read_to_string(folder.join("tokenizer.json")).unwrap();
-    let text = text.replace("\"a\"", "\"A\"").replace("\"swap\"", "\"a\"");
+    let text = text
+        .replace("\"a\":", "\"A\":")
+        .replace("\"swap\":", "\"a\":");
     fs::write(folder.join("tokenizer.json"), text).unwrap();
     let checks = recheck(folder);
     fails_with(&checks, "files", "tokenizer.json is not");
@@ -203,7 +208,7 @@ fn a_certificate_is_not_trusted() {
     fails_with(
         &check(&|it| it.transcripts[1].prompt_ids = vec![3; 9999]),
         "transcripts",
-        "9999",
+        "10022",
     );
     fails_with(
         &check(&|it| it.transcripts[0].ids[1] ^= 1),

@@ -37,6 +37,8 @@ pub const REFERENCE: &str = "reference.json";
 
 /// The format that is written here.
 const FORMAT: u32 = 1;
+/// The name of the check of what the model says.
+const TRANSCRIPTS: &str = "transcripts";
 /// A larger certificate or reference is none.
 const MAX_BYTES: u64 = 16 << 20;
 
@@ -87,6 +89,24 @@ impl Certificate {
         crate::hf::write_json(path.to_owned(), &json).map(drop)
     }
 
+    /// A certificate of today, without a reference.
+    fn of(
+        files: BTreeMap<String, FileRecord>,
+        checks: Vec<Check>,
+        transcripts: Vec<Transcript>,
+    ) -> Self {
+        Self {
+            format: FORMAT,
+            etude: env!("CARGO_PKG_VERSION").to_owned(),
+            date: today(),
+            reference: None,
+            checks,
+            files,
+            computed_in: "float32".to_owned(),
+            transcripts,
+        }
+    }
+
     /// The checks that did not pass.
     pub fn failures(&self) -> impl Iterator<Item = &Check> {
         self.checks.iter().filter(|check| check.has_failed())
@@ -117,8 +137,16 @@ pub fn certify(
     prompts: &[Prompt],
     reference: Option<&Reference>,
 ) -> Result<Certificate> {
+    let files = files::record(folder)?;
+    if let Some(lack) = Subject::lack_of_memory(folder)? {
+        return Ok(Certificate::of(
+            files,
+            vec![Check::noted(TRANSCRIPTS, lack)],
+            Vec::new(),
+        ));
+    }
     let subject = Subject::load(folder)?;
-    let mut certificate = examine(&subject, prompts, files::record(folder)?);
+    let mut certificate = examine(&subject, prompts, files);
     if let Some(reference) = reference {
         certificate.reference = Some(reference.made_by().to_owned());
         certificate.checks.extend(reference.check(&subject));
@@ -179,6 +207,13 @@ fn compare(
         let subject = load()?;
         let detail = "none: there is nothing that this model could be compared with";
         let mut checks = subject.soundness();
+        checks.push(match transcript::take(&subject, &[]) {
+            Ok(made) => Check::passed(
+                TRANSCRIPTS,
+                format!("{} prompts were continued", made.len()),
+            ),
+            Err(error) => Check::failed(TRANSCRIPTS, error.to_string()),
+        });
         checks.push(Check::noted("certificate", detail));
         return Ok((subject, checks));
     };
@@ -202,20 +237,11 @@ fn examine(
     let transcripts = match transcript::take(subject, prompts) {
         Ok(transcripts) => transcripts,
         Err(error) => {
-            checks.push(Check::failed("transcripts", error.to_string()));
+            checks.push(Check::failed(TRANSCRIPTS, error.to_string()));
             Vec::new()
         }
     };
-    Certificate {
-        format: FORMAT,
-        etude: env!("CARGO_PKG_VERSION").to_owned(),
-        date: today(),
-        reference: None,
-        checks,
-        files,
-        computed_in: "float32".to_owned(),
-        transcripts,
-    }
+    Certificate::of(files, checks, transcripts)
 }
 
 fn read(path: &Path) -> Result<Option<Certificate>, FolderError> {

@@ -3,14 +3,16 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use etude_tensor::{Device, Kind};
+use etude_tensor::{Device, Kind, memory};
 use etude_tokenizer::{Message, Role, Tokenizer};
 use serde_json::Value;
 
 use super::check::Check;
+use super::transcript::{self, Transcript};
 use crate::decoder::Decoder;
 use crate::gguf;
 use crate::hf::{self, LoadedModel, TokenIds, peft};
+use crate::text::Prompt;
 
 /// A model to check.
 #[derive(Debug)]
@@ -41,6 +43,24 @@ impl Subject {
         Ok(Self::new(loaded, tokenizer?))
     }
 
+    /// Why a folder's model cannot be read: in float32 it takes more memory than is free.
+    ///
+    /// # Errors
+    /// What is wrong with its settings.
+    pub(super) fn lack_of_memory(folder: &Path) -> Result<Option<String>> {
+        let (config, _) = hf::load_config(folder)?;
+        let needed = Decoder::outline(&config)?.numel().saturating_mul(4);
+        let free = memory::available().unwrap_or(u64::MAX);
+        let gigabytes = |bytes: u64| bytes as f64 / 1e9;
+        Ok((needed > free).then(|| {
+            format!(
+                "nothing was computed: the model takes {:.1} GB in float32, {:.1} GB are free",
+                gigabytes(needed),
+                gigabytes(free)
+            )
+        }))
+    }
+
     /// Reads a GGUF file.
     ///
     /// # Errors
@@ -61,6 +81,14 @@ impl Subject {
             tokenizer,
             config,
         }
+    }
+
+    /// What it says to `prompts`, or to some that suit any model where there are none.
+    ///
+    /// # Errors
+    /// Logits that are not finite.
+    pub fn transcripts(&self, prompts: &[Prompt]) -> Result<Vec<Transcript>> {
+        transcript::take(self, prompts)
     }
 
     /// The tokens at which it ends an answer.

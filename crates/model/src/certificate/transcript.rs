@@ -6,6 +6,7 @@ use anyhow::Result;
 use etude_tokenizer::{Message, Role};
 use serde::{Deserialize, Serialize};
 
+use super::TRANSCRIPTS;
 use super::check::{Check, Outcome};
 use super::reading::Reading;
 use super::subject::Subject;
@@ -22,8 +23,6 @@ const PROMPT_TOKENS: usize = 1024;
 /// in the difference of two logits.
 const LOGPROB_TOLERANCE: f64 = 1e-3;
 const NEAR_TIE: f64 = 1e-3;
-
-const WHAT: &str = "transcripts";
 
 /// A prompt and its greedy continuation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -129,11 +128,11 @@ fn read(subject: &Subject, prompt: &[u32], made: &[u32]) -> Result<Reading, Stri
 /// Whether the model still says what it said.
 pub(super) fn recheck(subject: &Subject, transcripts: &[Transcript]) -> Vec<Check> {
     if transcripts.is_empty() {
-        return vec![Check::noted(WHAT, "none were taken")];
+        return vec![Check::noted(TRANSCRIPTS, "none were taken")];
     }
     if subject.tokenizer.is_none() {
         return vec![Check::failed(
-            WHAT,
+            TRANSCRIPTS,
             "the tokenizer with which they were taken is gone",
         )];
     }
@@ -190,7 +189,7 @@ fn check_answers(subject: &Subject, transcripts: &[Transcript]) -> Check {
         faults.extend(fault.map(|fault| format!("transcript {}: {fault}", number + 1)));
     }
     if !faults.is_empty() {
-        return Check::failed(WHAT, faults.join("; "));
+        return Check::failed(TRANSCRIPTS, faults.join("; "));
     }
     let prompts: Vec<&[u32]> = transcripts
         .iter()
@@ -199,7 +198,7 @@ fn check_answers(subject: &Subject, transcripts: &[Transcript]) -> Check {
     let made = generator(subject).and_then(|generator| generate(&generator, &prompts));
     let made = match made {
         Ok(made) => made,
-        Err(error) => return Check::failed(WHAT, error.to_string()),
+        Err(error) => return Check::failed(TRANSCRIPTS, error.to_string()),
     };
     let mut found = Found::default();
     for (number, (each, made)) in transcripts.iter().zip(made).enumerate() {
@@ -266,13 +265,13 @@ impl Found {
         let equal = count - self.ties.len();
         let check = if !self.wrong.is_empty() {
             let most = format!("log-probabilities differ by {:.1e} at most", self.largest);
-            Check::failed(WHAT, format!("{}; {most}", self.wrong.join("; ")))
+            Check::failed(TRANSCRIPTS, format!("{}; {most}", self.wrong.join("; ")))
         } else if !self.ties.is_empty() {
             let detail = format!("{equal} of {count} the same; {}", self.ties.join("; "));
-            Check::new(WHAT, Outcome::NearTie, detail)
+            Check::new(TRANSCRIPTS, Outcome::NearTie, detail)
         } else {
             let most = format!("log-probabilities within {:.1e}", self.largest);
-            Check::passed(WHAT, format!("{count} the same, {most}"))
+            Check::passed(TRANSCRIPTS, format!("{count} the same, {most}"))
         };
         check.with_largest(self.largest)
     }
