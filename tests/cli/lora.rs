@@ -56,6 +56,17 @@ fn an_adapter_is_trained_used_and_merged() {
         ids(&[model(), "--adapter", &half, "--adapter", &half])
     );
     assert!(good(&["doctor", text(&adapter)]).contains("The folder is whole"));
+    for given in [&run, &checkpoint] {
+        good(&["doctor", text(given)]);
+    }
+    for folder in ["model", "adapter"] {
+        let told = json(&["doctor", text(&run.join(folder)), "--json"]);
+        let compared = told["checks"].as_array().unwrap().iter();
+        let compared: Vec<_> = compared
+            .filter(|check| check["what"] == "transcripts")
+            .collect();
+        assert!(compared[0]["largest"].is_number(), "{folder}: {compared:?}");
+    }
     let score = json(&["eval", text(&adapter), "--text", &examples, "--json"]);
     assert!(score["nll"].as_f64().is_some());
 
