@@ -137,21 +137,40 @@ pub fn certify(
     prompts: &[Prompt],
     reference: Option<&Reference>,
 ) -> Result<Certificate> {
-    let files = files::record(folder)?;
     if let Some(lack) = Subject::lack_of_memory(folder)? {
-        return Ok(Certificate::of(
-            files,
-            vec![Check::noted(TRANSCRIPTS, lack)],
-            Vec::new(),
-        ));
+        let files = files::record(folder)?;
+        let noted = vec![Check::noted(TRANSCRIPTS, lack)];
+        return Ok(Certificate::of(files, noted, Vec::new()));
     }
-    let subject = Subject::load(folder)?;
-    let mut certificate = examine(&subject, prompts, files);
-    if let Some(reference) = reference {
-        certificate.reference = Some(reference.made_by().to_owned());
-        certificate.checks.extend(reference.check(&subject));
-    }
+    let (files, found) = beside_each_other(
+        || files::record(folder),
+        || {
+            let subject = Subject::load(folder)?;
+            let mut found = examine(&subject, prompts);
+            found.0.extend(
+                reference
+                    .iter()
+                    .flat_map(|reference| reference.check(&subject)),
+            );
+            anyhow::Ok(found)
+        },
+    );
+    let (checks, transcripts) = found?;
+    let mut certificate = Certificate::of(files?, checks, transcripts);
+    certificate.reference = reference.map(|reference| reference.made_by().to_owned());
     Ok(certificate)
+}
+
+/// Hashing takes about as long as computing.
+fn beside_each_other<A: Send, B>(
+    hash: impl FnOnce() -> A + Send,
+    compute: impl FnOnce() -> B,
+) -> (A, B) {
+    std::thread::scope(|scope| {
+        let hashed = scope.spawn(hash);
+        let computed = compute();
+        (hashed.join().expect("hashing does not panic"), computed)
+    })
 }
 
 /// The certificate of a GGUF file at `path`, which is to be called `name`. `before` is what the model said
@@ -163,11 +182,9 @@ pub fn certify_gguf(path: &Path, name: &str, before: &[Transcript]) -> Result<Ce
     let subject = Subject::load_gguf(path)?;
     let prompts: Vec<Prompt> = before.iter().map(|each| each.prompt.clone()).collect();
     let files = BTreeMap::from([(name.to_owned(), FileRecord::of(path)?)]);
-    let mut certificate = examine(&subject, &prompts, files);
-    certificate
-        .checks
-        .push(transcript::fidelity(before, &certificate.transcripts));
-    Ok(certificate)
+    let (mut checks, transcripts) = examine(&subject, &prompts);
+    checks.push(transcript::fidelity(before, &transcripts));
+    Ok(Certificate::of(files, checks, transcripts))
 }
 
 /// Compares a folder with its certificate and, where it has one, its reference. Its files are compared even
@@ -217,31 +234,28 @@ fn compare(
         checks.push(Check::noted("certificate", detail));
         return Ok((subject, checks));
     };
-    let files = files::compare(folder, &certificate.files);
-    let subject = load().map_err(|error| match files.has_failed() {
-        true => error.context(files.detail.clone()),
-        false => error,
-    })?;
-    let mut checks = vec![files];
-    checks.extend(subject.soundness());
-    checks.extend(transcript::recheck(&subject, &certificate.transcripts));
-    Ok((subject, checks))
+    let hash = || files::compare(folder, &certificate.files);
+    let (files, found) = beside_each_other(hash, || {
+        let subject = load()?;
+        let mut checks = subject.soundness();
+        checks.extend(transcript::recheck(&subject, &certificate.transcripts));
+        anyhow::Ok((subject, checks))
+    });
+    match found {
+        Ok((subject, checks)) => Ok((subject, [vec![files], checks].concat())),
+        Err(error) if files.has_failed() => Err(error.context(files.detail)),
+        Err(error) => Err(error),
+    }
 }
 
-fn examine(
-    subject: &Subject,
-    prompts: &[Prompt],
-    files: BTreeMap<String, FileRecord>,
-) -> Certificate {
+/// What a model is by itself, and what it says.
+fn examine(subject: &Subject, prompts: &[Prompt]) -> (Vec<Check>, Vec<Transcript>) {
     let mut checks = subject.soundness();
-    let transcripts = match transcript::take(subject, prompts) {
-        Ok(transcripts) => transcripts,
-        Err(error) => {
-            checks.push(Check::failed(TRANSCRIPTS, error.to_string()));
-            Vec::new()
-        }
-    };
-    Certificate::of(files, checks, transcripts)
+    let transcripts = transcript::take(subject, prompts).unwrap_or_else(|error| {
+        checks.push(Check::failed(TRANSCRIPTS, error.to_string()));
+        Vec::new()
+    });
+    (checks, transcripts)
 }
 
 fn read(path: &Path) -> Result<Option<Certificate>, FolderError> {

@@ -8,9 +8,10 @@ use etude_tensor::{Kind, Tensor, no_grad};
 
 use crate::decoder::{Decoder, Input};
 
-/// Logits after each of T tokens.
+/// Logits after each of T tokens but the first ones, of which nothing is wanted.
 pub(super) struct Reading {
-    logits: Tensor, // (T, V)
+    first: usize,
+    logits: Tensor, // (T - first, V)
 }
 
 /// Whether a continuation is greedy.
@@ -25,11 +26,11 @@ pub(super) enum Greedy {
 }
 
 impl Reading {
-    /// Reads `ids`, which are not empty.
+    /// Reads `ids`, which are not empty, for the logits after each from position `first` on.
     ///
     /// # Errors
     /// Ids that the model cannot read, told without a place.
-    pub(super) fn of(decoder: &Decoder, ids: &[u32]) -> Result<Self, String> {
+    pub(super) fn of(decoder: &Decoder, ids: &[u32], first: usize) -> Result<Self, String> {
         let config = decoder.config();
         if ids.is_empty() || ids.len() as i64 > config.context {
             return Err(format!(
@@ -44,14 +45,17 @@ impl Reading {
         let ids: Vec<i64> = ids.iter().map(|&id| i64::from(id)).collect();
         let ids = Tensor::from_slice(&ids).unsqueeze(0).to(decoder.device()); // (1, T)
         let logits = no_grad(|| {
-            let hidden = decoder.hidden(Input::plain(&ids), None); // (1, T, C)
-            decoder.logits(&hidden).squeeze_dim(0).to_kind(Kind::Float) // (T, V)
+            let hidden = decoder.hidden(Input::plain(&ids), None).squeeze_dim(0); // (T, C)
+            let hidden = hidden.slice(0, first as i64, None::<i64>, 1); // (T - first, C)
+            decoder.logits(&hidden).to_kind(Kind::Float) // (T - first, V)
         });
-        Ok(Self { logits })
+        Ok(Self { first, logits })
     }
 
     fn row(&self, position: usize) -> Tensor {
-        self.logits.get(position as i64).to_kind(Kind::Double) // (V)
+        self.logits
+            .get((position - self.first) as i64)
+            .to_kind(Kind::Double) // (V)
     }
 
     /// The logits of some tokens after the token at `position`, and the logarithm of the sum of all
@@ -96,4 +100,10 @@ impl Reading {
             false => Greedy::Yes,
         }
     }
+}
+
+/// How far two numbers are apart; what is no number is as far as can be.
+pub(super) fn apart(found: f64, wanted: f64) -> f64 {
+    let apart = (found - wanted).abs();
+    if apart.is_nan() { f64::INFINITY } else { apart }
 }

@@ -8,9 +8,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::check::{Check, Outcome};
-use super::reading::{Greedy, Reading};
+use super::reading::{Greedy, Reading, apart};
 use super::subject::Subject;
 use super::{from_text, text_of};
+use crate::decoder::Decoder;
 use crate::hf::FolderError;
 
 /// What is to come out of a model, by another program's word.
@@ -146,12 +147,13 @@ impl Reference {
         if sizes.has_failed() {
             return vec![sizes];
         }
+        let [logits, greedy] = self.check_model(subject);
         vec![
             sizes,
             self.check_tokenizer(subject),
             self.check_template(subject),
-            self.check_logits(subject),
-            self.check_greedy(subject),
+            logits,
+            greedy,
         ]
     }
 
@@ -216,92 +218,147 @@ impl Reference {
         Check::unless(wrong, what, same)
     }
 
-    fn check_logits(&self, subject: &Subject) -> Check {
-        let what = "reference: logits";
-        let (mut largest, mut places): (f64, usize) = (0.0, 0);
-        let mut worst = None;
-        for (number, each) in self.logits.iter().enumerate() {
-            let reading = match Reading::of(&subject.decoder, &each.ids) {
-                Ok(reading) => reading,
-                Err(error) => {
-                    return Check::failed(what, format!("prompt {}: {error}", number + 1));
+    /// Logits and greedy continuations. A prompt that has both is read once.
+    fn check_model(&self, subject: &Subject) -> [Check; 2] {
+        let decoder = &subject.decoder;
+        let (mut logits, mut greedy) = (LogitsFound::default(), GreedyFound::default());
+        let mut open: Vec<(usize, &Logits)> = self.logits.iter().enumerate().collect();
+        for (number, each) in self.greedy.iter().enumerate() {
+            let ids = [&each.prompt[..], &each.ids[..]].concat();
+            match Reading::of(decoder, &ids, 0) {
+                Ok(_) if each.prompt.is_empty() => greedy.fail(number, "is empty".to_owned()),
+                Err(error) => greedy.fail(number, error),
+                Ok(reading) => {
+                    let start = each.prompt.len();
+                    let tie = self.tolerance.near_tie;
+                    let found = reading.is_greedy(start, &each.ids, subject.tokens(), tie);
+                    greedy.take(number, found);
+                    open.retain(|(number, inside)| {
+                        let covered = ids.starts_with(&inside.ids);
+                        if covered {
+                            logits.compare(*number, inside, &reading, decoder);
+                        }
+                        !covered
+                    });
                 }
-            };
-            for place in &each.positions {
-                let ids: Vec<u32> = place.top.iter().map(|&(id, _)| id).collect();
-                let known = |&id: &u32| i64::from(id) < subject.decoder.config().vocab_size;
-                if place.position >= each.ids.len() || !ids.iter().all(known) {
-                    let detail = format!(
-                        "prompt {}: names a token or position that is not there",
-                        number + 1
-                    );
-                    return Check::failed(what, detail);
-                }
-                let (values, sum) = reading.logits(place.position, &ids);
-                let pairs = values
-                    .into_iter()
-                    .zip(place.top.iter().map(|&(_, value)| value));
-                for (found, wanted) in pairs.chain([(sum, place.logsumexp)]) {
-                    let apart = (found - wanted).abs();
-                    let apart = if apart.is_nan() { f64::INFINITY } else { apart };
-                    if apart > largest {
-                        (largest, worst) = (apart, Some((number + 1, place.position)));
-                    }
-                }
-                places += 1;
             }
         }
-        let allowed = self.tolerance.logits;
-        let within = largest <= allowed;
-        let (prompt, position) = worst.unwrap_or((1, 0));
-        let wrong = (!within).then(|| {
-            format!("differ by {largest:.1e} (prompt {prompt}, position {position}), {allowed:.0e} is allowed")
-        });
-        let same = format!(
-            "{places} positions of {} prompts, within {largest:.1e}",
-            self.logits.len()
-        );
-        Check::unless(wrong, what, same).with_largest(largest)
-    }
-
-    fn check_greedy(&self, subject: &Subject) -> Check {
-        let what = "reference: greedy";
-        let mut ties = Vec::new();
-        for (number, each) in self.greedy.iter().enumerate() {
-            let number = number + 1;
-            let ids = [&each.prompt[..], &each.ids[..]].concat();
-            let reading = match Reading::of(&subject.decoder, &ids) {
-                Ok(reading) if !each.prompt.is_empty() => reading,
-                Ok(_) => return Check::failed(what, format!("prompt {number} is empty")),
-                Err(error) => return Check::failed(what, format!("prompt {number}: {error}")),
-            };
-            let tie = self.tolerance.near_tie;
-            match reading.is_greedy(each.prompt.len(), &each.ids, subject.tokens(), tie) {
-                Greedy::Yes => {}
-                Greedy::NearTie(by) => {
-                    ties.push(format!("prompt {number} (logits {by:.1e} apart)"))
-                }
-                Greedy::No(at, by) => {
-                    let detail = format!(
-                        "prompt {number}: token {} is another one, likelier by {by:.1e} (logits)",
-                        at + 1
-                    );
-                    return Check::failed(what, detail);
-                }
+        for (number, each) in open {
+            match Reading::of(decoder, &each.ids, 0) {
+                Ok(reading) => logits.compare(number, each, &reading, decoder),
+                Err(error) => logits.fail(number, error),
             }
         }
         let tokens: usize = self.greedy.iter().map(|each| each.ids.len()).sum();
-        let same = format!(
+        let continued = format!(
             "{} continuations, the same {tokens} tokens",
             self.greedy.len()
         );
-        match ties.is_empty() {
-            true => Check::passed(what, same),
-            false => Check::new(
-                what,
-                Outcome::NearTie,
-                format!("{same} but for near-ties: {}", ties.join(", ")),
-            ),
+        let prompts = self.logits.len();
+        [
+            logits.check(prompts, self.tolerance.logits),
+            greedy.check(continued),
+        ]
+    }
+}
+
+/// What came of comparing logits.
+#[derive(Default)]
+struct LogitsFound {
+    places: usize,
+    largest: f64,
+    /// The prompt and position of the largest difference.
+    worst: (usize, usize),
+    fault: Option<String>,
+}
+
+impl LogitsFound {
+    fn fail(&mut self, number: usize, fault: impl std::fmt::Display) {
+        let fault = format!("prompt {}: {fault}", number + 1);
+        self.fault.get_or_insert(fault);
+    }
+
+    fn compare(&mut self, number: usize, told: &Logits, reading: &Reading, decoder: &Decoder) {
+        for place in &told.positions {
+            let ids: Vec<u32> = place.top.iter().map(|&(id, _)| id).collect();
+            let known = |&id: &u32| i64::from(id) < decoder.config().vocab_size;
+            if place.position >= told.ids.len() || !ids.iter().all(known) {
+                return self.fail(number, "names a token or position that is not there");
+            }
+            let (values, sum) = reading.logits(place.position, &ids);
+            let pairs = values
+                .into_iter()
+                .zip(place.top.iter().map(|&(_, value)| value));
+            for (found, wanted) in pairs.chain([(sum, place.logsumexp)]) {
+                let apart = apart(found, wanted);
+                if apart > self.largest {
+                    (self.largest, self.worst) = (apart, (number + 1, place.position));
+                }
+            }
+            self.places += 1;
+        }
+    }
+
+    fn check(self, prompts: usize, allowed: f64) -> Check {
+        let what = "reference: logits";
+        let (largest, (prompt, position)) = (self.largest, self.worst);
+        let within = largest <= allowed;
+        let far = (!within).then(|| {
+            format!(
+                "differ by {largest:.1e} (prompt {prompt}, position {position}), {allowed:.0e} is allowed"
+            )
+        });
+        let same = format!(
+            "{} positions of {prompts} prompts, within {largest:.1e}",
+            self.places
+        );
+        Check::unless(self.fault.or(far), what, same).with_largest(largest)
+    }
+}
+
+/// What came of comparing continuations.
+#[derive(Default)]
+struct GreedyFound {
+    ties: Vec<String>,
+    fault: Option<String>,
+}
+
+impl GreedyFound {
+    fn fail(&mut self, number: usize, fault: String) {
+        let fault = format!("prompt {}: {fault}", number + 1);
+        self.fault.get_or_insert(fault);
+    }
+
+    fn take(&mut self, number: usize, found: Greedy) {
+        match found {
+            Greedy::Yes => {}
+            Greedy::NearTie(by) => {
+                let tie = format!("prompt {} (logits {by:.1e} apart)", number + 1);
+                self.ties.push(tie);
+            }
+            Greedy::No(at, by) => {
+                let fault = format!(
+                    "token {} is another one, likelier by {by:.1e} (logits)",
+                    at + 1
+                );
+                self.fail(number, fault);
+            }
+        }
+    }
+
+    fn check(self, same: String) -> Check {
+        let what = "reference: greedy";
+        match (self.fault, self.ties.is_empty()) {
+            (Some(fault), _) => Check::failed(what, fault),
+            (None, true) => Check::passed(what, same),
+            (None, false) => {
+                let ties = self.ties.join(", ");
+                Check::new(
+                    what,
+                    Outcome::NearTie,
+                    format!("{same} but for near-ties: {ties}"),
+                )
+            }
         }
     }
 }
