@@ -122,6 +122,9 @@ pub(crate) fn run(args: &ExportArgs) -> Result<Exit> {
             tokenizer.save(unfinished)?;
             drop(decoder);
             let certificate = certificate::certify(unfinished, &prompts, None)?;
+            for failed in certificate.failures() {
+                output::note(&format!("{}: {}", failed.what, failed.detail));
+            }
             Ok(certificate.write(&unfinished.join(CERTIFICATE))?)
         })?;
         target::tell_folder(&args.out, args.json)?;

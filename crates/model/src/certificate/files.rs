@@ -96,9 +96,7 @@ pub(super) fn compare(folder: &Path, recorded: &BTreeMap<String, FileRecord>) ->
             Err(error) => wrong.push(error.to_string()),
         }
     }
-    let detail = format!(
-        "{} with the size and SHA-256 that were recorded",
-        recorded.len()
-    );
+    let count = recorded.len();
+    let detail = format!("{count} with the size and SHA-256 that were recorded");
     Check::unless((!wrong.is_empty()).then(|| wrong.join("; ")), WHAT, detail)
 }
