@@ -4,7 +4,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use etude_data::KnownModel;
-use etude_model::certificate::{self, CERTIFICATE, Certificate, Check, REFERENCE, Reference};
+use etude_model::certificate::{
+    self, CERTIFICATE, Certificate, Check, Outcome, REFERENCE, Reference,
+};
 
 use crate::error::Misuse;
 
@@ -72,8 +74,11 @@ pub(crate) fn demand(certificate: &Certificate, source: &str) -> Result<()> {
 /// What was checked, in a line.
 pub(crate) fn told(certificate: &Certificate) -> String {
     let failed = certificate.failures().count();
+    let mut checks = certificate.checks.iter();
+    let passed = checks.any(|check| check.outcome == Outcome::Passed);
     let ours = match failed {
-        0 => "all tensors, the tokenizer and its template are sound".to_owned(),
+        0 if passed => "weights, tokenizer and template are sound".to_owned(),
+        0 => "the hashes of its files are recorded".to_owned(),
         failed => format!("{failed} checks FAILED (see {CERTIFICATE})"),
     };
     match &certificate.reference {
@@ -82,8 +87,14 @@ pub(crate) fn told(certificate: &Certificate) -> String {
             let largest = logits.filter_map(|check| check.largest).fold(0.0, f64::max);
             format!("checked against {made_by}: logits within {largest:.1e}; {ours}")
         }
-        None => format!(
-            "nothing external was verified: no reference is known for this model (--reference takes one); {ours}"
-        ),
+        None => {
+            let noted = |check: &&Check| check.outcome == Outcome::Noted;
+            let why = certificate.checks.iter().find(noted);
+            let why = why.map_or(
+                "no reference is known for this model (--reference takes one)",
+                |check| check.detail.as_str(),
+            );
+            format!("nothing external was verified: {why}; {ours}")
+        }
     }
 }
