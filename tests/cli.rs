@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests fail as tests do
 
+#[path = "cli/certificate.rs"]
+mod certificate;
 #[path = "cli/data.rs"]
 mod data;
 #[path = "cli/errors.rs"]

@@ -21,8 +21,10 @@ fn a_gguf_export_comes_back_as_the_same_model() {
 
     let folder = scratch("from-gguf");
     let told = json(&["import", text(&file), text(&folder), "--json"]);
-    assert_eq!(keys(&told), ["bytes", "files", "folder"]);
+    let told_keys = ["bytes", "checks", "files", "folder", "reference"];
+    assert_eq!(keys(&told), told_keys);
     let files = [
+        "certificate.json",
         "config.json",
         "generation_config.json",
         "model.safetensors",

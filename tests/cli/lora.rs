@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{good, json, model, scratch, text, write, wrong};
+use crate::support::{good, json, model, run as program, scratch, text, write, wrong};
 
 #[test]
 fn an_adapter_is_trained_used_and_merged() {
@@ -10,13 +10,20 @@ fn an_adapter_is_trained_used_and_merged() {
         .map(|n| format!("{{\"prompt\": \"Say {n}.\", \"completion\": \"A rose {n}.\"}}\n"))
         .collect();
     let examples = write("lora/examples.jsonl", lines);
+    // A base of its own, which is damaged below.
+    let base = scratch("lora/base");
+    fs::create_dir_all(&base).unwrap();
+    for entry in fs::read_dir(model()).unwrap() {
+        let file = entry.unwrap();
+        fs::copy(file.path(), base.join(file.file_name())).unwrap();
+    }
     let recipe = write(
         "lora/task.toml",
         format!(
             "# A test.\n[base]\npath = \"{}\"\nmethod = \"lora\"\n[lora]\nrank = 2\n[task]\nsource = \"{examples}\"\n\
              layout = \"packed\"\n[optimizer]\nlr = 0.05\n\
              [train]\nsteps = 4\nbatch_rows = 2\nthreads = 1\n[eval]\nexamples = 2\nsamples = 1\n",
-            model()
+            text(&base)
         ),
     );
     let run = scratch("lora/run");
@@ -56,8 +63,37 @@ fn an_adapter_is_trained_used_and_merged() {
         ids(&[model(), "--adapter", &half, "--adapter", &half])
     );
     assert!(good(&["doctor", text(&adapter)]).contains("The folder is whole"));
+    for given in [&run, &checkpoint] {
+        good(&["doctor", text(given)]);
+    }
+    for folder in ["model", "adapter"] {
+        let told = json(&["doctor", text(&run.join(folder)), "--json"]);
+        let compared = told["checks"].as_array().unwrap().iter();
+        let compared: Vec<_> = compared
+            .filter(|check| check["what"] == "transcripts")
+            .collect();
+        assert!(compared[0]["largest"].is_number(), "{folder}: {compared:?}");
+    }
     let score = json(&["eval", text(&adapter), "--text", &examples, "--json"]);
     assert!(score["nll"].as_f64().is_some());
+
+    // Another base under the adapter shows in what the two say together.
+    let weights = base.join("model.safetensors");
+    let whole = fs::read(&weights).unwrap();
+    let mut damaged = whole.clone();
+    let half = damaged.len() / 2;
+    for number in damaged[half..].rchunks_exact_mut(4) {
+        number[3] ^= 0x80; // the sign
+    }
+    fs::write(&weights, damaged).unwrap();
+    let done = program(&["doctor", text(&adapter)]);
+    fs::write(&weights, whole).unwrap();
+    assert_eq!(done.status, 1, "{}", done.out);
+    assert!(
+        done.out.contains("the adapter or its base is another one"),
+        "{}",
+        done.out
+    );
 
     let merged = scratch("lora/merged");
     good(&["export", text(&adapter), text(&merged)]);

@@ -79,6 +79,13 @@ fn both_stages_run_from_recipes_of_the_users_own() {
         assert!(base.join(file).is_file(), "{file}");
     }
     assert!(good(&["doctor", text(&base)]).contains("The folder is whole"));
+    let certificate = fs::read(base.join("model/certificate.json")).unwrap();
+    let certificate: serde_json::Value = serde_json::from_slice(&certificate).unwrap();
+    let prompt = serde_json::json!({"document": "A rose"});
+    assert_eq!(
+        certificate["transcripts"][0]["prompt"], prompt,
+        "the recipe's own"
+    );
     let chat = run(&["chat", text(&base)]);
     assert!(
         chat.status == 0 && chat.err.contains("this is a base model"),

@@ -8,6 +8,7 @@
 
 mod adapter;
 mod args;
+mod certificate;
 mod commands;
 mod error;
 mod generation;

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use clap::Args;
 use etude_data::{Cache, KnownModel, Progress};
+use etude_model::certificate::CERTIFICATE;
 use etude_model::hf::{self, TokenIds, peft};
 use etude_model::{Decoder, gguf};
 use etude_tensor::{Kind, device, memory, parse_device};
@@ -14,7 +15,7 @@ use etude_tokenizer::{Tokenizer, TokenizerError};
 
 use crate::adapter::AdapterArgs;
 use crate::error::Misuse;
-use crate::{output, target};
+use crate::{certificate, output, target};
 
 /// Where a model runs.
 #[derive(Debug, Clone, Args)]
@@ -133,7 +134,7 @@ fn published(known: &KnownModel) -> Result<PathBuf> {
     let lock =
         File::create(models.join(format!(".{}.lock", known.name))).with_context(unwritable)?;
     lock.lock().with_context(unwritable)?; // until the end of this function; one process imports
-    if !place.join("config.json").is_file() {
+    if !is_imported(known, &place)? {
         let file = known.fetch(&cache, &Progress::Shown)?;
         output::note(&format!(
             "importing {} into {}",
@@ -141,10 +142,31 @@ fn published(known: &KnownModel) -> Result<PathBuf> {
             place.display()
         ));
         target::write_folder(&place, |unfinished| {
-            Ok(gguf::import(&file, unfinished, Kind::Float)?)
+            gguf::import(&file, unfinished, Kind::Float)?;
+            let reference = certificate::of_known(known)?;
+            let certificate = certificate::of_import(unfinished, reference.as_ref())?;
+            certificate::demand(&certificate, &known.name)
         })?;
     }
     Ok(place)
+}
+
+/// Whether an import lies in the cache. One of an Etude that wrote no certificates is checked, once; what fails
+/// is removed.
+fn is_imported(known: &KnownModel, place: &Path) -> Result<bool> {
+    if !place.join("config.json").is_file() || place.join(CERTIFICATE).is_file() {
+        return Ok(place.join(CERTIFICATE).is_file());
+    }
+    output::note(&format!("checking {} in {}", known.name, place.display()));
+    let reference = certificate::of_known(known)?;
+    let checked = certificate::of_import(place, reference.as_ref())?;
+    let Some(failed) = checked.failures().next() else {
+        return Ok(true);
+    };
+    let what = format!("{}: {}", failed.what, failed.detail);
+    output::note(&format!("{}: {what}; it is imported anew", known.name));
+    fs::remove_dir_all(place).with_context(|| format!("{}: cannot be removed", place.display()))?;
+    Ok(false)
 }
 
 /// What to give in place of a folder without a model.

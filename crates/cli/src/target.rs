@@ -127,6 +127,26 @@ fn remove(folder: &Path) -> Result<()> {
 
 /// Says what was written into a folder.
 pub(crate) fn tell_folder(folder: &Path, as_json: bool) -> Result<()> {
+    let (files, bytes) = contents(folder)?;
+    if as_json {
+        return output::json(&folder_facts(folder)?);
+    }
+    output::line(&format!(
+        "{}: {} ({})",
+        folder.display(),
+        files.join(" "),
+        output::size(bytes)
+    ))
+}
+
+/// What was written into a folder, as `{"folder", "files", "bytes"}`.
+pub(crate) fn folder_facts(folder: &Path) -> Result<Value> {
+    let (files, bytes) = contents(folder)?;
+    Ok(json!({"folder": folder, "files": files, "bytes": bytes}))
+}
+
+/// The names of a folder's files, sorted, and the bytes in them.
+fn contents(folder: &Path) -> Result<(Vec<String>, u64)> {
     let mut files = Vec::new();
     let mut bytes = 0;
     let unreadable = || format!("{}: cannot be read", folder.display());
@@ -136,15 +156,7 @@ pub(crate) fn tell_folder(folder: &Path, as_json: bool) -> Result<()> {
         files.push(entry.file_name().to_string_lossy().into_owned());
     }
     files.sort();
-    if as_json {
-        return output::json(&json!({"folder": folder, "files": files, "bytes": bytes}));
-    }
-    output::line(&format!(
-        "{}: {} ({})",
-        folder.display(),
-        files.join(" "),
-        output::size(bytes)
-    ))
+    Ok((files, bytes))
 }
 
 /// `500MB`, `5GB`, `300kB`, or plain bytes; decimal units, as Hugging Face counts.

@@ -1,6 +1,7 @@
 //! The published models that are known by name: the manifests of `models/`, compiled in. Each names one
-//! file (GGUF) in a package of a registry, which comes here the way a data set does. What the file holds
-//! is not this crate's business.
+//! file (GGUF) in a package of a registry, which comes here the way a data set does. Beside a manifest lies
+//! what another program makes of the model, to check an import against (`scripts/make_reference.py`). What
+//! the files hold is not this crate's business.
 
 use std::path::{Path, PathBuf};
 
@@ -12,10 +13,11 @@ use crate::manifest::{Filter, Kind, Manifest, Map, Read, Source, SplitRule};
 use crate::progress::Progress;
 use crate::settings::parse_toml;
 
-/// File names and texts of the manifests in `models/`.
-const SHIPPED: &[(&str, &str)] = &[(
+/// File names and texts of the manifests in `models/`, each with its reference.
+const SHIPPED: &[(&str, &str, &str)] = &[(
     "models/smollm2.toml",
     include_str!("../models/smollm2.toml"),
+    include_str!("../models/smollm2.reference.json"),
 )];
 
 /// A published model.
@@ -42,15 +44,19 @@ impl KnownModel {
     pub fn all() -> Vec<Self> {
         SHIPPED
             .iter()
-            .map(|(file, text)| {
-                parse_toml(text, Path::new(file)).expect("a test parses each shipped manifest")
-            })
+            .map(|(file, text, _)| parsed(file, text))
             .collect()
     }
 
     /// The one of that name.
     pub fn named(name: &str) -> Option<Self> {
         Self::all().into_iter().find(|model| model.name == name)
+    }
+
+    /// The text of its reference: what another program makes of the same file.
+    pub fn reference(&self) -> Option<&'static str> {
+        let own = |(file, text, _): &&(&str, &str, &str)| parsed(file, text).name == self.name;
+        SHIPPED.iter().find(own).map(|(_, _, reference)| *reference)
     }
 
     /// Brings the file here, from the cache where it is already, and says where it lies.
@@ -88,6 +94,10 @@ impl KnownModel {
     }
 }
 
+fn parsed(file: &str, text: &str) -> KnownModel {
+    parse_toml(text, Path::new(file)).expect("a test parses each shipped manifest")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,6 +111,7 @@ mod tests {
             assert_eq!(model.source.sha256.len(), 64);
             assert!(model.source.bytes > 0 && !model.licence.is_empty());
             assert_eq!(model.source.files.len(), 1);
+            assert!(model.reference().unwrap().contains("\"made_by\""));
             assert_eq!(KnownModel::named(&model.name), Some(model));
         }
         assert_eq!(KnownModel::named("no-such"), None);
@@ -109,6 +120,9 @@ mod tests {
     #[test]
     fn every_manifest_in_models_is_shipped() {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("models");
-        assert_eq!(std::fs::read_dir(folder).unwrap().count(), SHIPPED.len());
+        assert_eq!(
+            std::fs::read_dir(folder).unwrap().count(),
+            2 * SHIPPED.len()
+        );
     }
 }

@@ -173,6 +173,11 @@ impl Stage for Finetuning {
         Ok(samples)
     }
 
+    fn prompts(&self) -> Vec<Prompt> {
+        let shown = self.shown.iter();
+        shown.map(|shown| Prompt::Ids(shown.ids.clone())).collect()
+    }
+
     fn save_tokenizer(&self, folder: &Path) -> Result<()> {
         Ok(self.tokenizer.save(folder)?)
     }

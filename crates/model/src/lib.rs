@@ -1,11 +1,13 @@
 //! The decoder and what belongs to it: its settings, its cache, sampling from it, and the folders that
 //! models live in, which are Hugging Face's.
+//! What was verified of a model lies beside it ([`certificate`]).
 //!
 //! One decoder serves all families ([`Family`]); their names and layouts are known to [`hf`] and [`gguf`]
 //! alone. A decoder may be frozen and carry a trainable adapter ([`lora`]).
 
 mod block;
 mod cache;
+pub mod certificate;
 mod config;
 mod decoder;
 mod generate;

@@ -14,7 +14,8 @@ use crate::sample::Sampling;
 use stop::StopScanner;
 
 /// What is to be continued.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Prompt {
     /// Plain text as it stands. Special tokens spelt in it are ordinary text, and none is added.
     Text(String),

@@ -115,6 +115,11 @@ impl Stage for Pretraining {
         Ok(samples)
     }
 
+    fn prompts(&self) -> Vec<Prompt> {
+        let prompts = self.recipe.eval.prompts.iter().cloned();
+        prompts.map(Prompt::Document).collect()
+    }
+
     fn save_tokenizer(&self, folder: &Path) -> Result<()> {
         Ok(self.tokenizer.save(folder)?)
     }

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use etude_data::Batch;
-use etude_model::Decoder;
 use etude_model::hf::TokenIds;
+use etude_model::{Decoder, Prompt};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::settings::{OptimizerSettings, ScheduleSettings, TrainSettings};
@@ -59,6 +59,11 @@ pub trait Stage {
     /// # Errors
     /// When generation fails.
     fn samples(&self, decoder: &Decoder) -> Result<Vec<Sample>>;
+    /// Prompts whose greedy answers are kept with the result, so that it can be checked later. With none,
+    /// some that suit any model are taken.
+    fn prompts(&self) -> Vec<Prompt> {
+        Vec::new()
+    }
     /// Writes what a model folder holds besides weights and configuration: the tokenizer.
     ///
     /// # Errors

@@ -362,13 +362,13 @@ impl<'a> Trainer<'a> {
     /// The result and the summary, after the last checkpoint.
     fn conclude(&mut self) -> Result<Summary> {
         let (stage, decoder, ids) = (self.stage, self.decoder, &self.settings.ids);
+        let seconds = self.log.seconds();
         weights::save_result(stage, decoder, ids, self.folder)?;
         let last = self
             .state
             .last_evaluation
             .clone()
             .context("the last checkpoint was made after a validation")?;
-        let seconds = self.log.seconds();
         let summary = Summary {
             stage: self.stage.name().to_owned(),
             steps: self.state.step,

@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use etude_model::Decoder;
+use etude_model::certificate::{self, CERTIFICATE};
 use etude_model::hf::{self, TokenIds, peft};
 use etude_tensor::no_grad;
 
@@ -24,7 +25,8 @@ pub(crate) fn save(
     save_whole(stage, decoder, ids, folder)
 }
 
-/// Writes the result: `model/`, with an adapter merged, and that adapter as `adapter/`.
+/// Writes the result: `model/`, with an adapter merged, and that adapter as `adapter/`. Each is read back
+/// and gets its certificate.
 pub(crate) fn save_result(
     stage: &dyn Stage,
     decoder: &Decoder,
@@ -32,10 +34,25 @@ pub(crate) fn save_result(
     run: &RunFolder,
 ) -> Result<()> {
     if decoder.adapter().is_some() {
-        run.replace_folder("adapter", |folder| save(stage, decoder, ids, folder))?;
+        run.replace_folder("adapter", |folder| {
+            save(stage, decoder, ids, folder)?;
+            certify(stage, folder)
+        })?;
     }
-    run.replace_folder("model", |folder| save_whole(stage, decoder, ids, folder))?;
+    run.replace_folder("model", |folder| {
+        save_whole(stage, decoder, ids, folder)?;
+        certify(stage, folder)
+    })?;
     Ok(())
+}
+
+fn certify(stage: &dyn Stage, folder: &Path) -> Result<()> {
+    if peft::is_adapter(folder) && peft::base(folder).is_err() {
+        return Ok(()); // the base was loaded from elsewhere
+    }
+    let certificate = certificate::certify(folder, &stage.prompts(), None)
+        .context("what was written cannot be read back")?;
+    Ok(certificate.write(&folder.join(CERTIFICATE))?)
 }
 
 fn save_whole(stage: &dyn Stage, decoder: &Decoder, ids: &TokenIds, folder: &Path) -> Result<()> {

@@ -20,19 +20,23 @@ use crate::output;
 const ABOUT: &str = "\
 Say what is installed, what this machine can do, what is missing and how to get it.
 
-With a MODEL, checks that folder instead: settings, weights, tokenizer, and a pass through the model.";
+With a MODEL, checks that model instead: that its settings, weights and tokenizer are sound, and that it is as it \
+was when Etude finished it. Its certificate.json holds the hash of each file and transcripts, what the model says \
+to a few prompts; where an import had a reference, what another program makes of the model is compared too. \
+What differs is named, and the exit status is 1.";
 
 const EXAMPLES: &str = "\
 Examples:
   etude doctor
   etude doctor --json
-  etude doctor runs/shakespeare         checks the run's model";
+  etude doctor runs/shakespeare         checks the run's model
+  etude doctor exported.gguf            checks it against exported.gguf.certificate.json";
 
 /// The whole machine, or one model.
 #[derive(Debug, Args)]
 #[command(long_about = ABOUT, after_long_help = EXAMPLES)]
 pub(crate) struct DoctorArgs {
-    /// A model folder, run folder or checkpoint to check
+    /// A model folder, run folder, checkpoint, adapter folder or GGUF file to check
     model: Option<PathBuf>,
     /// Print one JSON object
     #[arg(long)]

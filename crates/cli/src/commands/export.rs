@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
+use etude_model::Prompt;
+use etude_model::certificate::{self, CERTIFICATE, Certificate, Subject};
 use etude_model::gguf::{self, ExportFormat};
 use etude_model::hf;
 use etude_tensor::{Device, Kind};
@@ -21,7 +23,10 @@ Takes the model out of a run or a checkpoint, merges adapters into it, checks it
 generation_config.json, the weights and the tokenizer with its chat template. \
 `transformers.AutoModelForCausalLM.from_pretrained(OUT)` loads the folder as it stands.
 
-When OUT ends in .gguf it becomes one file with all of that, for llama.cpp and the programs around it.";
+When OUT ends in .gguf it becomes one file with all of that, for llama.cpp and the programs around it.
+
+What was written is read back: certificate.json (OUT.gguf.certificate.json beside a file) holds the hash of each \
+file and what the model says to a few prompts, and `etude doctor OUT` compares.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -105,22 +110,46 @@ pub(crate) fn run(args: &ExportArgs) -> Result<Exit> {
     };
     let hf::LoadedModel { mut decoder, ids } = hf::load(&folder, kind, Device::Cpu)?;
     args.adapters.merge(&mut decoder)?;
+    // What was asked of the model before is asked of it again.
+    let prompts = Certificate::load(&folder)?.map_or_else(Vec::new, |before| before.prompts());
     if to_file {
-        let format = args.format.unwrap_or(FormatArg::F16).format();
-        target::write_file(&args.out, |unfinished| {
-            Ok(gguf::export(
-                &decoder, &ids, &tokenizer, unfinished, format,
-            )?)
-        })?;
+        let subject = Subject::new(hf::LoadedModel { decoder, ids }, Some(tokenizer));
+        write_gguf(args, subject, &prompts)?;
         tell_file(args)?;
     } else {
         target::write_folder(&args.out, |unfinished| {
             hf::save_sharded(&decoder, &ids, unfinished, args.max_shard)?;
-            Ok(tokenizer.save(unfinished)?)
+            tokenizer.save(unfinished)?;
+            drop(decoder);
+            let certificate = certificate::certify(unfinished, &prompts, None)?;
+            for failed in certificate.failures() {
+                output::note(&format!("{}: {}", failed.what, failed.detail));
+            }
+            Ok(certificate.write(&unfinished.join(CERTIFICATE))?)
         })?;
         target::tell_folder(&args.out, args.json)?;
     }
     Ok(Exit::Done)
+}
+
+/// Writes the file, and beside it a certificate with what the model says out of the file.
+fn write_gguf(args: &ExportArgs, subject: Subject, prompts: &[Prompt]) -> Result<()> {
+    let format = args.format.unwrap_or(FormatArg::F16).format();
+    let name = args.out.file_name().unwrap_or_default().to_string_lossy();
+    let transcripts = subject.transcripts(prompts)?;
+    target::write_file(&args.out, |unfinished| {
+        let tokenizer = subject.tokenizer.as_ref().expect("it was given");
+        gguf::export(
+            &subject.decoder,
+            &subject.ids,
+            tokenizer,
+            unfinished,
+            format,
+        )?;
+        drop(subject);
+        let certificate = certificate::certify_gguf(unfinished, &name, &transcripts)?;
+        Ok(certificate.write(&certificate::beside(&args.out))?)
+    })
 }
 
 fn check_file(args: &ExportArgs) -> Result<()> {

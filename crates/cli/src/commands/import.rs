@@ -7,12 +7,14 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Args;
 use etude_data::{Cache, Hub, KnownModel, Progress, nearest};
+use etude_model::certificate::{Check, REFERENCE, Reference, Subject};
 use etude_model::{gguf, hf};
 use etude_tensor::{Device, Kind};
+use serde_json::json;
 
 use crate::error::{Exit, Misuse};
-use crate::model;
 use crate::target::{self, DtypeArg};
+use crate::{certificate, model, output};
 
 const ABOUT: &str = "\
 Make a published model into a model folder.
@@ -25,7 +27,12 @@ that is fetched:
   ORG/NAME[@REV]   from a hub that speaks Hugging Face's interface (HF_ENDPOINT, HF_HOME, HF_TOKEN)
 
 All of it is checked on the way. The result generates, converses, is fine-tuned and exported like a model \
-of your own.";
+of your own.
+
+Where there is a reference, a file that says what another program makes of the same model, the import is \
+compared with it: tokens, renderings of the chat template, logits, greedy answers. Etude carries the one of \
+smollm2; `reference.json` in SRC is used, and --reference takes one that scripts/make_reference.py made with \
+Transformers. What was verified stands in DIR/certificate.json, and `etude doctor DIR` compares again.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -50,7 +57,13 @@ pub(crate) struct ImportArgs {
     /// The weights' number format; by default the one they have, and float32 for quantized ones
     #[arg(long, value_enum)]
     dtype: Option<DtypeArg>,
-    /// Print {"folder", "files", "bytes"}
+    /// What another program makes of the model: a file made by scripts/make_reference.py
+    #[arg(long, value_name = "FILE")]
+    reference: Option<PathBuf>,
+    /// Keep a model of which a check failed, and record that
+    #[arg(long)]
+    allow_mismatch: bool,
+    /// Print {"folder", "files", "bytes", "reference", "checks"}
     #[arg(long)]
     json: bool,
 }
@@ -63,47 +76,99 @@ enum Source {
 
 pub(crate) fn run(args: &ImportArgs) -> Result<Exit> {
     target::check_folder(&args.out)?;
-    let kind = args.dtype.map(DtypeArg::kind);
-    match find(&args.source)? {
-        Source::Gguf(path) => target::write_folder(&args.out, |unfinished| {
-            Ok(gguf::import(
-                &path,
-                unfinished,
-                kind.unwrap_or(Kind::Float),
-            )?)
-        })?,
-        Source::Folder(folder) => {
-            let kind = kind.unwrap_or_else(|| target::stored_kind(&folder));
-            let (config, _) = hf::load_config(&folder)?;
-            let tokenizer = model::tokenizer(&folder)?;
-            model::check_fit(&folder, &tokenizer, config.vocab_size)?;
-            let hf::LoadedModel { decoder, ids } = hf::load(&folder, kind, Device::Cpu)?;
-            target::write_folder(&args.out, |unfinished| {
-                hf::save(&decoder, &ids, unfinished)?;
-                Ok(tokenizer.save(unfinished)?)
-            })?;
+    let given = args.reference.as_deref().map(Reference::load).transpose()?;
+    let (source, found) = find(&args.source)?;
+    let reference = given.or(found);
+    let stored = source.kind();
+    let kind = args.dtype.map_or(stored, DtypeArg::kind);
+    // A reference is of the numbers that are in SRC: where they are to be rounded, it is compared before.
+    let rounds = kind != stored && kind != Kind::Float;
+    let before = match &reference {
+        Some(reference) if rounds => Some(source.compare(reference)?),
+        _ => None,
+    };
+    let mut written = None;
+    target::write_folder(&args.out, |unfinished| {
+        source.write(unfinished, kind)?;
+        let certificate = match (&reference, before) {
+            (Some(reference), Some(before)) => {
+                certificate::of_rounded(unfinished, reference, before)?
+            }
+            _ => certificate::of_import(unfinished, reference.as_ref())?,
+        };
+        if !args.allow_mismatch {
+            certificate::demand(&certificate, &args.source)?;
         }
+        written = Some(certificate);
+        Ok(())
+    })?;
+    let certificate = written.expect("the folder was written");
+    if args.json {
+        let mut told = target::folder_facts(&args.out)?;
+        told["reference"] = json!(certificate.reference);
+        told["checks"] = json!(certificate.checks);
+        output::json(&told)?;
+    } else {
+        target::tell_folder(&args.out, false)?;
+        output::line(&certificate::told(&certificate))?;
     }
-    target::tell_folder(&args.out, args.json)?;
     Ok(Exit::Done)
 }
 
-/// A path that is there wins over a name, a name of ours over one of a hub.
-fn find(source: &str) -> Result<Source> {
+impl Source {
+    /// The number format that its weights have, or are read in.
+    fn kind(&self) -> Kind {
+        match self {
+            Source::Folder(folder) => target::stored_kind(folder),
+            Source::Gguf(_) => Kind::Float,
+        }
+    }
+
+    /// Compares what is there with a reference.
+    fn compare(&self, reference: &Reference) -> Result<Vec<Check>> {
+        let subject = match self {
+            Source::Folder(folder) => Subject::load(folder)?,
+            Source::Gguf(path) => Subject::load_gguf(path)?,
+        };
+        Ok(reference.check(&subject))
+    }
+
+    /// Writes it as a model folder.
+    fn write(&self, out: &Path, kind: Kind) -> Result<()> {
+        match self {
+            Source::Gguf(path) => gguf::import(path, out, kind)?,
+            Source::Folder(folder) => {
+                let (config, _) = hf::load_config(folder)?;
+                let tokenizer = model::tokenizer(folder)?;
+                model::check_fit(folder, &tokenizer, config.vocab_size)?;
+                let hf::LoadedModel { decoder, ids } = hf::load(folder, kind, Device::Cpu)?;
+                hf::save(&decoder, &ids, out)?;
+                tokenizer.save(out)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What SRC is, with the reference that lies in it or that Etude carries for it. A path that is there wins over
+/// a name, a name of ours over one of a hub.
+fn find(source: &str) -> Result<(Source, Option<Reference>)> {
     let path = Path::new(source);
     if path.is_dir() {
-        return in_folder(path);
+        let reference = path.join(REFERENCE);
+        let reference = reference.is_file().then(|| Reference::load(&reference));
+        return Ok((in_folder(path)?, reference.transpose()?));
     }
     if path.is_file() {
-        return in_file(path);
+        return Ok((in_file(path)?, None));
     }
     if let Some(known) = KnownModel::named(source) {
         let fetched = known.fetch(&Cache::user()?, &Progress::Shown)?;
-        return Ok(Source::Gguf(fetched));
+        return Ok((Source::Gguf(fetched), certificate::of_known(&known)?));
     }
     if Hub::is_name(source) {
         let fetched = Hub::from_env()?.fetch(source, &Progress::Shown)?;
-        return Ok(Source::Folder(fetched));
+        return Ok((Source::Folder(fetched), None));
     }
     let known = KnownModel::all();
     let names: Vec<&str> = known.iter().map(|model| model.name.as_str()).collect();

@@ -23,6 +23,21 @@ pub fn load(path: &Path, kind: Kind, device: Device) -> Result<LoadedModel, Gguf
     from_file(&GgufFile::open(path)?, kind, device)
 }
 
+/// Rebuilds the tokenizer in a file, with its chat template.
+///
+/// # Errors
+/// A tokenizer that is not understood, or no room for its files in the system's temporary folder.
+pub fn load_tokenizer(path: &Path) -> Result<Tokenizer, GgufError> {
+    let file = GgufFile::open(path)?;
+    let config = config::read(&file)?;
+    let folder = tempfile::tempdir().map_err(GgufError::io(&std::env::temp_dir()))?;
+    tokenizer::read(&file, &config)?.write(folder.path())?;
+    Tokenizer::load(folder.path()).map_err(|source| GgufError::Tokenizer {
+        path: path.to_owned(),
+        source,
+    })
+}
+
 /// Turns a file into an ordinary model folder: the weights in `kind`, and the tokenizer with its chat
 /// template. `folder` exists; what is in it under the same names is written over.
 ///

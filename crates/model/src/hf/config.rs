@@ -303,7 +303,7 @@ pub(super) fn generation_eos(path: &Path, json: &Value) -> Result<Vec<u32>, Fold
 }
 
 /// Writes a `config.json` that Transformers reads.
-pub(super) fn to_json(config: &ModelConfig, ids: &TokenIds, dtype: &str) -> Value {
+pub(crate) fn to_json(config: &ModelConfig, ids: &TokenIds, dtype: &str) -> Value {
     let mut json = if config.family == Family::Gpt2 {
         gpt2_json(config)
     } else {

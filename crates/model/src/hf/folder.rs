@@ -311,7 +311,7 @@ pub(super) fn read_json(path: &Path) -> Result<Value, FolderError> {
     })
 }
 
-pub(super) fn write_json(path: PathBuf, json: &Value) -> Result<PathBuf, FolderError> {
+pub(crate) fn write_json(path: PathBuf, json: &Value) -> Result<PathBuf, FolderError> {
     let text = format!("{json:#}\n");
     fs::write(&path, text).map_err(|source| FolderError::Io {
         path: path.clone(),

@@ -9,7 +9,9 @@ mod names;
 pub mod peft;
 
 pub use config::TokenIds;
+pub(crate) use config::to_json as config_json;
 pub use error::FolderError;
+pub(crate) use folder::write_json;
 pub use folder::{LoadedModel, MAX_SHARD_BYTES, load, load_config, save, save_sharded};
 pub(crate) use names::place;
 pub use names::{HfTensor, hf_tensors};

@@ -1,15 +1,16 @@
-//! `etude doctor MODEL`: whether a model folder is whole, and what is in it.
+//! `etude doctor MODEL`: what is in a model folder or GGUF file, whether it is whole, and whether it still is
+//! what its certificate says.
 
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use etude_model::Input;
+use etude_model::certificate::{self, Check, Subject};
 use etude_model::hf;
-use etude_tensor::{Device, Kind, Tensor, no_grad};
+use etude_tensor::{Device, Kind};
 use etude_tokenizer::Tokenizer;
 use serde::Serialize;
 
-use crate::error::{Exit, Misuse};
+use crate::error::Exit;
 use crate::{model, output};
 
 /// What a whole model folder holds.
@@ -28,31 +29,32 @@ struct Facts {
     chat_template: bool,
     /// What is odd but no fault.
     notes: Vec<String>,
+    /// What was checked.
+    checks: Vec<Check>,
+    /// Whether no check failed.
+    whole: bool,
 }
 
-/// Loads everything, runs a few tokens, and says what there is; what is broken is an error.
+/// Loads everything, compares it with its certificate, and says what there is; what cannot be loaded is an
+/// error.
 pub(super) fn check(given: &Path, as_json: bool) -> Result<Exit> {
-    let folder = model::folder(given)?;
-    let (config, _) = hf::load_config(&folder)?;
-    let tokenizer = model::tokenizer(&folder)?;
-    model::check_fit(&folder, &tokenizer, config.vocab_size)?;
-    let hf::LoadedModel { decoder, ids } = hf::load(&folder, Kind::Float, Device::Cpu)?;
-    check_weights(&folder, &decoder)?;
-    check_pass(&folder, &decoder)?;
-
-    let parameters = decoder
-        .params()
-        .entries()
-        .iter()
-        .map(|param| param.tensor.numel() as i64)
-        .sum();
-    let mut stops = ids.eos.clone();
+    let is_gguf = given.is_file() && given.extension().is_some_and(|ending| ending == "gguf");
+    let (place, (subject, checks)) = if is_gguf {
+        (given.to_owned(), certificate::recheck_gguf(given)?)
+    } else {
+        let folder = model::folder(given)?;
+        let found = certificate::recheck(&folder, || load(&folder))?;
+        (folder, found)
+    };
+    let tokenizer = subject.tokenizer.as_ref().expect("it was demanded");
+    let config = subject.decoder.config();
+    let mut stops = subject.ids.eos.clone();
     stops.extend(tokenizer.stop_ids());
     stops.sort_unstable();
     stops.dedup();
     let facts = Facts {
         family: config.family.name(),
-        parameters,
+        parameters: subject.decoder.params().numel() as i64,
         layers: config.n_layer,
         width: config.n_embd,
         context: config.context,
@@ -63,51 +65,30 @@ pub(super) fn check(given: &Path, as_json: bool) -> Result<Exit> {
             .filter_map(|&id| tokenizer.id_to_token(id))
             .collect(),
         chat_template: tokenizer.chat_template().is_some(),
-        notes: notes(&tokenizer, config.vocab_size, &stops),
-        folder,
+        notes: notes(tokenizer, config.vocab_size, &stops),
+        folder: place,
+        whole: !checks.iter().any(Check::has_failed),
+        checks,
     };
     if as_json {
         output::json(&facts)?
     } else {
         output::text(&facts.text())?
     }
-    Ok(Exit::Done)
+    Ok(if facts.whole {
+        Exit::Done
+    } else {
+        Exit::Failed
+    })
 }
 
-fn check_weights(folder: &Path, decoder: &etude_model::Decoder) -> Result<()> {
-    for param in decoder.params().entries() {
-        let finite = no_grad(|| i64::try_from(param.tensor.isfinite().all()).unwrap_or(0)) == 1;
-        if !finite {
-            return Err(Misuse::error(
-                format!(
-                    "{}: the weights `{}` hold values that are not finite",
-                    folder.display(),
-                    param.name
-                ),
-                "take an earlier checkpoint of the run, or fetch the model again",
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// One pass over the first token ids: logits must be finite.
-fn check_pass(folder: &Path, decoder: &etude_model::Decoder) -> Result<()> {
-    let length = decoder.config().context.min(4);
-    let vocab_size = decoder.config().vocab_size;
-    let ids: Vec<i64> = (0..length).map(|position| position % vocab_size).collect();
-    let ids = Tensor::from_slice(&ids).reshape([1, length]); // (1, T)
-    let logits = no_grad(|| decoder.logits(&decoder.hidden(Input::plain(&ids), None)));
-    if i64::try_from(logits.isfinite().all()).unwrap_or(0) == 1 {
-        return Ok(());
-    }
-    Err(Misuse::error(
-        format!(
-            "{}: a pass through the model gives logits that are not finite",
-            folder.display()
-        ),
-        "take an earlier checkpoint of the run, or fetch the model again",
-    ))
+/// The model of a folder, which must have a tokenizer that fits it.
+fn load(folder: &Path) -> Result<Subject> {
+    let (config, _) = hf::load_config(folder)?;
+    let tokenizer = model::tokenizer(folder)?;
+    model::check_fit(folder, &tokenizer, config.vocab_size)?;
+    let loaded = hf::load(folder, Kind::Float, Device::Cpu)?;
+    Ok(Subject::new(loaded, Some(tokenizer)))
 }
 
 fn notes(tokenizer: &Tokenizer, vocab_size: i64, stops: &[u32]) -> Vec<String> {
@@ -154,7 +135,36 @@ impl Facts {
             ),
         ];
         rows.extend(self.notes.iter().map(|note| row("note", note.clone())));
-        output::columns(&rows)
-            + "\nThe folder is whole: settings, weights, tokenizer, and a pass through the model.\n"
+        let checks: Vec<Vec<String>> = self.checks.iter().map(checked).collect();
+        let verdict = if self.whole {
+            let kind = if self.folder.is_dir() {
+                "folder"
+            } else {
+                "file"
+            };
+            format!("The {kind} is whole: settings, weights, tokenizer, and what the model says.\n")
+        } else {
+            let failed = self.checks.iter().filter(|check| check.has_failed());
+            format!(
+                "{} of {} checks FAILED.\n   try:  fetch, import or export the model again; if the change was meant, \
+                 `etude import` of this folder makes one with a certificate of its own\n",
+                failed.count(),
+                self.checks.len()
+            )
+        };
+        format!(
+            "{}\n{}\n{verdict}",
+            output::columns(&rows),
+            output::columns(&checks)
+        )
     }
+}
+
+/// A row about a check.
+fn checked(check: &Check) -> Vec<String> {
+    vec![
+        check.outcome.word().to_owned(),
+        check.what.clone(),
+        check.detail.clone(),
+    ]
 }
