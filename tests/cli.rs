@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests fail as tests do
 
+#[path = "cli/bench.rs"]
+mod bench;
 #[path = "cli/certificate.rs"]
 mod certificate;
 #[path = "cli/data.rs"]

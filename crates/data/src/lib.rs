@@ -46,7 +46,7 @@ pub use progress::Progress;
 pub use settings::{nearest, parse_toml};
 pub use show::Summary;
 pub use split::{Split, bucket, key_hash, split_of};
-pub use task::{SourceRef, TaskBody, TaskExample};
+pub use task::{SourceRef, TaskBody, TaskExample, spread};
 
 // From token ids to batches.
 mod batch;

@@ -103,3 +103,30 @@ impl TaskExample {
         }
     }
 }
+
+/// `limit` items at even distances, in their order; all for 0. Files are often sorted by subject: the first so many
+/// would speak for one of them.
+pub fn spread<T>(items: Vec<T>, limit: usize) -> Vec<T> {
+    let count = items.len();
+    if limit == 0 || limit >= count {
+        return items;
+    }
+    let mut items: Vec<Option<T>> = items.into_iter().map(Some).collect();
+    (0..limit)
+        .filter_map(|index| items[index * count / limit].take())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spread;
+
+    #[test]
+    fn a_limit_takes_examples_from_everywhere() {
+        let items = || (0..10).collect::<Vec<_>>();
+        assert_eq!(spread(items(), 4), [0, 2, 5, 7]);
+        assert_eq!(spread(items(), 0).len(), 10);
+        assert_eq!(spread(items(), 99).len(), 10);
+        assert_eq!(spread(items(), 1), [0]);
+    }
+}

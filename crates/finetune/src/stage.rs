@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::{Result, ensure};
 use etude_data::{
     Batch, DataError, FinetuneBatches, FinetuneSettings, RenderedExample, Rendering, Rows, collate,
+    spread,
 };
 use etude_eval::windows_loss;
 use etude_model::{Decoder, Prompt, TextGenerator, TextSettings};
@@ -48,12 +49,8 @@ impl Finetuning {
             pad,
         };
         let batches = FinetuneBatches::new(task.train.clone(), settings)?;
-        let limit = match recipe.eval.examples {
-            0 => task.validation.len(),
-            limit => limit.min(task.validation.len()),
-        };
-        let mut validation = Vec::with_capacity(limit);
-        for example in &task.validation[..limit] {
+        let mut validation = Vec::new();
+        for example in spread(task.validation.iter().collect(), recipe.eval.examples) {
             validation.extend(task.renderer.render(example)?.kept());
         }
         if validation.is_empty() {
@@ -66,7 +63,11 @@ impl Finetuning {
         // Rows of like length go together, so that little is padding.
         validation.sort_by_key(|example| example.ids.len());
         let mut shown = Vec::new();
-        for example in task.validation.iter().take(recipe.eval.samples) {
+        let samples = match recipe.eval.samples {
+            0 => Vec::new(),
+            samples => spread(task.validation.iter().collect(), samples),
+        };
+        for example in samples {
             if let Rendering::Kept(prompt) = task.renderer.render_prompt(example)? {
                 shown.push(Shown {
                     text: example.prompt_text().to_string(),

@@ -44,15 +44,18 @@ static Tensor linear_rows(const Tensor& input, const Tensor& weight, const std::
   return y;
 }
 
-// q (B, H, 1, D), k and v (B, G, S, D) with G dividing H, their rows dense, heads any distance apart. Returns
-// (B, H, 1, D), every position of the S seen.
-static Tensor attend_one(const Tensor& query, const Tensor& k, const Tensor& v) {
+// q (B, H, 1, D), k and v (B, G, S, D) with G dividing H, their rows dense, heads any distance apart; seen (B, 1, 1, S)
+// or (1, S) booleans, or none when all of the S are. Returns (B, H, 1, D).
+static Tensor attend_one(const Tensor& query, const Tensor& k, const Tensor& v, const std::optional<Tensor>& mask) {
   const Tensor q = query.contiguous();
   const int64_t b = q.size(0), h = q.size(1), d = q.size(3), g = k.size(1), s = k.size(2);
   TORCH_CHECK(q.size(2) == 1 && h % g == 0 && k.sizes() == v.sizes() && k.size(3) == d, "q (B, H, 1, D), k and v (B, G, S, D)");
   for (const Tensor& t : {k, v}) {
     TORCH_CHECK(t.stride(3) == 1 && t.stride(2) == d && t.scalar_type() == q.scalar_type(), "rows of keys and values are dense, of q's dtype");
   }
+  const Tensor seen = mask ? mask->contiguous() : Tensor();
+  TORCH_CHECK(!mask || (seen.scalar_type() == at::kBool && (seen.numel() == s || seen.numel() == b * s)), "seen (B, 1, 1, S) or (1, S) booleans");
+  const int64_t seen_stride = mask && seen.numel() == b * s ? s : 0;
   const int64_t shared = h / g;
   Tensor y = at::empty({b, h, 1, d}, q.options());
   dispatch(q, [&](auto zero) {
@@ -63,7 +66,9 @@ static Tensor attend_one(const Tensor& query, const Tensor& k, const Tensor& v) 
       for (int64_t i = begin; i < end; ++i) {
         const int64_t row = i / g, head = i % g, first = (row * h + head * shared) * d;
         pick<F>().attend(read<F>(q) + first, shared, read<F>(k) + row * k.stride(0) + head * k.stride(1),
-                         read<F>(v) + row * v.stride(0) + head * v.stride(1), s, write<F>(y) + first, d, scale, scores.data());
+                         read<F>(v) + row * v.stride(0) + head * v.stride(1),
+                         mask ? seen.const_data_ptr<bool>() + row * seen_stride : nullptr, s, write<F>(y) + first, d,
+                         scale, scores.data());
       }
     });
   });
@@ -77,6 +82,6 @@ using etude::guarded;
 ETUDE_API const char* etude_linear_rows(at::Tensor* x, at::Tensor* weight, at::Tensor* bias, at::Tensor** out) {
   return guarded([&] { *out = new at::Tensor(etude::linear_rows(*x, *weight, bias ? std::optional<at::Tensor>(*bias) : std::nullopt)); });
 }
-ETUDE_API const char* etude_attend_one(at::Tensor* q, at::Tensor* k, at::Tensor* v, at::Tensor** out) {
-  return guarded([&] { *out = new at::Tensor(etude::attend_one(*q, *k, *v)); });
+ETUDE_API const char* etude_attend_one(at::Tensor* q, at::Tensor* k, at::Tensor* v, at::Tensor* seen, at::Tensor** out) {
+  return guarded([&] { *out = new at::Tensor(etude::attend_one(*q, *k, *v, seen ? std::optional<at::Tensor>(*seen) : std::nullopt)); });
 }

@@ -405,14 +405,17 @@ static void linear_rows(const F* x, int64_t rows, const F* w, const F* bias, F* 
 }
 
 template <typename F>
-static void attend(const F* q, int64_t queries, const F* k, const F* v, int64_t positions, F* y, int64_t d,
-                   Wide<F> scale, Wide<F>* scores) {
+static void attend(const F* q, int64_t queries, const F* k, const F* v, const bool* seen, int64_t positions, F* y,
+                   int64_t d, Wide<F> scale, Wide<F>* scores) {
   using A = Wide<F>;
+  const A nothing = -std::numeric_limits<A>::infinity();
   std::vector<A> row(d);
   for (int64_t i = 0; i < queries; ++i) {
     const F* qi = q + i * d;
-    A top = -std::numeric_limits<A>::infinity();
+    A top = nothing;
     for (int64_t p = 0; p < positions; ++p) {
+      scores[p] = nothing;
+      if (seen && !seen[p]) continue;
       A dot = 0;
 #pragma omp simd reduction(+ : dot)
       for (int64_t j = 0; j < d; ++j) dot += qi[j] * k[p * d + j];
@@ -422,7 +425,7 @@ static void attend(const F* q, int64_t queries, const F* k, const F* v, int64_t 
     A sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t p = 0; p < positions; ++p) {
-      scores[p] = fast_exp(scores[p] - top);
+      scores[p] = scores[p] == nothing ? A(0) : fast_exp(scores[p] - top);
       sum += scores[p];
     }
     std::fill(row.begin(), row.end(), A(0));

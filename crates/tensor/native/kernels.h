@@ -68,9 +68,10 @@ struct Kernels {
   void (*linear_rows)(const F* x, int64_t rows, const F* w, const F* bias, F* y, int64_t outputs,
                       int64_t begin, int64_t end, int64_t d);
   // Attention of the newest position for query heads that share a key head: y[i] is the sum of the rows of v by the
-  // softmax of scale * q[i] · k. q and y have rows of d, so have k and v; scores has room for `positions` numbers.
-  void (*attend)(const F* q, int64_t queries, const F* k, const F* v, int64_t positions, F* y, int64_t d,
-                 A scale, A* scores);
+  // softmax of scale * q[i] · k over the positions that are seen, all when seen is null. q and y have rows of d, so have
+  // k and v; scores has room for `positions` numbers.
+  void (*attend)(const F* q, int64_t queries, const F* k, const F* v, const bool* seen, int64_t positions, F* y,
+                 int64_t d, A scale, A* scores);
 };
 
 }  // namespace etude

@@ -27,8 +27,8 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: AttentionMask<'_>) ->
         AttentionMask::Seen(seen) => (Some(seen), false),
         AttentionMask::Documents(lengths) => return each_document(q, k, v, lengths),
     };
-    if mask.is_none() && !causal && made_for_one(q, k, v) && ops::inference() {
-        return native::attend_one(q, k, v).expect("shapes and dtypes were looked at");
+    if !causal && made_for_one(q, k, v) && ops::inference() {
+        return native::attend_one(q, k, v, mask).expect("shapes and dtypes were looked at");
     }
     Tensor::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, None, heads != groups)
 }
@@ -84,22 +84,37 @@ mod tests {
                 // As a cache gives them: the first of more positions.
                 let (k, v) = (draw(groups, positions + 3), draw(groups, positions + 3));
                 let (k, v) = (k.narrow(2, 0, positions), v.narrow(2, 0, positions));
-                let one = native::attend_one(&q, &k, &v).expect("shapes fit");
-                let many = Tensor::scaled_dot_product_attention(
-                    &q,
-                    &k,
-                    &v,
-                    None::<&Tensor>,
-                    0.0,
-                    false,
+                let padded =
+                    Tensor::arange(positions, (Kind::Int64, Device::Cpu)).ge(positions / 2);
+                let every = Tensor::stack(
+                    &[
+                        padded.shallow_clone(),
+                        padded.logical_or(&Tensor::from(true)),
+                    ],
+                    0,
+                );
+                for seen in [
                     None,
-                    heads != groups,
-                );
-                let apart = f64::try_from((one - many).abs().max()).expect("a number");
-                assert!(
-                    apart < tolerance,
-                    "{heads} {groups} {d} {positions}: {apart}"
-                );
+                    Some(padded.view([1, -1])),
+                    Some(every.view([2, 1, 1, -1])),
+                ] {
+                    let one = native::attend_one(&q, &k, &v, seen.as_ref()).expect("shapes fit");
+                    let many = Tensor::scaled_dot_product_attention(
+                        &q,
+                        &k,
+                        &v,
+                        seen.as_ref(),
+                        0.0,
+                        false,
+                        None,
+                        heads != groups,
+                    );
+                    let apart = f64::try_from((one - many).abs().max()).expect("a number");
+                    assert!(
+                        apart < tolerance,
+                        "{heads} {groups} {d} {positions}: {apart}"
+                    );
+                }
             }
         }
     }

@@ -51,7 +51,7 @@ unsafe extern "C" {
     fn etude_gelu(x: Ptr, out: *mut Ptr) -> *const c_char;
     fn etude_swiglu(x: Ptr, out: *mut Ptr) -> *const c_char;
     fn etude_linear_rows(x: Ptr, weight: Ptr, bias: Ptr, out: *mut Ptr) -> *const c_char;
-    fn etude_attend_one(q: Ptr, k: Ptr, v: Ptr, out: *mut Ptr) -> *const c_char;
+    fn etude_attend_one(q: Ptr, k: Ptr, v: Ptr, seen: Ptr, out: *mut Ptr) -> *const c_char;
     fn etude_linear_cross_entropy(
         x: Ptr,
         weight: Ptr,
@@ -205,10 +205,17 @@ pub(crate) fn linear_rows(
     made(|out| unsafe { etude_linear_rows(raw(x), raw(weight), bias.map_or(null_mut(), raw), out) })
 }
 
-/// Without a way back; rows of keys and values dense, one dtype.
-pub(crate) fn attend_one(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor, NativeError> {
-    // SAFETY: live tensors.
-    made(|out| unsafe { etude_attend_one(raw(q), raw(k), raw(v), out) })
+/// Without a way back; rows of keys and values dense, one dtype; what is seen `(B, 1, 1, S)` or `(1, S)`.
+pub(crate) fn attend_one(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    seen: Option<&Tensor>,
+) -> Result<Tensor, NativeError> {
+    // SAFETY: live tensors, or null.
+    made(|out| unsafe {
+        etude_attend_one(raw(q), raw(k), raw(v), seen.map_or(null_mut(), raw), out)
+    })
 }
 
 pub(crate) fn linear_cross_entropy(

@@ -4,7 +4,7 @@ use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use etude_data::{Cache, LocalOptions, Progress, Split, TaskExample};
+use etude_data::{Cache, LocalOptions, Progress, Split, TaskExample, spread};
 use etude_eval::{TaskResult, TaskSettings, evaluate, write_predictions};
 use etude_finetune::{Recipe, TaskSettings as Rendering};
 use serde_json::json;
@@ -132,18 +132,6 @@ fn examples(args: &EvalArgs, rendering: &Rendering) -> Result<Vec<TaskExample>> 
     Ok(spread(all, args.task.limit))
 }
 
-/// `limit` items at even distances; all for 0.
-fn spread<T>(items: Vec<T>, limit: usize) -> Vec<T> {
-    let count = items.len();
-    if limit == 0 || limit >= count {
-        return items;
-    }
-    let mut items: Vec<Option<T>> = items.into_iter().map(Some).collect();
-    (0..limit)
-        .filter_map(|index| items[index * count / limit].take())
-        .collect()
-}
-
 fn predictions_path(args: &EvalArgs, name: &str, loaded: &Loaded) -> PathBuf {
     if let Some(path) = &args.task.predictions {
         return path.clone();
@@ -196,18 +184,4 @@ fn tell(result: &TaskResult, predictions: &str) -> String {
     }
     text.push_str(&format!("answers: {predictions}\n"));
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::spread;
-
-    #[test]
-    fn a_limit_takes_examples_from_everywhere() {
-        let items = || (0..10).collect::<Vec<_>>();
-        assert_eq!(spread(items(), 4), [0, 2, 5, 7]);
-        assert_eq!(spread(items(), 0).len(), 10);
-        assert_eq!(spread(items(), 99).len(), 10);
-        assert_eq!(spread(items(), 1), [0]);
-    }
 }
