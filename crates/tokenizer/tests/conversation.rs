@@ -267,7 +267,7 @@ fn an_unstable_template_is_refused() {
     let tokenizer = chat().0.with_chat_template(moving).unwrap();
     let error = tokenizer.render_conversation(&talk).unwrap_err();
     assert!(
-        matches!(error, TokenizerError::NotPrefixStable { turn: 2, .. }),
+        matches!(error, TokenizerError::NotPrefixStable { turn: 4, .. }),
         "{error}"
     );
 
@@ -287,6 +287,43 @@ fn an_unstable_template_is_refused() {
         matches!(error, TokenizerError::NotPrefixStable { turn: 1, .. }),
         "{error}"
     );
+}
+
+#[test]
+fn a_turn_that_is_rewritten_later_is_context() {
+    let talk = [
+        Message::new(Role::System, "Be brief."),
+        user("One?"),
+        assistant("Two."),
+        user("Three?"),
+        assistant("Four!"),
+    ];
+    // The last turn begins with a thought, if an empty one, and earlier ones lose theirs.
+    let thinks = "{% for m in messages %}<|im_start|>{{ m.role }}\n\
+                  {% if m.role == 'assistant' and loop.last and '</think>' not in m.content %}<think>\n\n</think>\n\n\
+                  {% endif %}{{ m.content if loop.last else m.content.split('</think>')[-1].lstrip('\\n') }}<|im_end|>\n\
+                  {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+    let tokenizer = chat().0.with_chat_template(thinks).unwrap();
+    let segments = tokenizer.render_conversation(&talk).unwrap();
+    assert_eq!(
+        learnt(&segments),
+        ["<think>\n\n</think>\n\nFour!<|im_end|>"]
+    );
+    let thought = |text: &str| assistant(&format!("<think>\nhm\n</think>\n\n{text}"));
+    let talk = [
+        user("One?"),
+        thought("Two."),
+        user("Three?"),
+        thought("Four!"),
+    ];
+    let segments = tokenizer.render_conversation(&talk).unwrap();
+    assert!(joined(&segments).contains("assistant\nTwo.<|im_end|>"));
+    assert_eq!(
+        learnt(&segments),
+        ["<think>\nhm\n</think>\n\nFour!<|im_end|>"]
+    );
+    let prompt = tokenizer.render_prompt(&talk[..3]).unwrap();
+    assert!(joined(&segments).starts_with(&joined(&prompt)));
 }
 
 #[test]

@@ -2,6 +2,9 @@
 //!
 //! Each assistant turn is learnt from the end of its generation prompt, so that training begins
 //! where serving does, up to and including its end-of-turn token, so that the model learns to stop.
+//! A turn that the template writes otherwise once the conversation goes on (a thinking block is
+//! taken out of it, or instructions move to a later turn) is not what a model would be asked for
+//! there, so it is context and not learnt; the last turn must be learnt.
 //! A template may mark the assistant's text itself with `{% generation %}`; then only the end of
 //! the turn is looked for.
 
@@ -27,29 +30,26 @@ pub(crate) fn find(
     full: &Slotted,
 ) -> Result<Turns, TokenizerError> {
     let mut turns = Turns::default();
-    let messages = renderer.messages();
-    for (turn, _) in messages
-        .iter()
-        .enumerate()
-        .filter(|(_, m)| m.role == Role::Assistant)
-    {
-        let prompt = renderer.render_alike(turn, true);
-        let start = prompt.and_then(|prompt| match prompt {
-            Some(prompt) if full.text.starts_with(&prompt.text) => Ok(prompt.text.len()),
-            prompt => {
-                let prompt = prompt.map_or(String::new(), |prompt| prompt.text);
-                let near = first_difference(&prompt, &full.text);
-                Err(TokenizerError::NotPrefixStable { turn, near })
-            }
-        });
+    let assistants: Vec<usize> = (renderer.messages().iter().enumerate())
+        .filter(|(_, message)| message.role == Role::Assistant)
+        .map(|(turn, _)| turn)
+        .collect();
+    for &turn in &assistants {
+        let start = prompt_end(renderer, full, turn);
+        turns.prompt_ends.extend(start.as_ref().ok().copied());
         if renderer.marks_generation() {
-            turns.prompt_ends.extend(start.ok());
             continue;
         }
-        let start = start?;
-        let end = turn_end(tokenizer, renderer, full, turn, start)?;
-        turns.prompt_ends.push(start);
-        turns.learnt.push(start..end);
+        let learnt = start.and_then(|start| {
+            let end = turn_end(tokenizer, renderer, full, turn, start)?;
+            written_so(renderer, full, turn, end)?;
+            Ok(start..end)
+        });
+        match learnt {
+            Ok(range) => turns.learnt.push(range),
+            Err(TokenizerError::NotPrefixStable { .. }) if Some(&turn) != assistants.last() => {}
+            Err(error) => return Err(error),
+        }
     }
     if renderer.marks_generation() {
         turns.learnt = marked_turns(tokenizer, full)?;
@@ -57,7 +57,50 @@ pub(crate) fn find(
     Ok(turns)
 }
 
-/// Where an assistant's turn ends, its end-of-turn token included.
+/// Where the generation prompt for a turn ends, if the conversation goes on from it.
+fn prompt_end(
+    renderer: &Renderer<'_>,
+    full: &Slotted,
+    turn: usize,
+) -> Result<usize, TokenizerError> {
+    // Many templates look at the first message, so nothing can be asked before it.
+    let prompt = match renderer.render_alike(turn, true) {
+        Err(_) if turn == 0 => None,
+        prompt => prompt?,
+    };
+    match prompt {
+        Some(prompt) if full.text.starts_with(&prompt.text) => Ok(prompt.text.len()),
+        prompt => {
+            let prompt = prompt.map_or(String::new(), |prompt| prompt.text);
+            let near = first_difference(&prompt, &full.text);
+            Err(TokenizerError::NotPrefixStable { turn, near })
+        }
+    }
+}
+
+/// Refuses a turn, up to `end`, that reads otherwise when no message follows it.
+fn written_so(
+    renderer: &Renderer<'_>,
+    full: &Slotted,
+    turn: usize,
+    end: usize,
+) -> Result<(), TokenizerError> {
+    if turn + 1 == renderer.messages().len() {
+        return Ok(());
+    }
+    let through = renderer.render_alike(turn + 1, false)?;
+    match through {
+        Some(through) if through.text.starts_with(&full.text[..end]) => Ok(()),
+        through => {
+            let through = through.map_or(String::new(), |through| through.text);
+            let near = first_difference(&through, &full.text);
+            Err(TokenizerError::NotPrefixStable { turn, near })
+        }
+    }
+}
+
+/// Where an assistant's turn ends, its end-of-turn token included. That the token belongs to this
+/// turn and does not open the next one is for `written_so` to see.
 fn turn_end(
     tokenizer: &Tokenizer,
     renderer: &Renderer<'_>,
@@ -99,7 +142,7 @@ fn turn_end(
         return Err(no_end());
     }
     let tail = &full.text[content_end..limit];
-    let Some((found, token)) = tokenizer.encoder().first_special(tail) else {
+    let Some((found, _)) = tokenizer.encoder().first_special(tail) else {
         // Some templates end a turn with words.
         let words = tail.trim_end().len();
         let is_the_turns = turn_limit.is_some() && words > 0;
@@ -109,15 +152,6 @@ fn turn_end(
             Err(no_end())
         };
     };
-    if turn_limit.is_none() {
-        // What follows is written otherwise when the turn is the last one. It must end alike:
-        // else this token opens the next turn.
-        let start = content_end_in(&through, turn, 0).ok_or_else(no_end)?;
-        let alone = tokenizer.encoder().first_special(&through.text[start..]);
-        if alone.is_none_or(|(_, alone)| alone != token) {
-            return Err(no_end());
-        }
-    }
     Ok(content_end + found.end)
 }
 
@@ -131,11 +165,7 @@ fn content_end(
     if renderer.messages()[turn].content.is_empty() {
         return Some(start);
     }
-    content_end_in(full, turn, start)
-}
-
-fn content_end_in(slotted: &Slotted, turn: usize, start: usize) -> Option<usize> {
-    let of_turn = slotted.slots.iter().filter(|slot| slot.message == turn);
+    let of_turn = full.slots.iter().filter(|slot| slot.message == turn);
     of_turn
         .filter(|slot| slot.range.start >= start)
         .map(|slot| slot.range.end)
