@@ -21,9 +21,10 @@ conversations, with and without the generation prompt and with some of the varia
     prompt ids    the same, where no message spells a special token
     supervision   the segments join to the text; each supervised stretch begins where the prompt for that turn
                   ends, is what the template writes for that turn when it is the last, and consists of the
-                  content and an end token, apart from white space and an empty thinking block
+                  content and what the template writes around any content up to an end token
 
-A conversation that Etude declines to train on is counted with its reason. Exit status 1 when a check fails.
+A conversation that Etude declines to train on is counted with its reason, as are conversations that it renders
+where Python's own operators fail ("lenient"). Exit status 1 when a check fails.
 Needs transformers 5 and jinja2; builds Etude's side with cargo.
 """
 
@@ -42,8 +43,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 ROOT = Path(__file__).resolve().parents[1]
 SPECIAL = re.compile(
-    r"<\|[^|<>\s'\"]{1,40}\|>|<｜[^｜<>\s'\"]{1,40}｜>|\[/?[A-Z_]{3,20}\]|</?s>|<bos>|<eos>|<(?:start|end)_of_turn>"
-    r"|<end_of_utterance>"
+    r"<\|[^|<>\s'\"]{1,40}\|>|<｜[^｜<>\s'\"]{1,40}｜>|\[/?[A-Z_]{3,20}\]|</?s>|<bos>|<eos>"
+    r"|<\|[a-z]+>|<[a-z]+\|>|<[A-Za-z]+[_:][A-Za-z0-9_]+>|<sep>"
 )
 # bos and eos of the families, by a token that their templates name.
 NAMED = [
@@ -160,14 +161,6 @@ def supervision(tokenizer, special, case, told):
     messages, segments = case["messages"], told["segments"]
     if "".join(segment["text"] for segment in segments) != told["text"]:
         return "the segments do not join to the text"
-    runs, at = [], 0
-    for segment in segments:
-        if segment["supervised"]:
-            if runs and runs[-1][1] == at:
-                runs[-1][1] = at + len(segment["text"])
-            else:
-                runs.append([at, at + len(segment["text"])])
-        at += len(segment["text"])
     turns = [n for n, turn in enumerate(messages) if turn["role"] == "assistant"]
     starts = {}
     for turn in turns:
@@ -175,27 +168,37 @@ def supervision(tokenizer, special, case, told):
             starts[len(apply(tokenizer, messages[:turn], True))] = turn
         except Exception:  # transformers renders no empty list, and some templates refuse a beginning
             continue
-    if "{% generation" in tokenizer.chat_template or "{%- generation" in tokenizer.chat_template:
+    runs, at = [], 0
+    for segment in segments:
+        if segment["supervised"]:
+            if runs and runs[-1][1] == at and at not in starts:
+                runs[-1][1] += len(segment["text"])
+            else:
+                runs.append([at, at + len(segment["text"])])
+        at += len(segment["text"])
+    if re.search(r"{%-?\s*generation", tokenizer.chat_template):
         return None if runs else "nothing is supervised"
     for start, end in runs:
         turn = starts.get(start)
         if turn is None and messages[0]["role"] == "assistant" and start <= told["text"].find(messages[0]["content"]):
-            turn = 0  # transformers renders no empty list, so there is no prompt to compare
+            continue  # there is no prompt before the first message to compare with
         if turn is None:
             return f"a supervised stretch begins at {told['text'][start:start + 30]!r}, where no prompt ends"
         if not apply(tokenizer, messages[: turn + 1], False).startswith(told["text"][:end]):
             return f"turn {turn} is supervised otherwise than the template writes it when it is the last"
         run, content = told["text"][start:end], messages[turn]["content"]
-        kept = next((kept for kept in (content, content.strip(), content.split("</think>")[-1].strip()) if kept in run), None)
-        if kept is None:
+        variants = (content, content.strip(), content.split("</think>")[-1].strip())
+        kept = [kept for kept in variants if kept in run]
+        if not kept:
             return f"turn {turn}: {run!r} does not hold the content"
-        before, after = run.split(kept, 1) if kept else run.rsplit("\n", 1) if "\n" in run else ("", run)
-        thought = content.split("</think>")[0].split("<think>")[-1].strip() if "</think>" in content else ""
-        before = before.replace("<think>", "").replace("</think>", "").replace(thought, "")
-        if before.strip():
-            return f"turn {turn}: {before!r} is supervised before the content"
-        if after.strip() not in special:
-            return f"turn {turn}: {after!r} is supervised after the content"
+        if not any(run.endswith(token) for token in special):
+            return f"turn {turn}: {run!r} does not end with an end token"
+        if not content.strip() or "think>" in content:
+            continue
+        other = apply(tokenizer, [*messages[:turn], message("assistant", "other")], False)
+        around = (told["text"][:start] + "other".join(run.split(each, 1)) for each in kept)
+        if not any(other.startswith(text) for text in around):
+            return f"turn {turn}: more of {run!r} is supervised than the content and its frame"
     if starts.get(runs[-1][0], 0) != turns[-1]:
         return "the last assistant turn is not supervised"
     return None
@@ -217,9 +220,9 @@ def check(name, source, fields, etude):
             expected = theirs(tokenizer, case)
             if "error" in expected:
                 count["errors"] += 1
-                if expected["error"] not in told.get("error", " "):
-                    faults.append((case, expected, told))
-                elif "error" not in told:
+                if not expected["error"] and "error" not in told:
+                    count["lenient"] += 1
+                elif expected["error"] not in told.get("error", " "):
                     faults.append((case, expected, told))
                 continue
             count["texts"] += 1
@@ -240,7 +243,7 @@ def check(name, source, fields, etude):
             if "refused" in told and any(turn["role"] == "assistant" for turn in case["messages"]):
                 refused[told["refused"].split(";")[0][:90]] += 1
     state = "FAIL" if faults else "ok  "
-    counts = ", ".join(f"{count[key]} {key}" for key in ("texts", "errors", "ids", "conversations"))
+    counts = ", ".join(f"{count[key]} {key}" for key in ("texts", "errors", "lenient", "ids", "conversations"))
     print(f"{state} {name}: {counts}, {sum(refused.values())} not for training")
     for reason, number in refused.items():
         print(f"       {number} x {reason}")

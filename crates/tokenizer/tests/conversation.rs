@@ -77,6 +77,7 @@ fn the_answer_and_its_end_are_supervised_and_nothing_else() {
         ("turns", ["Two.<end_of_turn>", "Four!<end_of_turn>"]),
         ("marked", ["Two.</s>\n", "Four!</s>\n"]),
         ("thinking", ["Two.<|im_end|>", "Four!<|im_end|>"]),
+        ("dated", ["Two.<|eot|>", "Four!<|eot|>"]),
     ];
     for (name, runs) in expected {
         let tokenizer = with(name);
@@ -145,7 +146,7 @@ fn same_ids(tokenizer: &Tokenizer, templates: &Value) -> usize {
             // Two line breaks are one token at the end of a prompt and two before a word, so the
             // whole text begins otherwise than the prompt did. Ours goes on from the prompt.
             let answered = talk.iter().any(|m| m.role == Role::Assistant);
-            if entry["name"] == "headers" && answered {
+            if (entry["name"] == "headers" || entry["name"] == "dated") && answered {
                 continue;
             }
             let prompt = case["add_generation_prompt"].as_bool().unwrap();
@@ -299,11 +300,7 @@ fn a_turn_that_is_rewritten_later_is_context() {
         assistant("Four!"),
     ];
     // The last turn begins with a thought, if an empty one, and earlier ones lose theirs.
-    let thinks = "{% for m in messages %}<|im_start|>{{ m.role }}\n\
-                  {% if m.role == 'assistant' and loop.last and '</think>' not in m.content %}<think>\n\n</think>\n\n\
-                  {% endif %}{{ m.content if loop.last else m.content.split('</think>')[-1].lstrip('\\n') }}<|im_end|>\n\
-                  {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
-    let tokenizer = chat().0.with_chat_template(thinks).unwrap();
+    let tokenizer = with("reasoning");
     let segments = tokenizer.render_conversation(&talk).unwrap();
     assert_eq!(
         learnt(&segments),
@@ -324,6 +321,16 @@ fn a_turn_that_is_rewritten_later_is_context() {
     );
     let prompt = tokenizer.render_prompt(&talk[..3]).unwrap();
     assert!(joined(&segments).starts_with(&joined(&prompt)));
+    // The instructions stand in the last turn of the user.
+    let talk = [
+        Message::new(Role::System, "Be brief."),
+        user("One?"),
+        assistant(" Two."),
+        user("Three?"),
+        assistant("Four! "),
+    ];
+    let segments = with("spaced").render_conversation(&talk).unwrap();
+    assert_eq!(learnt(&segments), [" Four!</s>"]);
 }
 
 #[test]
