@@ -8,6 +8,8 @@ use super::*;
 use crate::message::{Message, Role};
 use crate::task::{TaskBody, TaskExample};
 
+mod rewritten;
+
 fn tokenizer() -> Tokenizer {
     let text = "The old man and the sea. A summary: the man goes out to the sea, and comes back.";
     let settings = TrainSettings {
