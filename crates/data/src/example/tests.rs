@@ -172,11 +172,7 @@ fn chat_learns_every_answer_and_its_end() {
             .collect();
         let rendered = kept(renderer.render(&example));
         let (learnt, other) = texts(&rendered);
-        let expected: String = answers
-            .iter()
-            .map(|answer| format!("{answer}<|end|>"))
-            .collect();
-        assert_eq!(learnt, expected);
+        assert_eq!(learnt, answers.join("<|end|>") + "<|end|>");
         assert!(
             other.contains("Where is the man?") && !other.contains("At sea."),
             "{other}"
