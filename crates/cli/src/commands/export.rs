@@ -114,8 +114,10 @@ pub(crate) fn run(args: &ExportArgs) -> Result<Exit> {
         })?;
         tell_file(args)?;
     } else {
+        let recommended = hf::load_generation(&folder)?;
         target::write_folder(&args.out, |unfinished| {
             hf::save_sharded(&decoder, &ids, unfinished, args.max_shard)?;
+            hf::save_generation(&recommended, unfinished)?;
             Ok(tokenizer.save(unfinished)?)
         })?;
         target::tell_folder(&args.out, args.json)?;

@@ -77,9 +77,11 @@ pub(crate) fn run(args: &ImportArgs) -> Result<Exit> {
             let (config, _) = hf::load_config(&folder)?;
             let tokenizer = model::tokenizer(&folder)?;
             model::check_fit(&folder, &tokenizer, config.vocab_size)?;
+            let recommended = hf::load_generation(&folder)?;
             let hf::LoadedModel { decoder, ids } = hf::load(&folder, kind, Device::Cpu)?;
             target::write_folder(&args.out, |unfinished| {
                 hf::save(&decoder, &ids, unfinished)?;
+                hf::save_generation(&recommended, unfinished)?;
                 Ok(tokenizer.save(unfinished)?)
             })?;
         }

@@ -5,11 +5,13 @@
 mod config;
 mod error;
 mod folder;
+mod generation;
 mod names;
 pub mod peft;
 
 pub use config::TokenIds;
 pub use error::FolderError;
 pub use folder::{LoadedModel, MAX_SHARD_BYTES, load, load_config, save, save_sharded};
+pub use generation::{Recommended, load_generation, save_generation};
 pub(crate) use names::place;
 pub use names::{HfTensor, hf_tensors};
