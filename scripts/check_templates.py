@@ -19,7 +19,8 @@ conversations, with and without the generation prompt and with some of the varia
     text          the same to the last byte, or refused by both, with the message of the template's own
                   `raise_exception`
     prompt ids    the same, where no message spells a special token
-    supervision   the segments join to the text; each supervised stretch begins where the prompt for that turn
+    supervision   the segments join to the text, or to the prompt and the answer where the text of both is
+                  not the prompt's continuation (instructions that only a last turn of the user has); each supervised stretch begins where the prompt for that turn
                   ends, is what the template writes for that turn when it is the last, and consists of the
                   content and what the template writes around any content up to an end token
 
@@ -159,8 +160,13 @@ def theirs(tokenizer, case):
 def supervision(tokenizer, special, case, told):
     """What is wrong with the segments of a conversation, or None."""
     messages, segments = case["messages"], told["segments"]
-    if "".join(segment["text"] for segment in segments) != told["text"]:
-        return "the segments do not join to the text"
+    text = "".join(segment["text"] for segment in segments)
+    apart = text != told["text"]
+    if apart:
+        prompt = apply(tokenizer, messages[:-1], True)
+        answered = text.startswith(prompt) and told["text"].endswith(text[len(prompt):])
+        if told["text"].startswith(prompt) or not answered:
+            return "the segments join neither to the text nor to the prompt and the answer"
     turns = [n for n, turn in enumerate(messages) if turn["role"] == "assistant"]
     starts = {}
     for turn in turns:
@@ -180,23 +186,23 @@ def supervision(tokenizer, special, case, told):
         return None if runs else "nothing is supervised"
     for start, end in runs:
         turn = starts.get(start)
-        if turn is None and messages[0]["role"] == "assistant" and start <= told["text"].find(messages[0]["content"]):
+        if turn is None and messages[0]["role"] == "assistant" and start <= text.find(messages[0]["content"]):
             continue  # there is no prompt before the first message to compare with
         if turn is None:
             return f"a supervised stretch begins at {told['text'][start:start + 30]!r}, where no prompt ends"
-        if not apply(tokenizer, messages[: turn + 1], False).startswith(told["text"][:end]):
+        if not apart and not apply(tokenizer, messages[: turn + 1], False).startswith(text[:end]):
             return f"turn {turn} is supervised otherwise than the template writes it when it is the last"
-        run, content = told["text"][start:end], messages[turn]["content"]
+        run, content = text[start:end], messages[turn]["content"]
         variants = (content, content.strip(), content.split("</think>")[-1].strip())
         kept = [kept for kept in variants if kept in run]
         if not kept:
             return f"turn {turn}: {run!r} does not hold the content"
         if not any(run.endswith(token) for token in special):
             return f"turn {turn}: {run!r} does not end with an end token"
-        if not content.strip() or "think>" in content:
+        if apart or not content.strip() or "think>" in content:
             continue
         other = apply(tokenizer, [*messages[:turn], message("assistant", "other")], False)
-        around = (told["text"][:start] + "other".join(run.split(each, 1)) for each in kept)
+        around = (text[:start] + "other".join(run.split(each, 1)) for each in kept)
         if not any(other.startswith(text) for text in around):
             return f"turn {turn}: more of {run!r} is supervised than the content and its frame"
     if starts.get(runs[-1][0], 0) != turns[-1]:

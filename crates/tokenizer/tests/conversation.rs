@@ -118,7 +118,15 @@ fn segments_join_to_the_rendering() {
                 assert_eq!(joined(&tokenizer.render_prompt(&talk).unwrap()), expected);
             } else if let Ok(segments) = tokenizer.render_conversation(&talk) {
                 conversations += 1;
-                assert_eq!(joined(&segments), expected);
+                let asked = tokenizer.render_prompt(&talk[..talk.len() - 1]).unwrap();
+                let prompt = joined(&asked);
+                if expected.starts_with(&prompt) || entry["name"] == "marked" {
+                    assert_eq!(joined(&segments), expected);
+                } else {
+                    let segments = joined(&segments);
+                    let answer = segments.strip_prefix(&prompt).unwrap();
+                    assert!(expected.ends_with(answer), "{answer:?} in {expected:?}");
+                }
             }
         }
     }
@@ -272,22 +280,15 @@ fn an_unstable_template_is_refused() {
         "{error}"
     );
 
-    // A content that is stripped only while it stands last.
+    // A content that is stripped only while it stands last: the answer follows what was asked.
     let strips = "{% for m in messages %}{{ m.role }}: {{ m.content | trim if loop.last and m.role == 'user' else m.content }}\
                   {{ eos_token }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
     let tokenizer = chat().0.with_chat_template(strips).unwrap();
-    assert!(
-        tokenizer
-            .render_conversation(&[user("One?"), assistant("x")])
-            .is_ok()
-    );
-    let error = tokenizer
+    let segments = tokenizer
         .render_conversation(&[user("One? "), assistant("x")])
-        .unwrap_err();
-    assert!(
-        matches!(error, TokenizerError::NotPrefixStable { turn: 1, .. }),
-        "{error}"
-    );
+        .unwrap();
+    assert_eq!(joined(&segments), "user: One?</s>assistant: x</s>");
+    assert_eq!(learnt(&segments), ["x</s>"]);
 }
 
 #[test]
@@ -331,6 +332,32 @@ fn a_turn_that_is_rewritten_later_is_context() {
     ];
     let segments = with("spaced").render_conversation(&talk).unwrap();
     assert_eq!(learnt(&segments), [" Four!</s>"]);
+}
+
+#[test]
+fn instructions_that_go_when_an_answer_comes_are_trained_with() {
+    // Only a last turn of the user has them, so the whole conversation has none.
+    let talk = [
+        Message::new(Role::System, " Be brief."),
+        user("One?"),
+        assistant("Two."),
+        user("Three? "),
+        assistant(" Four!"),
+    ];
+    let tokenizer = with("inst");
+    let whole = tokenizer.chat_template().unwrap().render(&talk, false);
+    assert!(!whole.unwrap().contains("brief"));
+    for turns in [3, 5] {
+        let segments = tokenizer.render_conversation(&talk[..turns]).unwrap();
+        let prompt = tokenizer.render_prompt(&talk[..turns - 1]).unwrap();
+        assert!(joined(&prompt).contains(" Be brief."));
+        let answer = format!(" {}</s>", talk[turns - 1].content);
+        assert_eq!(joined(&segments), joined(&prompt) + &answer);
+        assert_eq!(learnt(&segments), [answer]);
+        let rendered = conversation(&tokenizer, &talk[..turns]);
+        let asked = tokenizer.encode_segments(&prompt).unwrap();
+        assert!(rendered.ids.starts_with(&asked.ids));
+    }
 }
 
 #[test]

@@ -36,6 +36,7 @@ impl Slotted {
 }
 
 /// A place that untrusted text goes to.
+#[derive(Clone)]
 pub(crate) struct Slot {
     pub(crate) range: Range<usize>,
     /// The message that the text comes from.

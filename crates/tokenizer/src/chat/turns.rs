@@ -4,13 +4,14 @@
 //! where serving does, up to and including its end-of-turn token, so that the model learns to stop.
 //! A turn that the template writes otherwise once the conversation goes on (a thinking block is
 //! taken out of it, or instructions move to a later turn) is not what a model would be asked for
-//! there, so it is context and not learnt; the last turn must be learnt.
+//! there, so it is context and not learnt; the last turn must be learnt, if need be from the prompt
+//! and the answer put together.
 //! A template may mark the assistant's text itself with `{% generation %}`; then only the end of
 //! the turn is looked for.
 
 use std::ops::Range;
 
-use super::slots::{Renderer, Slotted};
+use super::slots::{Renderer, Slot, Slotted};
 use super::{Message, Role, render_conversation};
 use crate::{Tokenizer, TokenizerError};
 
@@ -55,6 +56,44 @@ pub(crate) fn find(
         turns.learnt = marked_turns(tokenizer, full)?;
     }
     Ok(turns)
+}
+
+/// The prompt for the last turn, and after it the answer as the template writes it: for a template that
+/// puts the instructions into the last turn of the user, and so leaves them out when an answer follows.
+/// None where the two do not fit together after the last message before the answer.
+pub(crate) fn asked_and_answered(
+    tokenizer: &Tokenizer,
+    renderer: &Renderer<'_>,
+    full: &Slotted,
+) -> Option<(Slotted, Turns)> {
+    let turn = renderer.messages().len().checked_sub(1)?;
+    let asked = &renderer.messages()[..turn];
+    let is_answer = renderer.messages()[turn].role == Role::Assistant;
+    if !is_answer || !renderer.knows_contents() || renderer.marks_generation() {
+        return None;
+    }
+    let asking = Renderer::new(tokenizer, asked, true).ok()?;
+    let mut joined = asking.render(turn, true).ok()?;
+    let mut turns = find(tokenizer, &asking, &joined).unwrap_or_default();
+    turns.learnt.clear();
+
+    let rest = |slotted: &Slotted| {
+        let of_last = slotted.slots.iter().filter(|slot| slot.message + 1 == turn);
+        of_last.map(|slot| slot.range.end).next_back()
+    };
+    let prompt = &joined.text[rest(&joined)?..];
+    let answer = full.text[rest(full)?..].strip_prefix(prompt)?;
+    let (start, cut) = (joined.text.len(), full.text.len() - answer.len());
+    joined.text.push_str(answer);
+    let of_answer = full.slots.iter().filter(|slot| slot.range.start >= cut);
+    joined.slots.extend(of_answer.map(|slot| Slot {
+        range: slot.range.start - cut + start..slot.range.end - cut + start,
+        ..slot.clone()
+    }));
+    let end = turn_end(tokenizer, renderer, &joined, turn, start).ok()?;
+    turns.prompt_ends.push(start);
+    turns.learnt.push(start..end);
+    Some((joined, turns))
 }
 
 /// Where the generation prompt for a turn ends, if the conversation goes on from it.
