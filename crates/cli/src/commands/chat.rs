@@ -28,8 +28,7 @@ forgotten, and you are told.
 How to sample is asked of the options first, then of the model's generation_config.json, where its publisher \
 may have written what is best; the defaults shown here come last.";
 
-const HELP: &str = "\
-  /help            this list
+const HELP: &str = "  /help            this list
   /reset           forget the conversation
   /system TEXT     forget it and begin with this system turn; without TEXT, with none
   /save FILE       add the conversation to FILE as a line of JSON that fine-tuning reads
