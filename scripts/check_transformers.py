@@ -3,13 +3,16 @@
 
     python check_transformers.py MODEL_DIR ...
     python check_transformers.py MODEL_DIR --etude target/release/etude --text FILE
+    python check_transformers.py ~/.cache/etude/models/smollm2 --etude target/release/etude --ten
 
 For each folder: `AutoModelForCausalLM` loads it with no missing, unexpected or misshapen weight,
 `AutoTokenizer` loads it and gives text back unchanged, the chat template renders, and greedy
 generation runs, the same with and without a KV cache. With `--etude` the two programs are compared:
 
     ids          `etude tokenizer encode`      equal
-    generation   `etude generate`, greedy      the same ids, up to a near tie of two logits
+    generation   `etude generate`, greedy      the same ids, up to a near tie of two logits; with --ten for
+                                               64 tokens after each of ten prompts, as turns of a conversation
+                                               and as plain text, where a near tie is shown with its margin
     evaluation   `etude eval --text`           the same tokens scored, mean nats within 1e-4
 
 Evaluation reads windows of C tokens (`--context`) that start every S (`--stride`); a token that an
@@ -31,6 +34,20 @@ from torch.nn import functional as F
 
 TOLERANCE = 1e-4
 NEAR_TIE = 1e-3
+TEN_TOKENS = 64
+# (whether it goes through the chat template, text)
+TEN = [
+    (True, "What is the capital of France?"),
+    (True, "Write a short poem about rain on a tin roof."),
+    (True, "Explain in two sentences why the sky is blue."),
+    (True, "List five things to pack for a week in the mountains."),
+    (True, "Translate into German: The ferry leaves at six in the morning."),
+    (False, "The history of the bicycle begins"),
+    (False, "def fibonacci(n):\n"),
+    (False, "Once upon a time, on an island far out at sea, there lived"),
+    (False, "Ingredients:\n- 500 g flour\n- 350 g water\n"),
+    (False, "In 1905 Albert Einstein published"),
+]
 
 
 class Report:
@@ -81,7 +98,7 @@ def encode(tokenizer, text):
 
 @torch.no_grad()
 def generate(model, prompt, count):
-    """Greedy continuation with a cache; stops at an end token. Also gives each choice's margin."""
+    """Greedy continuation of one row with a cache, up to an end token, and each choice's margin."""
     end = model.generation_config.eos_token_id
     ends = set(end if isinstance(end, list) else [end])
     fresh, cache, ids, margins = torch.tensor([prompt]), None, [], []
@@ -133,17 +150,39 @@ def etude(args, *command):
     return json.loads(done.stdout)
 
 
-def compare_generation(args, folder, tokenizer, ids, margins, report):
-    options = ["--max-tokens", args.max_tokens, "--temperature", 0, "--json"]
-    theirs = etude(args, "generate", folder, "--prompt", args.prompt, *options)["ids"]
+def compare_generation(args, folder, tokenizer, prompt, made, report, options=()):
+    """Etude's greedy ids against `made`, ids and margins; `options` say how it reads the prompt."""
+    ids, margins = made
+    fixed = ["--max-tokens", len(ids), "--temperature", 0, "--json"]
+    theirs = etude(args, "generate", folder, "--prompt", prompt, *fixed, *options)["ids"]
     # An end token may or may not be listed; what stands before it must agree.
     end = tokenizer.eos_token_id
     mine, theirs = ([i for i in x if i != end] for x in (ids, theirs))
     pairs = enumerate(zip(mine, theirs))
     differs = next((n for n, (a, b) in pairs if a != b), min(len(mine), len(theirs)))
-    same = mine == theirs or (differs < len(margins) and margins[differs] < NEAR_TIE)
-    detail = f"{differs} ids equal" if same else f"id {differs} of {mine} and {theirs}"
+    detail = f"{differs} ids equal"
+    same = mine == theirs
+    if not same:
+        margin = margins[differs] if differs < len(margins) else math.inf
+        same = margin < NEAR_TIE
+        detail += f", then logits apart by {margin:.1e}"
+        detail += "" if same else f": {mine} and {theirs}"
     report.check(same, "etude generates the same", detail)
+
+
+def compare_ten(args, folder, model, tokenizer, report):
+    for chat, prompt in TEN:
+        if chat and not tokenizer.chat_template:
+            continue
+        if chat:
+            turns = [{"role": "user", "content": prompt}]
+            ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
+        else:
+            ids = encode(tokenizer, prompt)
+        print(f"  {prompt!r}")
+        made = generate(model, ids, TEN_TOKENS)
+        options = ["--chat"] if chat else []
+        compare_generation(args, folder, tokenizer, prompt, made, report, options)
 
 
 def check_text(args, folder, model, tokenizer, report):
@@ -178,7 +217,9 @@ def check_folder(args, folder, report):
     shown = repr(tokenizer.decode(ids)) if tokenizer else str(ids)
     report.check(cache_agrees(model, prompt, ids), "generates", shown)
     if tokenizer and args.etude:
-        compare_generation(args, folder, tokenizer, ids, margins, report)
+        compare_generation(args, folder, tokenizer, args.prompt, (ids, margins), report)
+    if tokenizer and args.ten:
+        compare_ten(args, folder, model, tokenizer, report)
     if tokenizer and args.text:
         check_text(args, folder, model, tokenizer, report)
 
@@ -187,12 +228,16 @@ def parse():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folders", nargs="+", type=Path, metavar="MODEL_DIR")
     parser.add_argument("--etude", help="the etude binary to compare with")
+    parser.add_argument("--ten", action="store_true", help="compare ten prompts of 64 tokens, needs --etude")
     parser.add_argument("--text", type=Path, metavar="FILE", help="text to evaluate on")
     parser.add_argument("--context", type=int, help="window, default the model's, at most 1024")
     parser.add_argument("--stride", type=int, help="default: the window")
     parser.add_argument("--prompt", default="The king said")
     parser.add_argument("--max-tokens", type=int, default=24)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.ten and not args.etude:
+        parser.error("--ten compares with Etude: give --etude BINARY")
+    return args
 
 
 def main():

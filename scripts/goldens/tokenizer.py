@@ -195,7 +195,76 @@ THINKING = """{%- for message in messages %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
 
+# The last turn has a thinking block, if an empty one; earlier turns lose theirs.
+REASONING = """{%- set ns = namespace(last=-1) %}
+{%- for message in messages[::-1] %}
+    {%- if ns.last < 0 and message.role == 'user' and message.content is string and not message.content.startswith('[') %}
+        {%- set ns.last = (messages|length - 1) - loop.index0 %}
+    {%- endif %}
+{%- endfor %}
+{%- for message in messages %}
+    {%- set content = message.content if message.content is string else '' %}
+    {%- set thought = '' %}
+    {%- if message.role == 'assistant' and '</think>' in content %}
+        {%- set thought = content.split('</think>')[0].rstrip('\\n').split('<think>')[-1].lstrip('\\n') %}
+        {%- set content = content.split('</think>')[-1].lstrip('\\n') %}
+    {%- endif %}
+    {{- '<|im_start|>' ~ message.role ~ '\\n' }}
+    {%- if message.role == 'assistant' and loop.index0 > ns.last %}
+        {{- '<think>\\n' + thought.strip('\\n') + '\\n</think>\\n\\n' }}
+    {%- endif %}
+    {{- content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|im_start|>assistant\\n' }}
+    {%- if enable_thinking is defined and enable_thinking is false %}
+        {{- '<think>\\n\\n</think>\\n\\n' }}
+    {%- endif %}
+{%- endif %}"""
+
+# A dated system turn that every conversation has, and roles that must take turns.
+DATED = """{{- bos_token }}
+{%- if not date_string is defined %}
+    {%- set date_string = '26 Jul 2024' %}
+{%- endif %}
+{%- if messages and messages[0]['role'] == 'system' %}
+    {%- set system, messages = messages[0]['content'] | trim, messages[1:] %}
+{%- else %}
+    {%- set system = '' %}
+{%- endif %}
+{{- '<|header|>system<|/header|>\\n\\nToday: ' + date_string + '\\n\\n' + system + '<|eot|>' }}
+{%- for message in messages %}
+    {%- if loop.previtem is defined and loop.previtem.role == message.role %}
+        {{- raise_exception('two turns of ' ~ message.role ~ ' in a row, the second of ' ~ loop.index ~ ' turns') }}
+    {%- elif message.role not in ['user', 'assistant'] %}
+        {{- raise_exception('no ' + message.role + ' here') }}
+    {%- endif %}
+    {{- '<|header|>' + message.role + '<|/header|>\\n\\n' + message.content | trim + '<|eot|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- '<|header|>assistant<|/header|>\\n\\n' }}
+{%- endif %}
+"""
+
+# A space before each answer, and the instructions only in a last turn of the user.
+SPACED = """{%- set turns = messages[1:] if messages[0].role == 'system' else messages %}
+{%- set asked = turns | selectattr('role', 'equalto', 'user') | list %}
+{{- bos_token }}
+{%- for message in turns %}
+    {%- if message.role == 'user' %}
+        {%- if message == asked[-1] and messages[0].role == 'system' %}
+            {{- '[INST] ' + messages[0].content + '\\n\\n' + message.content + '[/INST]' }}
+        {%- else %}
+            {{- '[INST] ' + message.content + '[/INST]' }}
+        {%- endif %}
+    {%- else %}
+        {{- ' ' + message.content | trim + eos_token }}
+    {%- endif %}
+{%- endfor %}
+"""
+
 TEMPLATES = {
+    "reasoning": REASONING, "dated": DATED, "spaced": SPACED,
     "chatml": CHATML, "headers": HEADERS, "inst": INST, "inst_first": INST_FIRST, "turns": TURNS,
     "marked": MARKED, "thinking": THINKING,
 }
@@ -217,6 +286,9 @@ TALKS = [
      message("assistant", "yes")],
     [message("user", ""), message("assistant", "yes")],
     [message("user", "one"), message("user", "two")],
+    [SYSTEM, message("user", "\x1c\u00a0 odd \u2003\x1f"), message("assistant", "\x85 <b>'\"\\ \x1d\u3000")],
+    [message("user", "one"), message("assistant", "<think>\n\n</think>\n\ntwo"), message("user", "[three]"),
+     message("assistant", "<think>\nhm\n</think>\n\nfour")],
 ]
 
 
@@ -276,6 +348,25 @@ EXPRESSIONS = [
     "{{ '%s-%d' | format('a', 3) }} {{ messages[0] | items | list | length }} {{ ' a ' | trim }}|{{ 'x' | default('y') }}",
     "{{ messages[0].content is string }} {{ messages is iterable }} {{ 3 is number }} {{ list is sequence }}",
     "{{ strftime_now('%Y') | length }}",
+    "{{ ' \x1c a \x85'.strip() }}|{{ '\x1f a' | trim }}|{{ '\x1e a \n\n'.rstrip('\\n') }}|{{ ' a\x1db  c '.split() }}",
+    "{{ none | trim }} {{ 1 | trim }} {{ missing | trim }} {{ none | string }} {{ true | string | length }}",
+    "{{ none is iterable }} {{ missing is iterable }} {{ 1 is iterable }} {{ 'a' is iterable }} {{ tools is iterable }}",
+    "{% if none is iterable and none | length > 0 %}a{% else %}b{% endif %}",
+    "{{ 'a,b,,c'.split(',') }} {{ 'a b c'.split(' ', 1) }} {{ 'a,b,c'.rsplit(',', 1) }} {{ 'a\nb\r\nc\x0cd\n'.splitlines() }}",
+    "{{ 'abc'.startswith('ab') }} {{ 'abc'.endswith(('x', 'c')) }} {{ 'abc'.removeprefix('a') }} {{ 'abc'.removesuffix('x') }}",
+    "{{ ' '.isspace() }} {{ 'a b'.title() }} {{ 'aXa'.count('a') }} {{ 'abc'.find('c') }} {{ 'a' in 'abc' }} {{ 'role' in messages[0] }}",
+    "{% for m in messages %}{{ loop.previtem.role if loop.previtem is defined else '-' }}>{{ loop.nextitem.role if loop.nextitem is defined else '-' }} {% endfor %}",
+    "{% for m in messages %}{{ loop.index }}/{{ loop.length }}:{{ loop.revindex0 }}{{ loop.cycle('a', 'b') }} {% endfor %}",
+    "{% for m in messages if m.role == 'user' %}{{ loop.index0 }}{{ m.content }}{% else %}none{% endfor %}",
+    "{% set text %}  {{ messages[0].role }}\n{% endset %}[{{ text | trim }}] {% set a, b = 1, 2 %}{{ a + b }}",
+    "{{ (messages | selectattr('role', 'equalto', 'user') | list | last).content }} {{ messages | rejectattr('name', 'defined') | list | length }}",
+    "{{ messages | map(attribute='content') | join('|') | replace('e', 'E') }} {{ [1, none, 'a'] | join(',') }}",
+    "{{ tools[0].function | tojson(indent=4) }}\n{{ {'ä': [], 'b': {}} | tojson(indent=2) }} {{ '</b>' | tojson }}",
+    "{{ {'a': 1}.items() | list }} {{ {'a': 1}.keys() | list }} {{ {'a': none}.get('a', 'x') }} {{ dict(a=1)['a'] }}",
+    "{{ flag is true }} {{ none is none }} {{ flag is boolean }} {{ ratio is float }} {{ tools[0] is mapping }} {{ flag is not defined }}",
+    "{%- macro turn(role) -%}<{{ role }}>{{ caller() if caller else '' }}{%- endmacro -%}{% call turn('a') %} in {% endcall %}",
+    "{{ 1 if flag }}{{ 1 if missing }}{{ missing or 'or' }} {{ 'a' if not flag else 'b' }} {{ (1, 2)[1] }} {{ 7 % 3 }}",
+    "a\n  {%- if true -%}  b  {%- endif +%}\n c {{- ' d ' -}} \n e{# f #}\n{{ 'g' }}\n\n",
     "{{ missing.deeper }}",
     "{{ raise_exception('no ' ~ messages[0].role) }}",
 ]

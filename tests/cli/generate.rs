@@ -153,6 +153,101 @@ fn sampling_settings_that_mean_nothing_are_refused_before_loading() {
 }
 
 #[test]
+fn a_folder_says_how_it_is_sampled_and_options_win() {
+    let folder = scratch("recommended");
+    save_model(&folder);
+    let path = folder.join("generation_config.json");
+    let before: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let ids = |extra: serde_json::Value, options: &[&str]| {
+        let mut config = before.clone();
+        let config_fields = config.as_object_mut().unwrap();
+        config_fields.extend(extra.as_object().unwrap().clone());
+        fs::write(&path, config.to_string()).unwrap();
+        let arguments = ["generate", text(&folder), "--prompt", "A rose", "--json"];
+        json(&[&arguments[..], options].concat())["ids"].clone()
+    };
+    let short = ["--max-tokens", "12"];
+    let with = |options: &[&'static str]| [&short[..], options].concat();
+    let nothing = || serde_json::json!({});
+    let greedy = ids(nothing(), &with(&["--temperature", "0"]));
+    let usual = ids(nothing(), &short);
+    assert_eq!(
+        usual,
+        ids(
+            nothing(),
+            &with(&["--temperature", "0.7", "--top-p", "0.9"])
+        )
+    );
+    let deterministic = serde_json::json!({"do_sample": false});
+    assert_eq!(ids(deterministic.clone(), &short), greedy);
+    let warm = ids(
+        deterministic,
+        &with(&["--temperature", "0.7", "--top-p", "0.9"]),
+    );
+    assert_eq!(warm, usual);
+    let hot = serde_json::json!({"do_sample": true, "temperature": 1.8, "max_new_tokens": 7});
+    let made = ids(hot.clone(), &[]);
+    assert_eq!(made.as_array().unwrap().len(), 7);
+    let same = [
+        "--max-tokens",
+        "7",
+        "--temperature",
+        "1.8",
+        "--top-k",
+        "50",
+        "--top-p",
+        "1",
+    ];
+    assert_eq!(made, ids(nothing(), &same));
+
+    // It travels with the model.
+    ids(hot, &[]);
+    let copy = scratch("recommended-copy");
+    good(&["import", text(&folder), text(&copy)]);
+    let copied: serde_json::Value =
+        serde_json::from_slice(&fs::read(copy.join("generation_config.json")).unwrap()).unwrap();
+    assert_eq!(copied["temperature"], 1.8);
+    assert_eq!(copied["eos_token_id"], before["eos_token_id"]);
+
+    fs::write(&path, r#"{"top_p": 3}"#).unwrap();
+    let broken = ["generate", text(&folder), "--prompt", "A rose"];
+    wrong(&broken, &["generation_config.json", "top_p"]);
+}
+
+#[test]
+fn several_prompts_are_continued_as_each_is_alone() {
+    let prompts = ["A rose", "", "The river and the sea, the sea"];
+    let options = ["--max-tokens", "9", "--seed", "3"];
+    let alone: Vec<serde_json::Value> = prompts
+        .iter()
+        .map(|prompt| {
+            let one = ["generate", model(), "--json", "--prompt", prompt];
+            json(&[&one[..], &options].concat())
+        })
+        .collect();
+    let all: Vec<&str> = prompts
+        .iter()
+        .flat_map(|prompt| ["--prompt", prompt])
+        .collect();
+    let command = [&["generate", model()], &all[..], &options].concat();
+    let told = json(&[&command[..], &["--json"]].concat());
+    for (made, alone) in told["generations"].as_array().unwrap().iter().zip(&alone) {
+        for key in ["text", "ids", "finish_reason"] {
+            assert_eq!(made[key], alone[key]);
+        }
+    }
+    let texts: Vec<String> = (prompts.iter().zip(&alone))
+        .map(|(prompt, made)| format!("{prompt}{}\n", made["text"].as_str().unwrap()))
+        .collect();
+    let echoed = good(&[&command[..], &["--echo"]].concat());
+    assert_eq!(echoed, texts.join("\n"));
+    wrong(
+        &["generate", model(), "--prompt", "-", "--prompt", "-"],
+        &["standard input", "once"],
+    );
+}
+
+#[test]
 fn a_conversation_goes_turn_by_turn() {
     let save = scratch("talk.jsonl");
     let input = format!(

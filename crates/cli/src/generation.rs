@@ -4,33 +4,39 @@ use std::ops::ControlFlow;
 
 use anyhow::Result;
 use clap::Args;
+use etude_model::hf::{self, Recommended};
 use etude_model::{Generation, Prompt, Sampling, TextGenerator, TextSettings};
 
 use crate::model::Loaded;
 use crate::output;
 
+/// What is usual where neither the command line nor the model's folder says anything.
+const TEMPERATURE: f64 = 0.7;
+const TOP_P: f64 = 0.9;
+const MAX_TOKENS: usize = 256;
+
 /// How the next token is chosen.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Sampling")]
 pub(crate) struct SamplingArgs {
-    /// Most new tokens; the model's context may end the text before
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    max_tokens: usize,
-    /// 0 always takes the most likely token; higher values are more varied
-    #[arg(long, value_name = "T", default_value_t = 0.8)]
-    temperature: f64,
-    /// Keep only this many most likely tokens; 0 keeps all
-    #[arg(long, value_name = "K", default_value_t = 0)]
-    top_k: usize,
-    /// Keep the fewest most likely tokens that together have this probability; 1 keeps all
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
-    top_p: f64,
-    /// Keep tokens at least this likely, as a share of the most likely one; 0 keeps all
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
-    min_p: f64,
-    /// Make tokens that were there before less likely; 1 does nothing
-    #[arg(long, value_name = "R", default_value_t = 1.0)]
-    repetition_penalty: f64,
+    /// Most new tokens; the model's context may end the text before [default: 256]
+    #[arg(long, value_name = "N")]
+    max_tokens: Option<usize>,
+    /// 0 always takes the most likely token; higher values are more varied [default: 0.7]
+    #[arg(long, value_name = "T")]
+    temperature: Option<f64>,
+    /// Keep only this many most likely tokens; 0 keeps all [default: 0]
+    #[arg(long, value_name = "K")]
+    top_k: Option<usize>,
+    /// Keep the fewest most likely tokens that together have this probability; 1 keeps all [default: 0.9]
+    #[arg(long, value_name = "P")]
+    top_p: Option<f64>,
+    /// Keep tokens at least this likely, as a share of the most likely one; 0 keeps all [default: 0]
+    #[arg(long, value_name = "P")]
+    min_p: Option<f64>,
+    /// Make tokens that were there before less likely; 1 does nothing [default: 1]
+    #[arg(long, value_name = "R")]
+    repetition_penalty: Option<f64>,
     /// End before this text; may be given several times
     #[arg(long, value_name = "TEXT")]
     stop: Vec<String>,
@@ -40,25 +46,46 @@ pub(crate) struct SamplingArgs {
 }
 
 impl SamplingArgs {
-    /// The settings, checked.
+    /// Checks what was given, before a model is loaded.
     ///
     /// # Errors
     /// A value that means nothing.
-    pub(crate) fn settings(&self) -> Result<TextSettings> {
-        let settings = TextSettings {
-            max_tokens: self.max_tokens,
-            stop: self.stop.clone(),
-            sampling: Sampling {
-                temperature: self.temperature,
-                top_k: self.top_k,
-                top_p: self.top_p,
-                min_p: self.min_p,
-                repetition_penalty: self.repetition_penalty,
-                seed: self.seed,
-            },
-        };
+    pub(crate) fn check(&self) -> Result<()> {
+        Ok(self.over(&Recommended::default()).validate()?)
+    }
+
+    /// The settings for a model: what was given, else what its folder recommends, else the usual.
+    ///
+    /// # Errors
+    /// A `generation_config.json` that cannot be used.
+    pub(crate) fn settings(&self, loaded: &Loaded) -> Result<TextSettings> {
+        let settings = self.over(&hf::load_generation(&loaded.folder)?);
         settings.validate()?;
         Ok(settings)
+    }
+
+    fn over(&self, recommended: &Recommended) -> TextSettings {
+        let usual = Sampling {
+            temperature: TEMPERATURE,
+            top_p: TOP_P,
+            seed: self.seed,
+            ..Sampling::default()
+        };
+        let model = recommended.sampling(&usual);
+        TextSettings {
+            max_tokens: (self.max_tokens)
+                .or(recommended.max_tokens)
+                .unwrap_or(MAX_TOKENS),
+            stop: self.stop.clone(),
+            sampling: Sampling {
+                temperature: self.temperature.unwrap_or(model.temperature),
+                top_k: self.top_k.unwrap_or(model.top_k),
+                top_p: self.top_p.unwrap_or(model.top_p),
+                min_p: self.min_p.unwrap_or(model.min_p),
+                repetition_penalty: (self.repetition_penalty).unwrap_or(model.repetition_penalty),
+                seed: self.seed,
+            },
+        }
     }
 }
 

@@ -78,13 +78,13 @@ pub enum TokenizerError {
          or set one with `with_chat_template`"
     )]
     NoTemplate,
-    /// The template renders the start of a conversation differently once more turns follow, so
-    /// what is trained would not be what is served.
+    /// The template renders the last assistant turn, or what comes before it, differently when that
+    /// turn is to be made, so what is trained would not be what is served.
     #[error(
-        "the chat template renders the prompt before assistant turn {turn} differently once the \
-         conversation goes on (first difference at {near:?}), so training and serving would not agree; \
-         mark the assistant's text in the template with {{% generation %}} … {{% endgeneration %}}, \
-         or keep only the conversation's last assistant turn"
+        "the chat template renders the conversation up to assistant turn {turn} differently when that \
+         turn is to be made (first difference at {near:?}), so training and serving would not agree; \
+         end the conversation with that turn, or mark the assistant's text in the template with \
+         {{% generation %}} … {{% endgeneration %}}"
     )]
     NotPrefixStable {
         /// Index of the assistant's message, from 0.

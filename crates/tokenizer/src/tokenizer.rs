@@ -249,14 +249,17 @@ impl Tokenizer {
 
     /// Renders a conversation to train on. Each assistant turn is supervised from the end of its
     /// generation prompt up to and including its end-of-turn token; the white space that a
-    /// template prints after that token is not.
+    /// template prints after that token is not. An earlier turn that the template writes otherwise
+    /// once the conversation goes on is context and not learnt; to learn it too, render the
+    /// conversation up to it as an example of its own. Where the template writes even the prompt of
+    /// the last turn otherwise once it is answered, the segments are that prompt and the answer.
     ///
     /// Message contents are untrusted: special tokens spelt in them stay text.
     ///
     /// # Errors
-    /// No template, a template that fails, one whose prompt changes when the conversation goes on
-    /// (unless it marks the assistant's text with `{% generation %}`), one that never ends the
-    /// turn, and a conversation in which nothing is supervised.
+    /// No template, a template that fails, one whose prompt for the last assistant turn does not lead
+    /// to that turn (unless it marks the assistant's text with `{% generation %}`), one that never
+    /// ends the turn, and a conversation in which nothing is supervised.
     pub fn render_conversation(
         &self,
         messages: &[Message],

@@ -77,6 +77,7 @@ fn the_answer_and_its_end_are_supervised_and_nothing_else() {
         ("turns", ["Two.<end_of_turn>", "Four!<end_of_turn>"]),
         ("marked", ["Two.</s>\n", "Four!</s>\n"]),
         ("thinking", ["Two.<|im_end|>", "Four!<|im_end|>"]),
+        ("dated", ["Two.<|eot|>", "Four!<|eot|>"]),
     ];
     for (name, runs) in expected {
         let tokenizer = with(name);
@@ -117,7 +118,15 @@ fn segments_join_to_the_rendering() {
                 assert_eq!(joined(&tokenizer.render_prompt(&talk).unwrap()), expected);
             } else if let Ok(segments) = tokenizer.render_conversation(&talk) {
                 conversations += 1;
-                assert_eq!(joined(&segments), expected);
+                let asked = tokenizer.render_prompt(&talk[..talk.len() - 1]).unwrap();
+                let prompt = joined(&asked);
+                if expected.starts_with(&prompt) || entry["name"] == "marked" {
+                    assert_eq!(joined(&segments), expected);
+                } else {
+                    let segments = joined(&segments);
+                    let answer = segments.strip_prefix(&prompt).unwrap();
+                    assert!(expected.ends_with(answer), "{answer:?} in {expected:?}");
+                }
             }
         }
     }
@@ -145,7 +154,7 @@ fn same_ids(tokenizer: &Tokenizer, templates: &Value) -> usize {
             // Two line breaks are one token at the end of a prompt and two before a word, so the
             // whole text begins otherwise than the prompt did. Ours goes on from the prompt.
             let answered = talk.iter().any(|m| m.role == Role::Assistant);
-            if entry["name"] == "headers" && answered {
+            if (entry["name"] == "headers" || entry["name"] == "dated") && answered {
                 continue;
             }
             let prompt = case["add_generation_prompt"].as_bool().unwrap();
@@ -267,26 +276,88 @@ fn an_unstable_template_is_refused() {
     let tokenizer = chat().0.with_chat_template(moving).unwrap();
     let error = tokenizer.render_conversation(&talk).unwrap_err();
     assert!(
-        matches!(error, TokenizerError::NotPrefixStable { turn: 2, .. }),
+        matches!(error, TokenizerError::NotPrefixStable { turn: 4, .. }),
         "{error}"
     );
 
-    // A content that is stripped only while it stands last.
+    // A content that is stripped only while it stands last: the answer follows what was asked.
     let strips = "{% for m in messages %}{{ m.role }}: {{ m.content | trim if loop.last and m.role == 'user' else m.content }}\
                   {{ eos_token }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}";
     let tokenizer = chat().0.with_chat_template(strips).unwrap();
-    assert!(
-        tokenizer
-            .render_conversation(&[user("One?"), assistant("x")])
-            .is_ok()
-    );
-    let error = tokenizer
+    let segments = tokenizer
         .render_conversation(&[user("One? "), assistant("x")])
-        .unwrap_err();
-    assert!(
-        matches!(error, TokenizerError::NotPrefixStable { turn: 1, .. }),
-        "{error}"
+        .unwrap();
+    assert_eq!(joined(&segments), "user: One?</s>assistant: x</s>");
+    assert_eq!(learnt(&segments), ["x</s>"]);
+}
+
+#[test]
+fn a_turn_that_is_rewritten_later_is_context() {
+    let talk = [
+        Message::new(Role::System, "Be brief."),
+        user("One?"),
+        assistant("Two."),
+        user("Three?"),
+        assistant("Four!"),
+    ];
+    // The last turn begins with a thought, if an empty one, and earlier ones lose theirs.
+    let tokenizer = with("reasoning");
+    let segments = tokenizer.render_conversation(&talk).unwrap();
+    assert_eq!(
+        learnt(&segments),
+        ["<think>\n\n</think>\n\nFour!<|im_end|>"]
     );
+    let thought = |text: &str| assistant(&format!("<think>\nhm\n</think>\n\n{text}"));
+    let talk = [
+        user("One?"),
+        thought("Two."),
+        user("Three?"),
+        thought("Four!"),
+    ];
+    let segments = tokenizer.render_conversation(&talk).unwrap();
+    assert!(joined(&segments).contains("assistant\nTwo.<|im_end|>"));
+    assert_eq!(
+        learnt(&segments),
+        ["<think>\nhm\n</think>\n\nFour!<|im_end|>"]
+    );
+    let prompt = tokenizer.render_prompt(&talk[..3]).unwrap();
+    assert!(joined(&segments).starts_with(&joined(&prompt)));
+    // The instructions stand in the last turn of the user.
+    let talk = [
+        Message::new(Role::System, "Be brief."),
+        user("One?"),
+        assistant(" Two."),
+        user("Three?"),
+        assistant("Four! "),
+    ];
+    let segments = with("spaced").render_conversation(&talk).unwrap();
+    assert_eq!(learnt(&segments), [" Four!</s>"]);
+}
+
+#[test]
+fn instructions_that_go_when_an_answer_comes_are_trained_with() {
+    // Only a last turn of the user has them, so the whole conversation has none.
+    let talk = [
+        Message::new(Role::System, " Be brief."),
+        user("One?"),
+        assistant("Two."),
+        user("Three? "),
+        assistant(" Four!"),
+    ];
+    let tokenizer = with("inst");
+    let whole = tokenizer.chat_template().unwrap().render(&talk, false);
+    assert!(!whole.unwrap().contains("brief"));
+    for turns in [3, 5] {
+        let segments = tokenizer.render_conversation(&talk[..turns]).unwrap();
+        let prompt = tokenizer.render_prompt(&talk[..turns - 1]).unwrap();
+        assert!(joined(&prompt).contains(" Be brief."));
+        let answer = format!(" {}</s>", talk[turns - 1].content);
+        assert_eq!(joined(&segments), joined(&prompt) + &answer);
+        assert_eq!(learnt(&segments), [answer]);
+        let rendered = conversation(&tokenizer, &talk[..turns]);
+        let asked = tokenizer.encode_segments(&prompt).unwrap();
+        assert!(rendered.ids.starts_with(&asked.ids));
+    }
 }
 
 #[test]

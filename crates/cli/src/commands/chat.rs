@@ -23,10 +23,12 @@ Converse with a model that was fine-tuned on prompts and answers.
 
 Each line you write is a turn; the answer appears as it is made. Ctrl-C stops an answer; at the prompt it \
 leaves, as Ctrl-D does. When the conversation outgrows the model's context, its oldest turns are \
-forgotten, and you are told.";
+forgotten, and you are told.
 
-const HELP: &str = "\
-  /help            this list
+How to sample is asked of the options first, then of the model's generation_config.json, where its publisher \
+may have written what is best; the defaults shown here come last.";
+
+const HELP: &str = "  /help            this list
   /reset           forget the conversation
   /system TEXT     forget it and begin with this system turn; without TEXT, with none
   /save FILE       add the conversation to FILE as a line of JSON that fine-tuning reads
@@ -58,8 +60,9 @@ pub(crate) struct ChatArgs {
 }
 
 pub(crate) fn run(args: &ChatArgs) -> Result<Exit> {
-    let settings = args.sampling.settings()?;
+    args.sampling.check()?;
     let loaded = args.device.load(&args.model)?;
+    let settings = args.sampling.settings(&loaded)?;
     model::demand_template(&loaded)?;
     if let Some(doubt) = doubt(&loaded)? {
         output::note(&format!("note: {doubt}"));
@@ -144,6 +147,14 @@ fn answer(
             .encode(&Prompt::Messages(history.messages()))?
             .len())
     };
+    // A template may refuse a turn (many a one the system's); the conversation need not end for it.
+    if let Err(refused) = length(history)
+        && keyboard.is_terminal()
+    {
+        history.take_back();
+        output::note(&format!("[{refused:#}]"));
+        return Ok(());
+    }
     let mut forgotten = 0;
     while length(history)? + room > context && history.forget_oldest() {
         forgotten += 1;

@@ -117,8 +117,10 @@ pub(crate) fn run(args: &ExportArgs) -> Result<Exit> {
         write_gguf(args, subject, &prompts)?;
         tell_file(args)?;
     } else {
+        let recommended = hf::load_generation(&folder)?;
         target::write_folder(&args.out, |unfinished| {
             hf::save_sharded(&decoder, &ids, unfinished, args.max_shard)?;
+            hf::save_generation(&recommended, unfinished)?;
             tokenizer.save(unfinished)?;
             drop(decoder);
             let certificate = certificate::certify(unfinished, &prompts, None)?;

@@ -1,13 +1,14 @@
 //! `etude generate`: a model continues a prompt.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
 use etude_data::{Rendering, SourceRef, TaskBody, TaskExample, cut_at_word};
-use etude_model::{Generation, Prompt};
+use etude_model::{Generation, Prompt, TextGenerator, TextSettings};
 use etude_tokenizer::{Message, Role};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::tokenizer::read_text;
 use crate::error::{Exit, Misuse};
@@ -21,7 +22,10 @@ Continue a prompt.
 
 The text appears as it is made. A base model goes on with the text as it stands; with --chat the prompt \
 becomes a user's turn in the model's chat template, and with --task it is written the way the model was \
-fine-tuned, as its run folder says. Without a prompt the model begins a document of its own.";
+fine-tuned, as its run folder says. Without a prompt the model begins a document of its own.
+
+How to sample is asked of the options first, then of the model's generation_config.json, where its publisher \
+may have written what is best; the defaults shown here come last.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -38,7 +42,8 @@ pub(crate) struct GenerateArgs {
     /// A model folder, run folder, checkpoint or adapter folder
     #[arg(value_name = "MODEL")]
     model: PathBuf,
-    /// The text to continue; `-` reads it from standard input, without its last line break
+    /// The text to continue; `-` reads it from standard input, without its last line break. Given several
+    /// times, all are continued at once, each as it would be alone
     #[arg(
         long,
         short,
@@ -46,7 +51,7 @@ pub(crate) struct GenerateArgs {
         default_value = "",
         hide_default_value = true
     )]
-    prompt: String,
+    prompt: Vec<String>,
     /// Put the prompt into the model's chat template, as a user's turn
     #[arg(long)]
     chat: bool,
@@ -62,7 +67,8 @@ pub(crate) struct GenerateArgs {
     /// Print the prompt before its continuation
     #[arg(long, conflicts_with = "json")]
     echo: bool,
-    /// Print {"text", "ids", "tokens_per_second", "finish_reason"} when it is done
+    /// Print {"text", "ids", "tokens_per_second", "finish_reason"} when it is done; of several prompts a list of
+    /// these as {"generations"}
     #[arg(long)]
     json: bool,
     #[command(flatten)]
@@ -72,19 +78,26 @@ pub(crate) struct GenerateArgs {
 }
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<Exit> {
-    let settings = args.sampling.settings()?;
-    let text = prompt_text(&args.prompt)?;
+    args.sampling.check()?;
+    let texts = prompt_texts(&args.prompt)?;
     let loaded = args.device.load(&args.model)?;
-    let prompt = prompt(args, &text, &loaded)?;
+    let settings = args.sampling.settings(&loaded)?;
+    let prompts: Vec<Prompt> = (texts.iter())
+        .map(|text| prompt(args, text, &loaded))
+        .collect::<Result<_>>()?;
     let generator = generation::generator(&loaded)?;
+    let ([text], [prompt]) = (&texts[..], &prompts[..]) else {
+        several(args, &generator, &texts, &prompts, &settings)?;
+        return Ok(Exit::Done);
+    };
     if args.json {
-        print(&generator.complete(&prompt, &settings)?)?;
+        output::json(&told(&generator.complete(prompt, &settings)?))?;
         return Ok(Exit::Done);
     }
     if args.echo {
-        output::text(&text)?;
+        output::text(text)?;
     }
-    let made = generation::stream(&generator, &prompt, &settings, &|| true)?;
+    let made = generation::stream(&generator, prompt, &settings, &|| true)?;
     output::text("\n")?;
     output::note(&format!(
         "[{} tokens, {:.0} a second, ended by {}]",
@@ -93,6 +106,28 @@ pub(crate) fn run(args: &GenerateArgs) -> Result<Exit> {
         made.finish_reason.name()
     ));
     Ok(Exit::Done)
+}
+
+/// Continues all prompts in one batch and prints them in order, with an empty line between.
+fn several(
+    args: &GenerateArgs,
+    generator: &TextGenerator<'_>,
+    texts: &[String],
+    prompts: &[Prompt],
+    settings: &TextSettings,
+) -> Result<()> {
+    let requests: Vec<_> = prompts.iter().map(|prompt| (prompt, settings)).collect();
+    let made = generator.generate(&requests, &mut |_, _| ControlFlow::Continue(()))?;
+    if args.json {
+        let told: Vec<Value> = made.iter().map(told).collect();
+        return output::json(&json!({ "generations": told }));
+    }
+    for (place, (text, made)) in texts.iter().zip(&made).enumerate() {
+        let before = if place > 0 { "\n" } else { "" };
+        let prompt = if args.echo { text } else { "" };
+        output::text(&format!("{before}{prompt}{}\n", made.text))?;
+    }
+    Ok(())
 }
 
 /// The prompt as the model is to read it.
@@ -155,6 +190,16 @@ fn task_prompt(text: &str, loaded: &Loaded) -> Result<Prompt> {
     }
 }
 
+fn prompt_texts(prompts: &[String]) -> Result<Vec<String>> {
+    if prompts.iter().filter(|prompt| *prompt == "-").count() > 1 {
+        return Err(Misuse::error(
+            "--prompt - is given twice, and standard input can be read once",
+            "give the other prompts as text",
+        ));
+    }
+    prompts.iter().map(|prompt| prompt_text(prompt)).collect()
+}
+
 fn prompt_text(prompt: &str) -> Result<String> {
     if prompt != "-" {
         return Ok(prompt.to_owned());
@@ -169,11 +214,11 @@ fn prompt_text(prompt: &str) -> Result<String> {
     Ok(text)
 }
 
-fn print(made: &Generation) -> Result<()> {
-    output::json(&json!({
+fn told(made: &Generation) -> Value {
+    json!({
         "text": made.text,
         "ids": made.ids,
         "tokens_per_second": made.tokens_per_second,
         "finish_reason": made.finish_reason,
-    }))
+    })
 }

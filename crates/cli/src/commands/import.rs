@@ -141,8 +141,10 @@ impl Source {
                 let (config, _) = hf::load_config(folder)?;
                 let tokenizer = model::tokenizer(folder)?;
                 model::check_fit(folder, &tokenizer, config.vocab_size)?;
+                let recommended = hf::load_generation(folder)?;
                 let hf::LoadedModel { decoder, ids } = hf::load(folder, kind, Device::Cpu)?;
                 hf::save(&decoder, &ids, out)?;
+                hf::save_generation(&recommended, out)?;
                 tokenizer.save(out)?;
             }
         }

@@ -31,9 +31,16 @@ struct Whole {
     target_bytes: u64,
 }
 
-/// What becomes of one example: the rendering, its characters, and whether its evaluation prompt
-/// differs.
-type Rendered = (Rendering<RenderedExample>, u64, bool);
+/// What becomes of one example.
+struct Rendered {
+    rendering: Rendering<RenderedExample>,
+    /// Of its prompts and answers.
+    characters: u64,
+    /// Whether the prompt of evaluation is not its beginning.
+    prompt_differs: bool,
+    /// Answers that are context alone.
+    answers_as_context: u64,
+}
 
 impl Renderer {
     /// Prepares rendering.
@@ -86,10 +93,11 @@ impl Renderer {
             .map(|example| self.render_and_check(example))
             .collect::<Result<_>>()?;
         let (mut kept, mut report) = (Vec::new(), RenderReport::default());
-        for (rendering, characters, prompt_differs) in rendered {
-            match rendering {
+        for rendered in rendered {
+            match rendered.rendering {
                 Rendering::Kept(example) => {
-                    report.keep(&example, characters, prompt_differs);
+                    report.keep(&example, rendered.characters, rendered.prompt_differs);
+                    report.answers_as_context += rendered.answers_as_context;
                     kept.push(example);
                 }
                 Rendering::Dropped(reason) => report.drop(reason),
@@ -170,7 +178,17 @@ impl Renderer {
         };
         let texts = example.messages();
         let characters = texts.iter().map(|m| m.content.chars().count() as u64).sum();
-        Ok((rendering, characters, differs))
+        let answers = texts.iter().filter(|m| m.role == Role::Assistant).count();
+        let learnt = match &rendering {
+            Rendering::Kept(whole) if !whole.truncated => stretches(&whole.supervised),
+            _ => answers,
+        };
+        Ok(Rendered {
+            rendering,
+            characters,
+            prompt_differs: differs,
+            answers_as_context: answers.saturating_sub(learnt) as u64,
+        })
     }
 
     /// Puts the context's limit to a whole example.
@@ -195,13 +213,7 @@ impl Renderer {
                     if !supervised.iter().skip(1).any(|&s| s) {
                         return Ok(Rendering::Dropped(DropReason::AnswerCutAway));
                     }
-                    let learnt = ids
-                        .iter()
-                        .zip(&supervised)
-                        .filter(|&(_, &s)| s)
-                        .map(|(&id, _)| id);
-                    let text = self.tokenizer.decode(&learnt.collect::<Vec<u32>>(), true)?;
-                    target_bytes = target_bytes.min(text.len() as u64);
+                    target_bytes = target_bytes.min(self.learnt_bytes(&ids, &supervised)?);
                 }
             }
         }
@@ -296,13 +308,20 @@ impl Renderer {
         messages.push(answer);
         let segments = self.tokenizer.render_conversation(&turns(&messages))?;
         let rendered = self.tokenizer.encode_segments(&segments)?;
-        let answers = messages.iter().filter(|m| m.role == Role::Assistant);
+        let target_bytes = self.learnt_bytes(&rendered.ids, &rendered.supervised)?;
         Ok(Rendering::Kept(Whole {
             ids: rendered.ids,
             supervised: rendered.supervised,
             prompt_truncated: prompt.truncated,
-            target_bytes: answers.map(|m| m.content.len() as u64).sum(),
+            target_bytes,
         }))
+    }
+
+    /// The bytes of text that the supervised ids stand for, special tokens aside.
+    fn learnt_bytes(&self, ids: &[u32], supervised: &[bool]) -> Result<u64> {
+        let learnt = ids.iter().zip(supervised).filter(|&(_, &s)| s);
+        let learnt: Vec<u32> = learnt.map(|(&id, _)| id).collect();
+        Ok(self.tokenizer.decode(&learnt, true)?.len() as u64)
     }
 
     /// The conversation before its last answer, as messages and as ids. Where the policy allows it,
@@ -387,6 +406,14 @@ fn plain_parts(example: &TaskExample) -> Result<(&str, &str)> {
         )
         .into()),
     }
+}
+
+/// The supervised stretches of a mask.
+fn stretches(supervised: &[bool]) -> usize {
+    supervised
+        .chunk_by(|a, b| a == b)
+        .filter(|run| run[0])
+        .count()
 }
 
 /// The messages as the tokenizer's template takes them.

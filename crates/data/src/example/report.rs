@@ -25,6 +25,10 @@ pub struct RenderReport {
     /// Examples whose ids do not begin with those of their evaluation prompt: the chat template
     /// renders a finished answer otherwise than a begun one. Never so in the plain format.
     pub prompt_differs: u64,
+    /// Earlier answers of conversations that are context and not learnt, since the chat template
+    /// writes them otherwise once the conversation goes on. Each would be learnt in an example that
+    /// ends with it.
+    pub answers_as_context: u64,
 }
 
 impl RenderReport {
@@ -73,6 +77,13 @@ impl fmt::Display for RenderReport {
                 f,
                 "; {} whose chat template gives evaluation another prompt",
                 self.prompt_differs
+            )?;
+        }
+        if self.answers_as_context > 0 {
+            write!(
+                f,
+                "; earlier answers that are context alone, as the chat template rewrites them later: {}",
+                self.answers_as_context
             )?;
         }
         Ok(())

@@ -8,6 +8,8 @@ use super::*;
 use crate::message::{Message, Role};
 use crate::task::{TaskBody, TaskExample};
 
+mod rewritten;
+
 fn tokenizer() -> Tokenizer {
     let text = "The old man and the sea. A summary: the man goes out to the sea, and comes back.";
     let settings = TrainSettings {
@@ -170,11 +172,7 @@ fn chat_learns_every_answer_and_its_end() {
             .collect();
         let rendered = kept(renderer.render(&example));
         let (learnt, other) = texts(&rendered);
-        let expected: String = answers
-            .iter()
-            .map(|answer| format!("{answer}<|end|>"))
-            .collect();
-        assert_eq!(learnt, expected);
+        assert_eq!(learnt, answers.join("<|end|>") + "<|end|>");
         assert!(
             other.contains("Where is the man?") && !other.contains("At sea."),
             "{other}"

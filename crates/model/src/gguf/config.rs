@@ -6,8 +6,9 @@ use super::file::GgufFile;
 use super::metadata::{Metadata, Value};
 use super::names::ROPE_FACTORS;
 use crate::config::{Family, MlpKind, ModelConfig, Position, QkNorm, RotaryScaling, Sizes};
-use crate::hf::TokenIds;
+use crate::hf::{Recommended, TokenIds};
 use crate::rotary;
+use crate::sample::Sampling;
 
 /// The architectures that are read; `llama` is SmolLM2's and Mistral's too.
 pub(super) const ARCHITECTURES: [&str; 4] = ["llama", "qwen2", "qwen3", "gpt2"];
@@ -333,4 +334,70 @@ pub(super) fn token_ids(metadata: &Metadata) -> Result<TokenIds, GgufError> {
         eos,
         pad: id("padding")?,
     })
+}
+
+/// How the file's publisher would have the model sampled, where it says so.
+pub(super) fn recommended(metadata: &Metadata) -> Result<Recommended, GgufError> {
+    let key = |name: &str| format!("general.sampling.{name}");
+    let number = |name: &str| metadata.float(&key(name));
+    let top_k = metadata.int(&key("top_k"))?;
+    let found = Recommended {
+        temperature: number("temp")?,
+        // Below 0 is "all" too.
+        top_k: top_k.map(|count| usize::try_from(count).unwrap_or(0)),
+        top_p: number("top_p")?,
+        min_p: number("min_p")?,
+        repetition_penalty: number("penalty_repeat")?,
+        ..Recommended::default()
+    };
+    let sampling = found.sampling(&Sampling::default());
+    sampling.validate().map_err(|error| {
+        let name = match error.field {
+            "temperature" => "temp",
+            "repetition_penalty" => "penalty_repeat",
+            field => field,
+        };
+        let reason = format!("is {}: it must be {}", error.value, error.must);
+        metadata.error(&key(name), reason)
+    })?;
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gguf::file::GgufFile;
+    use crate::gguf::write::write;
+
+    fn read(entries: &[(&str, Value)]) -> Result<Recommended, GgufError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("a.gguf");
+        let entries: Vec<(String, Value)> = (entries.iter())
+            .map(|(name, value)| (format!("general.sampling.{name}"), value.clone()))
+            .collect();
+        write(&path, &entries, &[], |_| Vec::new()).expect("written");
+        recommended(GgufFile::open(&path).expect("opens").metadata())
+    }
+
+    #[test]
+    fn what_a_file_says_of_sampling_is_kept_and_nothing_is_added() {
+        assert_eq!(read(&[]).expect("good"), Recommended::default());
+        let said = [
+            ("temp", Value::Float(0.6)),
+            ("top_k", Value::Signed(20)),
+            ("penalty_repeat", Value::Float(1.05)),
+        ];
+        let expected = Recommended {
+            temperature: Some(0.6),
+            top_k: Some(20),
+            repetition_penalty: Some(1.05),
+            ..Recommended::default()
+        };
+        assert_eq!(read(&said).expect("good"), expected);
+        let error = read(&[("temp", Value::Float(-1.0))]).expect_err("refused");
+        assert!(
+            error.to_string().contains("general.sampling.temp"),
+            "{error}"
+        );
+    }
 }

@@ -47,6 +47,7 @@ pub fn import(path: &Path, folder: &Path, kind: Kind) -> Result<(), GgufError> {
     let file = GgufFile::open(path)?;
     let config = config::read(&file)?;
     // First what is cheap to refuse.
+    let recommended = config::recommended(file.metadata())?;
     tokenizer::read(&file, &config)?.write(folder)?;
     let wrong = |source| GgufError::Tokenizer {
         path: path.to_owned(),
@@ -55,6 +56,7 @@ pub fn import(path: &Path, folder: &Path, kind: Kind) -> Result<(), GgufError> {
     Tokenizer::load(folder).map_err(wrong)?;
     let model = from_file(&file, kind, Device::Cpu)?;
     hf::save(&model.decoder, &model.ids, folder)?;
+    hf::save_generation(&recommended, folder)?;
     Ok(())
 }
 

@@ -47,7 +47,7 @@ impl Fields<'_> {
             .ok_or_else(|| self.error(names[0], "is missing"))
     }
 
-    fn int_or_none(&self, names: &[&str]) -> Result<Option<i64>, FolderError> {
+    pub(super) fn int_or_none(&self, names: &[&str]) -> Result<Option<i64>, FolderError> {
         let Some(value) = self.find(names) else {
             return Ok(None);
         };

@@ -20,7 +20,7 @@ use crate::decoder::Decoder;
 pub const MAX_SHARD_BYTES: u64 = 5_000_000_000;
 
 const CONFIG: &str = "config.json";
-const GENERATION: &str = "generation_config.json";
+pub(super) const GENERATION: &str = "generation_config.json";
 const WEIGHTS: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 

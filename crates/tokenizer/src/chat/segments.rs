@@ -27,7 +27,13 @@ pub(crate) fn render_conversation(
     }
     let renderer = Renderer::new(tokenizer, messages, false)?;
     let full = renderer.render(messages.len(), false)?;
-    let turns = turns::find(tokenizer, &renderer, &full)?;
+    let (full, turns) = match turns::find(tokenizer, &renderer, &full) {
+        Ok(turns) => (full, turns),
+        Err(apart @ TokenizerError::NotPrefixStable { .. }) => {
+            turns::asked_and_answered(tokenizer, &renderer, &full).ok_or(apart)?
+        }
+        Err(error) => return Err(error),
+    };
     if turns.learnt.is_empty() {
         return Err(nothing(
             "the chat template marks no text with {% generation %}",

@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::ops::Range;
 
+use crate::template::{is_space, strip};
 use crate::{ChatTemplate, Message, Tokenizer, TokenizerError};
 
 /// A rendering with slots.
@@ -35,6 +36,7 @@ impl Slotted {
 }
 
 /// A place that untrusted text goes to.
+#[derive(Clone)]
 pub(crate) struct Slot {
     pub(crate) range: Range<usize>,
     /// The message that the text comes from.
@@ -299,9 +301,11 @@ fn filled(slotted: &Slotted, direct: &str) -> Option<Vec<String>> {
     }]];
     for (index, slot) in slotted.slots.iter().enumerate() {
         let value = slot.value.as_str();
+        let no_start = value.trim_start_matches(is_space);
+        let no_end = value.trim_end_matches(is_space);
         let mut layer: Vec<Way<'_>> = Vec::new();
         for (before, way) in layers[index].iter().enumerate() {
-            for variant in [value, value.trim(), value.trim_start(), value.trim_end()] {
+            for variant in [value, strip(value), no_start, no_end] {
                 let rest = direct[way.at..].strip_prefix(variant);
                 let rest = rest.and_then(|rest| rest.strip_prefix(literal_after(index)));
                 let Some(rest) = rest else { continue };

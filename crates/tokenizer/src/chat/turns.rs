@@ -2,12 +2,16 @@
 //!
 //! Each assistant turn is learnt from the end of its generation prompt, so that training begins
 //! where serving does, up to and including its end-of-turn token, so that the model learns to stop.
+//! A turn that the template writes otherwise once the conversation goes on (a thinking block is
+//! taken out of it, or instructions move to a later turn) is not what a model would be asked for
+//! there, so it is context and not learnt; the last turn must be learnt, if need be from the prompt
+//! and the answer put together.
 //! A template may mark the assistant's text itself with `{% generation %}`; then only the end of
 //! the turn is looked for.
 
 use std::ops::Range;
 
-use super::slots::{Renderer, Slotted};
+use super::slots::{Renderer, Slot, Slotted};
 use super::{Message, Role, render_conversation};
 use crate::{Tokenizer, TokenizerError};
 
@@ -27,29 +31,26 @@ pub(crate) fn find(
     full: &Slotted,
 ) -> Result<Turns, TokenizerError> {
     let mut turns = Turns::default();
-    let messages = renderer.messages();
-    for (turn, _) in messages
-        .iter()
-        .enumerate()
-        .filter(|(_, m)| m.role == Role::Assistant)
-    {
-        let prompt = renderer.render_alike(turn, true);
-        let start = prompt.and_then(|prompt| match prompt {
-            Some(prompt) if full.text.starts_with(&prompt.text) => Ok(prompt.text.len()),
-            prompt => {
-                let prompt = prompt.map_or(String::new(), |prompt| prompt.text);
-                let near = first_difference(&prompt, &full.text);
-                Err(TokenizerError::NotPrefixStable { turn, near })
-            }
-        });
+    let assistants: Vec<usize> = (renderer.messages().iter().enumerate())
+        .filter(|(_, message)| message.role == Role::Assistant)
+        .map(|(turn, _)| turn)
+        .collect();
+    for &turn in &assistants {
+        let start = prompt_end(renderer, full, turn);
+        turns.prompt_ends.extend(start.as_ref().ok().copied());
         if renderer.marks_generation() {
-            turns.prompt_ends.extend(start.ok());
             continue;
         }
-        let start = start?;
-        let end = turn_end(tokenizer, renderer, full, turn, start)?;
-        turns.prompt_ends.push(start);
-        turns.learnt.push(start..end);
+        let learnt = start.and_then(|start| {
+            let end = turn_end(tokenizer, renderer, full, turn, start)?;
+            written_so(renderer, full, turn, end)?;
+            Ok(start..end)
+        });
+        match learnt {
+            Ok(range) => turns.learnt.push(range),
+            Err(TokenizerError::NotPrefixStable { .. }) if Some(&turn) != assistants.last() => {}
+            Err(error) => return Err(error),
+        }
     }
     if renderer.marks_generation() {
         turns.learnt = marked_turns(tokenizer, full)?;
@@ -57,7 +58,88 @@ pub(crate) fn find(
     Ok(turns)
 }
 
-/// Where an assistant's turn ends, its end-of-turn token included.
+/// The prompt for the last turn, and after it the answer as the template writes it: for a template that
+/// puts the instructions into the last turn of the user, and so leaves them out when an answer follows.
+/// None where the two do not fit together after the last message before the answer.
+pub(crate) fn asked_and_answered(
+    tokenizer: &Tokenizer,
+    renderer: &Renderer<'_>,
+    full: &Slotted,
+) -> Option<(Slotted, Turns)> {
+    let turn = renderer.messages().len().checked_sub(1)?;
+    let asked = &renderer.messages()[..turn];
+    let is_answer = renderer.messages()[turn].role == Role::Assistant;
+    if !is_answer || !renderer.knows_contents() || renderer.marks_generation() {
+        return None;
+    }
+    let asking = Renderer::new(tokenizer, asked, true).ok()?;
+    let mut joined = asking.render(turn, true).ok()?;
+    let mut turns = find(tokenizer, &asking, &joined).unwrap_or_default();
+    turns.learnt.clear();
+
+    let rest = |slotted: &Slotted| {
+        let of_last = slotted.slots.iter().filter(|slot| slot.message + 1 == turn);
+        of_last.map(|slot| slot.range.end).next_back()
+    };
+    let prompt = &joined.text[rest(&joined)?..];
+    let answer = full.text[rest(full)?..].strip_prefix(prompt)?;
+    let (start, cut) = (joined.text.len(), full.text.len() - answer.len());
+    joined.text.push_str(answer);
+    let of_answer = full.slots.iter().filter(|slot| slot.range.start >= cut);
+    joined.slots.extend(of_answer.map(|slot| Slot {
+        range: slot.range.start - cut + start..slot.range.end - cut + start,
+        ..slot.clone()
+    }));
+    let end = turn_end(tokenizer, renderer, &joined, turn, start).ok()?;
+    turns.prompt_ends.push(start);
+    turns.learnt.push(start..end);
+    Some((joined, turns))
+}
+
+/// Where the generation prompt for a turn ends, if the conversation goes on from it.
+fn prompt_end(
+    renderer: &Renderer<'_>,
+    full: &Slotted,
+    turn: usize,
+) -> Result<usize, TokenizerError> {
+    // Many templates look at the first message, so nothing can be asked before it.
+    let prompt = match renderer.render_alike(turn, true) {
+        Err(_) if turn == 0 => None,
+        prompt => prompt?,
+    };
+    match prompt {
+        Some(prompt) if full.text.starts_with(&prompt.text) => Ok(prompt.text.len()),
+        prompt => {
+            let prompt = prompt.map_or(String::new(), |prompt| prompt.text);
+            let near = first_difference(&prompt, &full.text);
+            Err(TokenizerError::NotPrefixStable { turn, near })
+        }
+    }
+}
+
+/// Refuses a turn, up to `end`, that reads otherwise when no message follows it.
+fn written_so(
+    renderer: &Renderer<'_>,
+    full: &Slotted,
+    turn: usize,
+    end: usize,
+) -> Result<(), TokenizerError> {
+    if turn + 1 == renderer.messages().len() {
+        return Ok(());
+    }
+    let through = renderer.render_alike(turn + 1, false)?;
+    match through {
+        Some(through) if through.text.starts_with(&full.text[..end]) => Ok(()),
+        through => {
+            let through = through.map_or(String::new(), |through| through.text);
+            let near = first_difference(&through, &full.text);
+            Err(TokenizerError::NotPrefixStable { turn, near })
+        }
+    }
+}
+
+/// Where an assistant's turn ends, its end-of-turn token included. That the token belongs to this
+/// turn and does not open the next one is for `written_so` to see.
 fn turn_end(
     tokenizer: &Tokenizer,
     renderer: &Renderer<'_>,
@@ -99,7 +181,7 @@ fn turn_end(
         return Err(no_end());
     }
     let tail = &full.text[content_end..limit];
-    let Some((found, token)) = tokenizer.encoder().first_special(tail) else {
+    let Some((found, _)) = tokenizer.encoder().first_special(tail) else {
         // Some templates end a turn with words.
         let words = tail.trim_end().len();
         let is_the_turns = turn_limit.is_some() && words > 0;
@@ -109,15 +191,6 @@ fn turn_end(
             Err(no_end())
         };
     };
-    if turn_limit.is_none() {
-        // What follows is written otherwise when the turn is the last one. It must end alike:
-        // else this token opens the next turn.
-        let start = content_end_in(&through, turn, 0).ok_or_else(no_end)?;
-        let alone = tokenizer.encoder().first_special(&through.text[start..]);
-        if alone.is_none_or(|(_, alone)| alone != token) {
-            return Err(no_end());
-        }
-    }
     Ok(content_end + found.end)
 }
 
@@ -131,11 +204,7 @@ fn content_end(
     if renderer.messages()[turn].content.is_empty() {
         return Some(start);
     }
-    content_end_in(full, turn, start)
-}
-
-fn content_end_in(slotted: &Slotted, turn: usize, start: usize) -> Option<usize> {
-    let of_turn = slotted.slots.iter().filter(|slot| slot.message == turn);
+    let of_turn = full.slots.iter().filter(|slot| slot.message == turn);
     of_turn
         .filter(|slot| slot.range.start >= start)
         .map(|slot| slot.range.end)

@@ -7,7 +7,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Kwargs;
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, Value};
 
-use super::{GENERATION, MARKS, is_container, python};
+use super::{GENERATION, MARKS, methods, python};
 
 /// An environment without templates.
 pub(super) fn environment() -> Environment<'static> {
@@ -19,23 +19,32 @@ pub(super) fn environment() -> Environment<'static> {
     environment.set_syntax(syntax.expect("the default delimiters are valid"));
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+    environment.set_unknown_method_callback(method);
     environment.set_formatter(|out, _, value| {
         let written = match value.as_str() {
             Some(text) => out.write_str(text),
-            None if value.is_undefined() => Ok(()),
-            None if value.is_number() && !is_container(value) => {
-                write!(out, "{}", python::number(value))
-            }
-            None => out.write_str(&python::repr(value)),
+            None => out.write_str(&python::text(value)),
         };
         written.map_err(|_| Error::from(ErrorKind::WriteFailure))
     });
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment.add_filter("tojson", to_json);
+    environment.add_filter("trim", methods::trim);
+    environment.add_filter("string", python::text);
+    environment.add_test("iterable", methods::is_iterable);
     environment.add_filter(GENERATION, mark_generation);
     environment
+}
+
+/// A method of a value, as Python has it.
+fn method(state: &mut State, value: &Value, name: &str, args: &[Value]) -> Result<Value, Error> {
+    if let Some(text) = value.as_str()
+        && let Some(made) = methods::of_text(text, name, args)?
+    {
+        return Ok(made);
+    }
+    minijinja_contrib::pycompat::unknown_method_callback(state, value, name, args)
 }
 
 fn raise_exception(message: String) -> Result<Value, Error> {

@@ -4,14 +4,17 @@
 //! Which parts of that text are whose, and what of it is learnt, is worked out in `chat`.
 
 mod functions;
+mod methods;
 mod python;
 
 use std::sync::LazyLock;
 
-use minijinja::{Environment, Value, value::ValueKind};
+use minijinja::{Environment, Value};
 use regex::Regex;
 
 use crate::{Message, TokenizerError};
+
+pub(crate) use methods::{is_space, strip};
 
 const NAME: &str = "chat_template";
 /// The filter that stands in for `{% generation %}` blocks.
@@ -93,7 +96,8 @@ impl ChatTemplate {
 
     /// [`render`](Self::render) for messages with more than a role and a content (tool calls,
     /// names), written as JSON, and with further variables (`tools`, `documents`, a template's own
-    /// switches).
+    /// switches). A field that is null counts as left out, and a message's reasoning is found under
+    /// each of the names that templates have for it.
     ///
     /// # Errors
     /// As [`render`](Self::render).
@@ -107,7 +111,7 @@ impl ChatTemplate {
         let variables = variables
             .iter()
             .map(|(name, value)| (name.clone(), python::from_json(value)));
-        let messages = python::from_json(messages);
+        let messages = python::from_json(&normalized(messages));
         self.run(messages, count, add_generation_prompt, variables.collect())
     }
 
@@ -168,6 +172,28 @@ impl std::fmt::Debug for ChatTemplate {
     }
 }
 
+/// Messages as `apply_chat_template` gives them to a template: without fields that are null, and with
+/// `reasoning_content` and `thinking` where any name for a message's reasoning is given.
+fn normalized(messages: &serde_json::Value) -> serde_json::Value {
+    let mut messages = messages.clone();
+    let list = messages.as_array_mut().map_or(&mut [][..], |list| list);
+    for message in list {
+        let Some(fields) = message.as_object_mut() else {
+            continue;
+        };
+        fields.retain(|_, value| !value.is_null());
+        let names = ["reasoning_content", "thinking", "reasoning"];
+        let Some(reasoning) = names.iter().find_map(|name| fields.get(*name)).cloned() else {
+            continue;
+        };
+        fields
+            .entry("thinking")
+            .or_insert_with(|| reasoning.clone());
+        fields.insert("reasoning_content".to_owned(), reasoning);
+    }
+    messages
+}
+
 fn template_error(error: &minijinja::Error) -> TokenizerError {
     use minijinja::ErrorKind;
     let detail = error
@@ -185,12 +211,4 @@ fn template_error(error: &minijinja::Error) -> TokenizerError {
         line: error.line(),
         message,
     }
-}
-
-/// Whether a value prints as a container.
-fn is_container(value: &Value) -> bool {
-    matches!(
-        value.kind(),
-        ValueKind::Seq | ValueKind::Map | ValueKind::Iterable
-    )
 }

@@ -64,7 +64,16 @@ fn float(number: f64) -> String {
     format!("{digits}e{sign}{:02}", exponent.abs())
 }
 
-/// `str` of what is neither text nor a number, and `repr` of all.
+/// `str`; an undefined value is empty, as Jinja has it.
+pub(super) fn text(value: &Value) -> String {
+    match value.as_str() {
+        Some(text) => text.to_owned(),
+        None if value.is_undefined() => String::new(),
+        None => repr(value),
+    }
+}
+
+/// `repr`.
 pub(super) fn repr(value: &Value) -> String {
     match value.kind() {
         ValueKind::None => "None".into(),

@@ -1,0 +1,242 @@
+//! `generation_config.json` beyond its special tokens: how a model's publisher would have it sampled.
+
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+
+use super::config::Fields;
+use super::error::FolderError;
+use super::folder::{GENERATION, read_json, write_json};
+use super::peft;
+use crate::sample::Sampling;
+
+/// What a model folder recommends; what it does not name is none.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Recommended {
+    /// `do_sample`: whether to draw at random, or always to take the most likely token.
+    pub sample: Option<bool>,
+    /// `temperature`.
+    pub temperature: Option<f64>,
+    /// `top_k`; 0 keeps all.
+    pub top_k: Option<usize>,
+    /// `top_p`.
+    pub top_p: Option<f64>,
+    /// `min_p`.
+    pub min_p: Option<f64>,
+    /// `repetition_penalty`.
+    pub repetition_penalty: Option<f64>,
+    /// `max_new_tokens`.
+    pub max_tokens: Option<usize>,
+}
+
+impl Recommended {
+    /// The sampling that the folder asks for, or `usual` where it asks for none.
+    ///
+    /// As in Transformers, `do_sample` that is false is greedy, and a folder that names some of the
+    /// values means Transformers' defaults for the others: temperature 1, the 50 most likely tokens.
+    /// A folder that names values and no `do_sample` is taken to mean them.
+    pub fn sampling(&self, usual: &Sampling) -> Sampling {
+        let names_some = self.temperature.is_some()
+            || self.top_k.is_some()
+            || self.top_p.is_some()
+            || self.min_p.is_some();
+        let base = match self.sample {
+            Some(false) => Sampling::greedy(),
+            None if !names_some => usual.clone(),
+            _ => Sampling {
+                temperature: self.temperature.unwrap_or(1.0),
+                top_k: self.top_k.unwrap_or(50),
+                top_p: self.top_p.unwrap_or(1.0),
+                min_p: self.min_p.unwrap_or(0.0),
+                ..Sampling::default()
+            },
+        };
+        Sampling {
+            repetition_penalty: self.repetition_penalty.unwrap_or(usual.repetition_penalty),
+            seed: usual.seed,
+            ..base
+        }
+    }
+
+    fn read(fields: &Fields<'_>) -> Result<Self, FolderError> {
+        let number = |name: &str| match fields.find(&[name]) {
+            Some(_) => fields.float(name, 0.0).map(Some),
+            None => Ok(None),
+        };
+        let count = |name: &str| match fields.int_or_none(&[name])? {
+            // Some tools write -1 for "all".
+            Some(count) => Ok::<_, FolderError>(Some(usize::try_from(count).unwrap_or(0))),
+            None => Ok(None),
+        };
+        let sample = fields.find(&["do_sample"]).map(|_| ());
+        let found = Self {
+            sample: sample
+                .map(|()| fields.flag("do_sample", false))
+                .transpose()?,
+            temperature: number("temperature")?,
+            top_k: count("top_k")?,
+            top_p: number("top_p")?,
+            min_p: number("min_p")?,
+            repetition_penalty: number("repetition_penalty")?,
+            max_tokens: count("max_new_tokens")?.filter(|&count| count > 0),
+        };
+        found
+            .sampling(&Sampling::default())
+            .validate()
+            .map_err(|error| {
+                fields.error(
+                    error.field,
+                    format!("is {}: it must be {}", error.value, error.must),
+                )
+            })?;
+        Ok(found)
+    }
+
+    fn entries(&self) -> Map<String, Value> {
+        let entries = [
+            ("do_sample", json!(self.sample)),
+            ("temperature", json!(self.temperature)),
+            ("top_k", json!(self.top_k)),
+            ("top_p", json!(self.top_p)),
+            ("min_p", json!(self.min_p)),
+            ("repetition_penalty", json!(self.repetition_penalty)),
+            ("max_new_tokens", json!(self.max_tokens)),
+        ];
+        let named = entries.into_iter().filter(|(_, value)| !value.is_null());
+        named
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect()
+    }
+}
+
+/// What a model folder recommends, or an adapter's base; nothing where there is no
+/// `generation_config.json`.
+///
+/// # Errors
+/// A file that is not JSON, or a field with a value that means nothing.
+pub fn load_generation(folder: &Path) -> Result<Recommended, FolderError> {
+    if peft::is_adapter(folder) {
+        return load_generation(&peft::base(folder)?);
+    }
+    let path = folder.join(GENERATION);
+    if !path.is_file() {
+        return Ok(Recommended::default());
+    }
+    match read_json(&path)?.as_object() {
+        Some(object) => Recommended::read(&Fields {
+            path: &path,
+            object,
+        }),
+        None => Ok(Recommended::default()),
+    }
+}
+
+/// Adds what is recommended to the `generation_config.json` of a folder that was just saved.
+///
+/// # Errors
+/// When the file cannot be read or written.
+pub fn save_generation(recommended: &Recommended, folder: &Path) -> Result<(), FolderError> {
+    let entries = recommended.entries();
+    if entries.is_empty() {
+        return Ok(());
+    }
+    let path = folder.join(GENERATION);
+    let mut json = read_json(&path)?;
+    if let Some(object) = json.as_object_mut() {
+        object.extend(entries);
+    }
+    write_json(path, &json).map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Recommended, FolderError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join(GENERATION), text).expect("written");
+        load_generation(folder.path())
+    }
+
+    fn usual() -> Sampling {
+        Sampling {
+            temperature: 0.7,
+            top_p: 0.9,
+            seed: 5,
+            ..Sampling::default()
+        }
+    }
+
+    #[test]
+    fn what_is_named_is_taken_as_transformers_takes_it() {
+        let with = |text: &str| read(text).expect("it is good").sampling(&usual());
+        assert_eq!(
+            with(r#"{"eos_token_id": [1, 2], "pad_token_id": 0}"#),
+            usual()
+        );
+        let greedy = Sampling {
+            seed: 5,
+            ..Sampling::greedy()
+        };
+        assert_eq!(with(r#"{"do_sample": false, "temperature": 0.6}"#), greedy);
+        let llama = Sampling {
+            temperature: 0.6,
+            top_k: 50,
+            top_p: 0.9,
+            seed: 5,
+            ..Sampling::default()
+        };
+        assert_eq!(
+            with(r#"{"do_sample": true, "temperature": 0.6, "top_p": 0.9}"#),
+            llama
+        );
+        assert_eq!(
+            with(r#"{"temperature": 0.6, "top_p": 0.9, "top_k": null}"#),
+            llama
+        );
+        let qwen = r#"{"do_sample": true, "temperature": 0.7, "top_k": 20, "top_p": 0.8, "repetition_penalty": 1.05}"#;
+        let expected = Sampling {
+            temperature: 0.7,
+            top_k: 20,
+            top_p: 0.8,
+            repetition_penalty: 1.05,
+            seed: 5,
+            ..Sampling::default()
+        };
+        assert_eq!(with(qwen), expected);
+        let penalty = with(r#"{"repetition_penalty": 1.1}"#);
+        assert_eq!(
+            (penalty.temperature, penalty.repetition_penalty),
+            (0.7, 1.1)
+        );
+    }
+
+    #[test]
+    fn values_that_mean_nothing_are_refused_by_name() {
+        for (text, field) in [
+            (r#"{"temperature": -1}"#, "temperature"),
+            (r#"{"top_p": "high"}"#, "top_p"),
+            (r#"{"do_sample": 1}"#, "do_sample"),
+            (r#"{"repetition_penalty": 0}"#, "repetition_penalty"),
+        ] {
+            let error = read(text).expect_err("refused").to_string();
+            assert!(
+                error.contains(field) && error.contains(GENERATION),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn it_survives_saving() {
+        let found =
+            read(r#"{"do_sample": true, "top_k": 20, "max_new_tokens": 512}"#).expect("good");
+        let folder = tempfile::tempdir().expect("a folder");
+        std::fs::write(folder.path().join(GENERATION), r#"{"eos_token_id": 2}"#).expect("written");
+        save_generation(&found, folder.path()).expect("saved");
+        assert_eq!(load_generation(folder.path()).expect("good"), found);
+        let text = std::fs::read_to_string(folder.path().join(GENERATION)).expect("there");
+        assert!(text.contains("\"eos_token_id\": 2"), "{text}");
+        save_generation(&Recommended::default(), Path::new("nowhere")).expect("nothing to do");
+    }
+}
