@@ -28,7 +28,7 @@ def parse():
     parser.add_argument("batches", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--lr", type=float, default=5e-4)
-    parser.add_argument("--steps", type=int)
+    parser.add_argument("--steps", type=int, help="stop after so many; the rate falls as if all were made")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--init", type=Path)
     parser.add_argument("--bf16", action="store_true")
@@ -53,7 +53,9 @@ def main():
     transformers.logging.disable_progress_bar()
     torch.manual_seed(1)
     torch.set_num_threads(args.threads)
-    batches = [json.loads(line) for line in args.batches.open()][: args.steps]
+    batches = [json.loads(line) for line in args.batches.open()]
+    total = len(batches)
+    batches = batches[: args.steps]
     model = load(args)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=args.lr, betas=(0.9, 0.999), weight_decay=0.0, fused=True)
@@ -63,7 +65,7 @@ def main():
         # The model shifts labels itself: the target of a place is the label of the next.
         labels = torch.cat([torch.full_like(targets[:, :1], -100), targets[:, :-1]], 1)
         for group in optimizer.param_groups:
-            group["lr"] = args.lr * (1 - step / len(batches))
+            group["lr"] = args.lr * (1 - step / total)
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             loss = model(input_ids=ids, labels=labels, use_cache=False).loss

@@ -77,9 +77,14 @@ impl Attention {
         let parts = qkv.split_with_sizes([(h + g) * d, g * d], -1);
         let qk = self.rotate(parts[0].view([b, t, h + g, d]), at); // (B, T, H + G, D)
         let qk = qk.split_with_sizes([h, g], 2);
-        let q = qk[0].transpose(1, 2); // (B, H, T, D)
+        let mut q = qk[0].transpose(1, 2); // (B, H, T, D)
         let k = qk[1].transpose(1, 2); // (B, G, T, D)
         let v = parts[1].view([b, t, g, d]).transpose(1, 2); // (B, G, T, D)
+        let mut t = t;
+        if at.newest {
+            q = q.narrow(2, t - 1, 1);
+            t = 1;
+        }
         let y = match cache {
             Some(cache) => {
                 let (k, v) = cache.append(&k, &v); // (B, G, S, D)
@@ -158,7 +163,10 @@ impl Mlp {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Positions<'a> {
     pub(crate) angles: Option<&'a Angles>,
+    /// What the wanted positions see.
     pub(crate) mask: AttentionMask<'a>,
+    /// Only the newest position is wanted: of the others the layer makes keys and values, and no output.
+    pub(crate) newest: bool,
 }
 
 /// One layer.
@@ -190,7 +198,7 @@ impl Block {
         ]
     }
 
-    /// `(B, T, C)` to `(B, T, C)`.
+    /// `(B, T, C)` to `(B, T, C)`, or to `(B, 1, C)` when only the newest position is wanted.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
@@ -198,7 +206,11 @@ impl Block {
         cache: Option<&mut LayerCache>,
     ) -> Tensor {
         let inner = to_compute_kind(&self.attn_norm.forward(x));
-        let x = x + self.attn.forward(&inner, at, cache);
+        let stream = match at.newest {
+            true => x.narrow(1, x.size()[1] - 1, 1),
+            false => x.shallow_clone(),
+        };
+        let x = stream + self.attn.forward(&inner, at, cache);
         let inner = to_compute_kind(&self.mlp_norm.forward(&x));
         &x + self.mlp.forward(&inner)
     }

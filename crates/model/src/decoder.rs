@@ -215,6 +215,18 @@ impl Decoder {
     /// # Panics
     /// When the input is longer than the context, or the cache has no room for it: callers check both.
     pub fn hidden(&self, input: Input<'_>, cache: Option<&mut KvCache>) -> Tensor {
+        self.stream(input, cache, false)
+    }
+
+    /// [`Decoder::hidden`] of the last position alone, `(B, C)`: the last layer makes no output for the others.
+    ///
+    /// # Panics
+    /// As [`Decoder::hidden`].
+    pub fn newest_hidden(&self, input: Input<'_>, cache: &mut KvCache) -> Tensor {
+        self.stream(input, Some(cache), true).squeeze_dim(1)
+    }
+
+    fn stream(&self, input: Input<'_>, cache: Option<&mut KvCache>, newest: bool) -> Tensor {
         let [_, t] = input.ids.size()[..] else {
             panic!("ids are (B, T)")
         };
@@ -266,11 +278,27 @@ impl Decoder {
         let at = Positions {
             angles: angles.as_ref(),
             mask,
+            newest: false,
         };
+        let row = seen.as_ref().map(|seen| seen.narrow(-2, t - 1, 1));
+        let last = Positions {
+            mask: row
+                .as_ref()
+                .map_or(AttentionMask::Full, AttentionMask::Seen),
+            newest: true,
+            ..at
+        };
+        let last_layer = self.layers.len().checked_sub(1).filter(|_| newest);
         match cache {
             Some(cache) => {
-                for (layer, room) in self.layers.iter().zip(&mut cache.layers) {
-                    x = layer.forward(&x, &at, Some(room));
+                for (index, (layer, room)) in self.layers.iter().zip(&mut cache.layers).enumerate()
+                {
+                    let at = if last_layer == Some(index) {
+                        &last
+                    } else {
+                        &at
+                    };
+                    x = layer.forward(&x, at, Some(room));
                 }
                 cache.length += t;
             }

@@ -182,6 +182,37 @@ fn greedy_continuations_with_a_cache_equal_transformers() {
 }
 
 #[test]
+fn the_newest_position_alone_is_the_last_of_all() {
+    for name in FAMILIES {
+        let (model, golden) = open(name, Kind::Double);
+        let decoder = &model.decoder;
+        let room = |rows| KvCache::new(decoder.config(), rows, 64, Kind::Double, device());
+        let ids = golden.tensor("input_ids");
+        let [rows, t] = ids.size()[..] else {
+            panic!("(B, T)")
+        };
+        let padding = Tensor::from_slice(&vec![2i64; rows as usize]).to_device(device());
+        for padding in [None, Some(padding)] {
+            let cache = || match &padding {
+                Some(padding) => room(rows).with_left_padding(padding.shallow_clone()),
+                None => room(rows),
+            };
+            let (mut one, mut all) = (cache(), cache());
+            // A prompt, then two more positions at once.
+            for (first, length) in [(0, t - 2), (t - 2, 2)] {
+                let here = ids.narrow(1, first, length);
+                let (newest, whole) = no_grad(|| {
+                    let newest = decoder.newest_hidden(Input::plain(&here), &mut one);
+                    let whole = decoder.hidden(Input::plain(&here), Some(&mut all));
+                    (newest, whole.select(1, length - 1))
+                });
+                assert!(largest(newest - whole) < 1e-12, "{name}");
+            }
+        }
+    }
+}
+
+#[test]
 fn folders_come_back_bit_for_bit_whole_and_in_shards() {
     for name in FAMILIES {
         let (model, _) = open_on(name, Kind::Float, Device::Cpu);

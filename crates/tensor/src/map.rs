@@ -3,9 +3,12 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 
 /// A mapped file.
 #[derive(Debug)]
@@ -33,6 +36,21 @@ impl MappedFile {
     /// Where it lies.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Lets the system take back the memory of some of the bytes; they are read again when they are looked at again.
+    pub fn forget(&self, bytes: Range<usize>) {
+        #[cfg(unix)]
+        {
+            // SAFETY: the map is read only and backed by a file, so that its pages hold nothing of our own.
+            // It is a hint: when the system does not take it, the memory stays in use and all is well.
+            let _ = unsafe {
+                self.map
+                    .unchecked_advise_range(UncheckedAdvice::DontNeed, bytes.start, bytes.len())
+            };
+        }
+        #[cfg(not(unix))]
+        let _ = bytes;
     }
 
     /// All its bytes.

@@ -4,15 +4,19 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, Metadata, TensorInfo, View};
-use tch::{Kind, Tensor};
+use tch::{Kind, Tensor, no_grad};
 
 use crate::map::MappedFile;
 
 /// A longer header is refused before it is parsed, as the format's own library does.
 const MAX_HEADER: usize = 100_000_000;
+
+/// How much of a tensor is copied at a time.
+const PIECE_BYTES: usize = 8 << 20;
 
 /// What is wrong with a safetensors file.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +119,61 @@ impl SafetensorsFile {
     /// # Errors
     /// When it is missing or of a dtype without a counterpart here.
     pub fn tensor(&self, name: &str) -> Result<Tensor, SafetensorsError> {
+        let (kind, shape, bytes) = self.find(name)?;
+        let data = &self.file.bytes()[bytes];
+        Tensor::f_from_data_size(data, &shape, kind).map_err(|error| self.wrong(name, &error))
+    }
+
+    /// Copies one tensor into `target`, of the same shape (turned over when `transposed`), whatever its dtype and
+    /// device. A few megabytes at a time, and what was read leaves the memory: loading takes hardly more than the
+    /// weights themselves.
+    ///
+    /// # Errors
+    /// As [`SafetensorsFile::tensor`], and when the shapes differ.
+    pub fn copy_into(
+        &self,
+        name: &str,
+        target: &Tensor,
+        transposed: bool,
+    ) -> Result<(), SafetensorsError> {
+        let (kind, shape, bytes) = self.find(name)?;
+        let target = if transposed {
+            target.tr()
+        } else {
+            target.shallow_clone()
+        };
+        if target.size() != shape {
+            let reason = format!(
+                "has the shape {shape:?}, and {:?} was expected",
+                target.size()
+            );
+            return Err(self.wrong(name, &reason));
+        }
+        let rows = shape.first().copied().unwrap_or(1);
+        let row_bytes = bytes.len() / rows.max(1) as usize;
+        let step = (PIECE_BYTES / row_bytes.max(1)).max(1) as i64;
+        let mut first = 0;
+        while first < rows && row_bytes > 0 {
+            let here = step.min(rows - first);
+            let begin = bytes.start + first as usize * row_bytes;
+            let range = begin..begin + here as usize * row_bytes;
+            let mut size = shape.clone();
+            let mut place = target.shallow_clone();
+            if let Some(length) = size.first_mut() {
+                *length = here;
+                place = target.narrow(0, first, here);
+            }
+            let piece = Tensor::f_from_data_size(&self.file.bytes()[range.clone()], &size, kind)
+                .map_err(|error| self.wrong(name, &error))?;
+            no_grad(|| place.f_copy_(&piece)).map_err(|error| self.wrong(name, &error))?;
+            self.file.forget(range);
+            first += here;
+        }
+        Ok(())
+    }
+
+    /// Dtype, shape and place of a tensor.
+    fn find(&self, name: &str) -> Result<(Kind, Vec<i64>, Range<usize>), SafetensorsError> {
         let info = self
             .metadata
             .info(name)
@@ -128,9 +187,11 @@ impl SafetensorsFile {
             dtype: format!("{:?}", info.dtype),
         })?;
         let (first, end) = info.data_offsets;
-        let data = &self.file.bytes()[self.start + first..self.start + end];
-        let shape = self.shape(name, info)?;
-        Tensor::f_from_data_size(data, &shape, kind).map_err(|error| self.wrong(name, &error))
+        Ok((
+            kind,
+            self.shape(name, info)?,
+            self.start + first..self.start + end,
+        ))
     }
 
     /// A shape may have any size beside a zero, so not each is a number of ours.

@@ -66,8 +66,8 @@ impl<'a> Rows<'a> {
             documents: None,
             lengths: None,
         };
-        let hidden = self.decoder.hidden(input, Some(&mut self.cache)); // (B, T, C)
-        self.decoder.logits(&hidden.select(1, t - 1)) // (B, V)
+        let hidden = self.decoder.newest_hidden(input, &mut self.cache); // (B, C)
+        self.decoder.logits(&hidden) // (B, V)
     }
 
     fn padded(&self) -> bool {

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use etude_tensor::safetensors::{self, SafetensorsFile};
-use etude_tensor::{Device, Kind, Tensor, no_grad};
+use etude_tensor::{Device, Kind, Tensor};
 use serde_json::{Value, json};
 
 use super::config::{self, TokenIds};
@@ -85,36 +85,40 @@ pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<LoadedModel, Fo
     })?;
     for param in decoder.params().entries() {
         let place = names::place(decoder.config(), &param.name);
-        let mut parts = Vec::with_capacity(place.names.len());
-        for name in &place.names {
-            let tensor = read_tensor(folder, &files, &index, name)?;
-            parts.push(if place.transposed && tensor.dim() == 2 {
-                tensor.tr()
-            } else {
-                tensor
-            });
+        let all = param.tensor.size();
+        let parts = if place.names.len() == 1 {
+            &all[..1]
+        } else {
+            &param.parts
+        };
+        let mut first = 0;
+        for (name, &rows) in place.names.iter().zip(parts) {
+            let target = param.tensor.detach().narrow(0, first, rows);
+            let transposed = place.transposed && target.dim() == 2;
+            read_into(folder, &files, &index, name, &target, transposed)?;
+            first += rows;
         }
-        let whole = Tensor::cat(&parts, 0);
-        no_grad(|| param.tensor.shallow_clone().copy_(&whole));
     }
     Ok(LoadedModel { decoder, ids })
 }
 
 type Index = BTreeMap<String, (usize, Vec<i64>)>;
 
-fn read_tensor(
+fn read_into(
     folder: &Path,
     files: &[SafetensorsFile],
     index: &Index,
     name: &str,
-) -> Result<Tensor, FolderError> {
+    target: &Tensor,
+    transposed: bool,
+) -> Result<(), FolderError> {
     let missing = || FolderError::Missing {
         path: folder.to_owned(),
         tensor: name.to_owned(),
     };
     let known = known_name(index, name).ok_or_else(missing)?;
     let (file, _) = index[known];
-    Ok(files[file].tensor(known)?)
+    Ok(files[file].copy_into(known, target, transposed)?)
 }
 
 /// Under which of its names a tensor lies in the files, if it does.
