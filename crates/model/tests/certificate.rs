@@ -380,6 +380,11 @@ fn a_gguf_file_has_its_certificate_beside_it() {
         }
         let (_, checks) = certificate::recheck_gguf(&path).unwrap();
         assert_eq!(failures(&checks), [""; 0]);
+        let renamed = folder.path().join("renamed.gguf");
+        fs::copy(&path, &renamed).unwrap();
+        certificate.write(&certificate::beside(&renamed)).unwrap();
+        let (_, checks) = certificate::recheck_gguf(&renamed).unwrap();
+        assert_eq!(failures(&checks), [""; 0]);
 
         let mut bytes = fs::read(&path).unwrap();
         let place = bytes.len() - 40;
