@@ -17,6 +17,7 @@ Needs: torch 2.11, transformers 5.23; for GGUF also gguf 0.19.
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import torch
@@ -129,6 +130,8 @@ def main():
     long = bos + encoded(tokenizer, " ".join(TEXTS + PROMPTS))
     room = getattr(model.config, "max_position_embeddings", None) or getattr(model.config, "n_positions", 1024)
     keep = [ids for ids in [*prompts, long, *chats] if len(ids) + NEW_TOKENS <= room]
+    if not keep:
+        sys.exit(f"{args.model}: no prompt and {NEW_TOKENS} tokens after it fit into its context of {room}")
     ends = model.generation_config.eos_token_id
     ends = {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
     size = min(len(tokenizer), model.config.vocab_size)

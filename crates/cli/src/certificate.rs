@@ -79,13 +79,17 @@ pub(crate) fn told(certificate: &Certificate) -> String {
     let ours = match failed {
         0 if passed => "weights, tokenizer and template are sound".to_owned(),
         0 => "the hashes of its files are recorded".to_owned(),
+        1 => format!("1 check FAILED (see {CERTIFICATE})"),
         failed => format!("{failed} checks FAILED (see {CERTIFICATE})"),
     };
     match &certificate.reference {
         Some(made_by) => {
-            let logits = certificate.checks.iter();
-            let largest = logits.filter_map(|check| check.largest).fold(0.0, f64::max);
-            format!("checked against {made_by}: logits within {largest:.1e}; {ours}")
+            let compared = certificate.checks.iter().filter_map(|check| check.largest);
+            let logits = match compared.reduce(f64::max) {
+                Some(largest) => format!("logits within {largest:.1e}"),
+                None => "no logits were compared".to_owned(),
+            };
+            format!("checked against {made_by}: {logits}; {ours}")
         }
         None => {
             let noted = |check: &&Check| check.outcome == Outcome::Noted;

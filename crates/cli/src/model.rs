@@ -154,8 +154,9 @@ fn published(known: &KnownModel) -> Result<PathBuf> {
 /// Whether an import lies in the cache. One of an Etude that wrote no certificates is checked, once; what fails
 /// is removed.
 fn is_imported(known: &KnownModel, place: &Path) -> Result<bool> {
-    if !place.join("config.json").is_file() || place.join(CERTIFICATE).is_file() {
-        return Ok(place.join(CERTIFICATE).is_file());
+    let holds = |name: &str| place.join(name).is_file();
+    if !holds("config.json") || holds(CERTIFICATE) {
+        return Ok(holds("config.json"));
     }
     output::note(&format!("checking {} in {}", known.name, place.display()));
     let reference = certificate::of_known(known)?;

@@ -53,6 +53,13 @@ pub(crate) fn stored_kind(folder: &Path) -> Kind {
 /// Refuses a folder to write that is there already with something in it.
 pub(crate) fn check_folder(out: &Path) -> Result<()> {
     let shown = out.display();
+    // It is put in place by a rename, which neither a link nor `.` lets itself be replaced by.
+    if out.file_name().is_none() || out.is_symlink() {
+        return Err(Misuse::error(
+            format!("{shown}: cannot be replaced by a new folder"),
+            "name a new folder, neither a link nor `.`",
+        ));
+    }
     match fs::read_dir(out) {
         Ok(mut entries) => match entries.next() {
             None => Ok(()),

@@ -168,6 +168,15 @@ fn what_was_changed_is_named() {
     fails_with(&recheck(folder), "files", "tokenizer.json is missing");
     fs::write(folder.join("tokenizer.json"), whole("tokenizer.json")).unwrap();
 
+    // A file that is read where it lies is no less a change than an edited one.
+    fs::write(folder.join("adapter_model.safetensors"), "").unwrap();
+    fails_with(
+        &recheck(folder),
+        "files",
+        "adapter_model.safetensors was added",
+    );
+    fs::remove_file(folder.join("adapter_model.safetensors")).unwrap();
+
     // What cannot be loaded is refused with the file that was changed.
     fs::write(folder.join("config.json"), "{}").unwrap();
     let refused = certificate::recheck(folder, || Subject::load(folder)).unwrap_err();
@@ -370,6 +379,11 @@ fn a_gguf_file_has_its_certificate_beside_it() {
             assert!(note.detail.starts_with("3 of 3"), "{}", note.detail);
         }
         let (_, checks) = certificate::recheck_gguf(&path).unwrap();
+        assert_eq!(failures(&checks), [""; 0]);
+        let renamed = folder.path().join("renamed.gguf");
+        fs::copy(&path, &renamed).unwrap();
+        certificate.write(&certificate::beside(&renamed)).unwrap();
+        let (_, checks) = certificate::recheck_gguf(&renamed).unwrap();
         assert_eq!(failures(&checks), [""; 0]);
 
         let mut bytes = fs::read(&path).unwrap();

@@ -25,8 +25,8 @@ static void in_pieces(int64_t total, int64_t step, Body body) {
 // x (…, I) by weight (O, I), bias (O) or none.
 static Tensor linear_rows(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
   const int64_t d = weight.size(1), outputs = weight.size(0);
-  TORCH_CHECK(input.size(-1) == d && input.scalar_type() == weight.scalar_type() && weight.is_contiguous() &&
-                  (!bias || (bias->is_contiguous() && bias->scalar_type() == weight.scalar_type())),
+  TORCH_CHECK(weight.dim() == 2 && d > 0 && input.size(-1) == d && input.scalar_type() == weight.scalar_type() && weight.is_contiguous() &&
+                  (!bias || (bias->numel() == outputs && bias->is_contiguous() && bias->scalar_type() == weight.scalar_type())),
               "x (…, I) and weight (O, I), dense and of one dtype");
   const Tensor x = input.contiguous();
   std::vector<int64_t> shape = x.sizes().vec();
@@ -49,7 +49,7 @@ static Tensor linear_rows(const Tensor& input, const Tensor& weight, const std::
 static Tensor attend_one(const Tensor& query, const Tensor& k, const Tensor& v, const std::optional<Tensor>& mask) {
   const Tensor q = query.contiguous();
   const int64_t b = q.size(0), h = q.size(1), d = q.size(3), g = k.size(1), s = k.size(2);
-  TORCH_CHECK(q.size(2) == 1 && h % g == 0 && k.sizes() == v.sizes() && k.size(3) == d, "q (B, H, 1, D), k and v (B, G, S, D)");
+  TORCH_CHECK(q.size(2) == 1 && g > 0 && h % g == 0 && k.size(0) == b && k.sizes() == v.sizes() && k.size(3) == d, "q (B, H, 1, D), k and v (B, G, S, D)");
   for (const Tensor& t : {k, v}) {
     TORCH_CHECK(t.stride(3) == 1 && t.stride(2) == d && t.scalar_type() == q.scalar_type(), "rows of keys and values are dense, of q's dtype");
   }

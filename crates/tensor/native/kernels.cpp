@@ -390,7 +390,7 @@ static void linear_rows(const F* x, int64_t rows, const F* w, const F* bias, F* 
                         int64_t begin, int64_t end, int64_t d) {
   int64_t o = begin;
   if (rows > 1) {
-    // All of x by two rows of w, which stay in the nearest cache.
+    // All of x by four rows of w, which stay in the nearest cache.
     for (; o + 4 <= end; o += 4) {
       const F *wo = w + o * d, *bo = bias ? bias + o : nullptr;
       int64_t i = 0;

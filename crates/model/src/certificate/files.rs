@@ -14,6 +14,17 @@ use crate::hf::FolderError;
 
 const WHAT: &str = "files";
 
+/// Files that change what a folder is when they are added to it: they are read where they lie.
+const READ_WHERE_THEY_LIE: [&str; 7] = [
+    "adapter_config.json",
+    "adapter_model.safetensors",
+    "chat_template.jinja",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+];
+
 /// What a file is known by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileRecord {
@@ -77,7 +88,8 @@ pub(super) fn record(folder: &Path) -> Result<BTreeMap<String, FileRecord>, Fold
     Ok(files)
 }
 
-/// Whether the files of a folder are those that were recorded. Others may lie beside them.
+/// Whether the files of a folder are those that were recorded. Others may lie beside them, unless they would be
+/// read with them.
 pub(super) fn compare(folder: &Path, recorded: &BTreeMap<String, FileRecord>) -> Check {
     let mut wrong: Vec<String> = Vec::new();
     for (name, record) in recorded {
@@ -94,6 +106,15 @@ pub(super) fn compare(folder: &Path, recorded: &BTreeMap<String, FileRecord>) ->
             Ok(found) if found == *record => {}
             Ok(_) => wrong.push(format!("{name} is not the file that the certificate names")),
             Err(error) => wrong.push(error.to_string()),
+        }
+    }
+    // The folder of a GGUF file may hold anything.
+    let is_folders = ["config.json", "adapter_config.json"]
+        .iter()
+        .any(|&name| recorded.contains_key(name));
+    for name in READ_WHERE_THEY_LIE {
+        if is_folders && !recorded.contains_key(name) && folder.join(name).exists() {
+            wrong.push(format!("{name} was added since"));
         }
     }
     let count = recorded.len();

@@ -118,10 +118,14 @@ fn split_at<'t>(
     Ok(parts)
 }
 
-/// At runs of white space, with none around the parts but inside an uncut rest.
+/// At runs of white space, with none around the parts but inside an uncut rest and at its far end.
 fn split_at_space(text: &str, most: usize, from_the_right: bool) -> Vec<&str> {
     let mut parts = Vec::new();
-    let mut rest = strip(text);
+    // Python skips white space only where it cuts next, so an uncut rest keeps that at its far end.
+    let mut rest = match from_the_right {
+        true => text.trim_end_matches(is_space),
+        false => text.trim_start_matches(is_space),
+    };
     while !rest.is_empty() {
         let found = match from_the_right {
             _ if parts.len() == most => None,
@@ -189,13 +193,19 @@ mod tests {
                 " a  b  c ",
                 "split",
                 vec![none.clone(), one.clone()],
-                "['a', 'b  c']",
+                "['a', 'b  c ']",
             ),
             (
                 " a  b  c ",
                 "rsplit",
                 vec![none.clone(), one.clone()],
-                "['a  b', 'c']",
+                "[' a  b', 'c']",
+            ),
+            (
+                " a b ",
+                "split",
+                vec![none.clone(), Value::from(0)],
+                "['a b ']",
             ),
             (" \u{1f}", "split", vec![], "[]"),
             ("a--b--c", "split", vec!["--".into()], "['a', 'b', 'c']"),
