@@ -231,7 +231,9 @@ fn several_prompts_are_continued_as_each_is_alone() {
         .collect();
     let command = [&["generate", model()], &all[..], &options].concat();
     let told = json(&[&command[..], &["--json"]].concat());
-    for (made, alone) in told["generations"].as_array().unwrap().iter().zip(&alone) {
+    let made = told["generations"].as_array().unwrap();
+    assert_eq!(made.len(), alone.len());
+    for (made, alone) in made.iter().zip(&alone) {
         for key in ["text", "ids", "finish_reason"] {
             assert_eq!(made[key], alone[key]);
         }

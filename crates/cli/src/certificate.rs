@@ -61,7 +61,7 @@ pub(crate) fn demand(certificate: &Certificate, source: &str) -> Result<()> {
         return Ok(());
     };
     let against = match &certificate.reference {
-        Some(made_by) => format!(" (reference made by {made_by})"),
+        Some(made_by) => format!(" (reference made by {})", output::plain(made_by)),
         None => String::new(),
     };
     Err(Misuse::error(
@@ -89,7 +89,10 @@ pub(crate) fn told(certificate: &Certificate) -> String {
                 Some(largest) => format!("logits within {largest:.1e}"),
                 None => "no logits were compared".to_owned(),
             };
-            format!("checked against {made_by}: {logits}; {ours}")
+            format!(
+                "checked against {}: {logits}; {ours}",
+                output::plain(made_by)
+            )
         }
         None => {
             let noted = |check: &&Check| check.outcome == Outcome::Noted;

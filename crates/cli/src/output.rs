@@ -76,12 +76,20 @@ pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     for row in rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(&format!("{cell:<width$}  "));
+            line.push_str(&format!("{:<width$}  ", plain(cell)));
         }
         text.push_str(line.trim_end());
         text.push('\n');
     }
     text
+}
+
+/// A text out of somebody's file, for the terminal: what would move the cursor or colour the line is shown as a
+/// replacement character.
+pub(crate) fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// A number of bytes for people: `5.1 MB`.
@@ -134,5 +142,7 @@ mod tests {
         let rows =
             [["a", "bb", "c"], ["aaa", "b", "cc"]].map(|row| row.map(str::to_owned).to_vec());
         assert_eq!(columns(&rows), "a    bb  c\naaa  b   cc\n");
+        let forged = [vec!["a\n\u{1b}[2J".to_owned()]];
+        assert_eq!(columns(&forged), "a\u{fffd}\u{fffd}[2J\n");
     }
 }

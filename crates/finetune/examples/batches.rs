@@ -11,7 +11,7 @@
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use etude_data::{Cache, Catalog, FinetuneBatches, FinetuneSettings, Rows};
 use etude_finetune::{Layout, Recipe, prepare};
 use etude_model::hf;
@@ -41,7 +41,9 @@ fn main() -> Result<()> {
         layout: match recipe.task.layout {
             Layout::Padded => Rows::Padded,
             Layout::Grouped => Rows::Grouped,
-            Layout::Packed => Rows::Packed(recipe.task.row_tokens.max(1)),
+            Layout::Packed => {
+                bail!("task.layout = \"packed\": documents are not printed; take another layout")
+            }
         },
         seed: recipe.train.seed,
         pad: tokenizer.pad_id().or(tokenizer.eos_id()).unwrap_or(0),

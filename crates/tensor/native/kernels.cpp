@@ -36,9 +36,9 @@ static inline float fast_exp(float x) {
   p = 0.5f + r * p;
   p = 1.0f + r * p;
   p = 1.0f + r * p;
-  int32_t bits;
+  uint32_t bits;
   std::memcpy(&bits, &shifted, 4);
-  int32_t exponent = (bits + 127) << 23;
+  uint32_t exponent = (bits + 127u) << 23;
   float scale;
   std::memcpy(&scale, &exponent, 4);
   return p * scale;

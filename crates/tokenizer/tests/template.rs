@@ -82,6 +82,42 @@ fn a_template_that_loops_ends_in_an_error() {
 }
 
 #[test]
+fn a_hostile_template_ends_in_an_error() {
+    let hello = [Message::new(Role::User, "hello")];
+    let deep =
+        "{% set n = namespace(x=[]) %}{% for i in range(10000) %}{% set n.x = [n.x] %}{% endfor %}";
+    let wide = "{% set n = namespace(x=[1]) %}{% for i in range(40) %}{% set n.x = [n.x, n.x] %}{% endfor %}";
+    let own = "{% set n = namespace() %}{% set n.a = n %}{{ n }}";
+    let mut sources = vec![
+        own.to_owned(),
+        "{{ range(1000) | list | tojson(indent=1000000000000) }}".to_owned(),
+        "{{ ('x' * 1000000).replace('', 'y' * 1000000) }}".to_owned(),
+        "{{ ('y' * 1000000).join(range(1000)) }}".to_owned(),
+        "{{ range(1000) | join('y' * 1000000) }}".to_owned(),
+    ];
+    for print in ["", " | tojson", " | string", " | trim", " | join"] {
+        for made in [deep, wide] {
+            sources.push(format!("{made}{{{{ n.x{print} }}}}"));
+        }
+    }
+    for source in sources {
+        let tokenizer = trained().with_chat_template(&source).unwrap();
+        let error = tokenizer.render_prompt(&hello).unwrap_err();
+        assert!(matches!(error, TokenizerError::Template { .. }), "{error}");
+    }
+    // Made and dropped without being printed.
+    let tokenizer = trained().with_chat_template(deep).unwrap();
+    assert!(tokenizer.render_prompt(&hello).is_ok());
+    for nested in ["{{ ", "{{ 1"] {
+        let source = format!("{nested}{} }}}}", "not ".repeat(30_000));
+        assert!(trained().with_chat_template(&source).is_err());
+    }
+    let long = "x".repeat(300_000);
+    let error = trained().with_chat_template(&long).unwrap_err();
+    assert!(error.to_string().contains("300000 bytes"), "{error}");
+}
+
+#[test]
 fn a_template_that_does_not_compile_names_its_line() {
     let error = trained()
         .with_chat_template("{{ bos_token }}\n{% for %}\n")

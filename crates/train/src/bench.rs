@@ -61,6 +61,9 @@ pub struct Shape {
     pub supervised: usize,
 }
 
+/// More rows are a slip of the hand.
+const MOST_ROWS: usize = 65_536;
+
 /// A prepared step.
 #[derive(Debug)]
 pub struct StepBench {
@@ -117,8 +120,8 @@ impl StepBench {
         } = shape;
         let context = decoder.config().context as usize;
         ensure!(
-            rows > 0 && (1..=context).contains(&cols),
-            "{rows} rows of {cols} tokens: give at least one row, of 1 to {context} tokens"
+            (1..=MOST_ROWS).contains(&rows) && (1..=context).contains(&cols),
+            "{rows} rows of {cols} tokens: give at least one row and at most {MOST_ROWS}, of 1 to {context} tokens"
         );
         ensure!(
             (1..=cols).contains(&supervised),

@@ -127,7 +127,19 @@ impl Source {
     /// Compares what is there with a reference.
     fn compare(&self, reference: &Reference) -> Result<Vec<Check>> {
         let subject = match self {
-            Source::Folder(folder) => Subject::load(folder)?,
+            Source::Folder(folder) => {
+                if let Some(lack) = Subject::lack_of_memory(folder)? {
+                    let what = format!(
+                        "{}: {lack}, so the reference cannot be compared",
+                        folder.display()
+                    );
+                    return Err(Misuse::error(
+                        what,
+                        "leave --reference or --dtype out, or free memory",
+                    ));
+                }
+                Subject::load(folder)?
+            }
             Source::Gguf(path) => Subject::load_gguf(path)?,
         };
         Ok(reference.check(&subject))

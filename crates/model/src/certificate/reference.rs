@@ -97,6 +97,9 @@ struct Continuation {
     margin: Option<f64>,
 }
 
+/// Logits that are further apart are of another model.
+const MOST_TOLERANCE: f64 = 0.1;
+
 impl Reference {
     /// Reads a file.
     ///
@@ -112,12 +115,32 @@ impl Reference {
     /// As [`Reference::load`].
     pub fn from_text(text: &str, path: &Path) -> Result<Self, FolderError> {
         let read: Self = from_text(text, path)?;
-        if read.logits.iter().all(|each| each.positions.is_empty()) {
-            return Err(FolderError::Field {
+        let wrong = |field: &str, reason: String| {
+            Err(FolderError::Field {
                 path: path.to_owned(),
-                field: "logits".to_owned(),
-                reason: "is empty, so nothing would be compared".to_owned(),
-            });
+                field: field.to_owned(),
+                reason,
+            })
+        };
+        // A reference that no model could fail is none.
+        let mut places = read
+            .logits
+            .iter()
+            .flat_map(|each| &each.positions)
+            .peekable();
+        if places.peek().is_none() || places.any(|place| place.top.is_empty()) {
+            let reason = "is empty, so nothing would be compared".to_owned();
+            return wrong("logits", reason);
+        }
+        let tolerances = [
+            ("tolerance.logits", read.tolerance.logits),
+            ("tolerance.near_tie", read.tolerance.near_tie),
+        ];
+        for (field, tolerance) in tolerances {
+            if !(0.0..=MOST_TOLERANCE).contains(&tolerance) {
+                let reason = format!("is {tolerance}; it must be from 0 to {MOST_TOLERANCE}");
+                return wrong(field, reason);
+            }
         }
         Ok(Self {
             text: text.to_owned(),

@@ -47,7 +47,7 @@ impl Subject {
     ///
     /// # Errors
     /// What is wrong with its settings.
-    pub(super) fn lack_of_memory(folder: &Path) -> Result<Option<String>> {
+    pub fn lack_of_memory(folder: &Path) -> Result<Option<String>> {
         let (config, _) = hf::load_config(folder)?;
         let needed = Decoder::outline(&config)?.numel().saturating_mul(4);
         let free = memory::available().unwrap_or(u64::MAX);

@@ -9,6 +9,9 @@ use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, Value};
 
 use super::{GENERATION, MARKS, methods, python};
 
+/// A deeper indent of JSON means harm.
+const MOST_INDENT: usize = 64;
+
 /// An environment without templates.
 pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
@@ -23,7 +26,7 @@ pub(super) fn environment() -> Environment<'static> {
     environment.set_formatter(|out, _, value| {
         let written = match value.as_str() {
             Some(text) => out.write_str(text),
-            None => out.write_str(&python::text(value)),
+            None => out.write_str(&python::text(value)?),
         };
         written.map_err(|_| Error::from(ErrorKind::WriteFailure))
     });
@@ -32,6 +35,9 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_filter("tojson", to_json);
     environment.add_filter("trim", methods::trim);
     environment.add_filter("string", python::text);
+    environment.add_filter("join", methods::join);
+    // Writes any value without a bound.
+    environment.remove_filter("pprint");
     environment.add_test("iterable", methods::is_iterable);
     environment.add_filter(GENERATION, mark_generation);
     environment
@@ -75,8 +81,12 @@ fn to_json(value: &Value, positional: Option<Value>, options: Kwargs) -> Result<
     let indent = indent.filter(|indent| !indent.is_none());
     let indent = indent.map(|indent| match indent.as_str() {
         Some(text) => text.to_owned(),
-        None => " ".repeat(indent.as_usize().unwrap_or(0)),
+        None => " ".repeat(indent.as_usize().unwrap_or(0).min(MOST_INDENT + 1)),
     });
+    if indent.as_ref().is_some_and(|text| text.len() > MOST_INDENT) {
+        let message = format!("tojson: an indent of more than {MOST_INDENT}");
+        return Err(Error::new(ErrorKind::InvalidOperation, message));
+    }
     let (item, key) = match separators.as_deref() {
         Some([item, key]) => (item.clone(), key.clone()),
         _ if indent.is_some() => (",".to_owned(), ": ".to_owned()),

@@ -44,6 +44,15 @@ pub(super) fn of_text(text: &str, method: &str, args: &[Value]) -> Result<Option
             let (keep_ends,): (Option<bool>,) = from_args(args)?;
             list(lines(text, keep_ends.unwrap_or(false)))
         }
+        "replace" => {
+            let (old, new, most): (&str, &str, Option<i64>) = from_args(args)?;
+            let most = usize::try_from(most.unwrap_or(-1)).unwrap_or(usize::MAX);
+            Value::from(replaced(text, old, new, most)?)
+        }
+        "join" => {
+            let (items,): (Value,) = from_args(args)?;
+            Value::from(joined(&items, text)?)
+        }
         "removeprefix" | "removesuffix" => {
             let (part,): (&str,) = from_args(args)?;
             let rest = match method {
@@ -63,7 +72,32 @@ fn list(texts: Vec<&str>) -> Value {
 
 /// Jinja's `trim`: the text of any value, stripped.
 pub(super) fn trim(value: &Value, characters: Option<Value>) -> Result<String, Error> {
-    Ok(stripped(&python::text(value), "strip", characters.as_ref())?.to_owned())
+    Ok(stripped(&python::text(value)?, "strip", characters.as_ref())?.to_owned())
+}
+
+/// Jinja's `join`: the texts of a list's items with `between` between them.
+pub(super) fn join(value: &Value, between: Option<Value>) -> Result<String, Error> {
+    let between = between.map_or(Ok(String::new()), |value| python::text(&value))?;
+    joined(value, &between)
+}
+
+fn joined(items: &Value, between: &str) -> Result<String, Error> {
+    let mut out = String::new();
+    for (index, item) in items.try_iter()?.enumerate() {
+        if index > 0 {
+            python::check_length(out.len() + between.len())?;
+            out.push_str(between);
+        }
+        out.push_str(&python::text(&item)?);
+        python::check_length(out.len())?;
+    }
+    Ok(out)
+}
+
+fn replaced(text: &str, old: &str, new: &str, most: usize) -> Result<String, Error> {
+    let count = text.matches(old).take(most).count();
+    python::check_length(text.len().saturating_add(count.saturating_mul(new.len())))?;
+    Ok(text.replacen(old, new, count))
 }
 
 /// Jinja's `iterable`: what Python can go through, which `None` and numbers are not.
@@ -181,7 +215,7 @@ mod tests {
 
     fn method(text: &str, name: &str, args: &[Value]) -> String {
         let made = of_text(text, name, args).expect("it is called rightly");
-        python::repr(&made.expect("the method is here"))
+        python::repr(&made.expect("the method is here")).expect("it is small")
     }
 
     #[test]
@@ -243,6 +277,15 @@ mod tests {
             ("  a", "strip", vec![Value::from(())], "'a'"),
             ("abc", "removeprefix", vec!["ab".into()], "'c'"),
             ("abc", "removesuffix", vec!["ab".into()], "'abc'"),
+            ("abab", "replace", vec!["a".into(), "xy".into()], "'xybxyb'"),
+            ("ab", "replace", vec!["".into(), "-".into()], "'-a-b-'"),
+            (
+                "aaa",
+                "replace",
+                vec!["a".into(), "b".into(), Value::from(2)],
+                "'bba'",
+            ),
+            (", ", "join", vec![Value::from(vec!["a", "b"])], "'a, b'"),
         ];
         for (text, name, args, expected) in cases {
             assert_eq!(method(text, name, &args), expected, "{text:?}.{name}");

@@ -24,8 +24,14 @@ const MARKS: &str = "etude_marks";
 
 /// What a rendering may cost: instructions and data, in units of the template engine. A real
 /// template takes some hundred units a message.
-const FUEL: u64 = 5_000_000;
+const FUEL: u64 = 500_000;
 const FUEL_PER_MESSAGE: u64 = 20_000;
+
+/// The longest template, in bytes; real ones have up to some 30,000.
+const MOST_SOURCE: usize = 256 << 10;
+/// The stack on which templates are compiled and run: what they nest is handled by functions that call
+/// themselves, and both are bounded by the two limits above. Memory is taken only as it is used.
+const STACK: usize = 256 << 20;
 
 /// `{% generation %}` and `{% endgeneration %}`, with their white-space control.
 static GENERATION_TAG: LazyLock<Regex> = LazyLock::new(|| {
@@ -46,6 +52,13 @@ impl ChatTemplate {
         source: &str,
         special_tokens: &[(&'static str, String)],
     ) -> Result<Self, TokenizerError> {
+        if source.len() > MOST_SOURCE {
+            let message = format!("has {} bytes; at most {MOST_SOURCE} are read", source.len());
+            return Err(TokenizerError::Template {
+                line: None,
+                message,
+            });
+        }
         let marks_generation = GENERATION_TAG.is_match(source);
         let compiled = GENERATION_TAG.replace_all(source, |tag: &regex::Captures<'_>| {
             let inside = match tag.get(2) {
@@ -54,10 +67,11 @@ impl ChatTemplate {
             };
             format!("{{%{} {inside} {}%}}", &tag[1], &tag[3])
         });
-        let mut environment = functions::environment();
-        environment
-            .add_template_owned(NAME, compiled.into_owned())
-            .map_err(|error| template_error(&error))?;
+        let environment = on_a_stack_of_its_own(|| {
+            let mut environment = functions::environment();
+            environment.add_template_owned(NAME, compiled.into_owned())?;
+            Ok(environment)
+        })?;
         Ok(Self {
             source: source.to_owned(),
             environment,
@@ -157,11 +171,31 @@ impl ChatTemplate {
         let tokens = self.special_tokens.iter();
         context.extend(tokens.map(|(name, text)| ((*name).to_owned(), Value::from(text))));
         context.extend(variables);
-        environment
-            .get_template(NAME)
-            .and_then(|template| template.render(Value::from_pairs(context)))
-            .map_err(|error| template_error(&error))
+        on_a_stack_of_its_own(move || {
+            let template = environment.get_template(NAME)?;
+            template.render(Value::from_pairs(context))
+        })
     }
+}
+
+/// Does work whose depth somebody else's template decides, and drops what it made there, too.
+fn on_a_stack_of_its_own<T: Send>(
+    work: impl FnOnce() -> Result<T, minijinja::Error> + Send,
+) -> Result<T, TokenizerError> {
+    let failed = |message: &str| TokenizerError::Template {
+        line: None,
+        message: message.to_owned(),
+    };
+    let work = move || work().map_err(|error| template_error(&error));
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK);
+        let running = thread
+            .spawn_scoped(scope, work)
+            .map_err(|_| failed("cannot be run: the system has no thread for it"))?;
+        running
+            .join()
+            .unwrap_or_else(|_| Err(failed("ends the template engine")))
+    })
 }
 
 impl std::fmt::Debug for ChatTemplate {

@@ -64,46 +64,89 @@ fn float(number: f64) -> String {
     format!("{digits}e{sign}{:02}", exponent.abs())
 }
 
+/// The most bytes that one value is written in, and the most that it is nested: a template is somebody else's
+/// program, and a few lines of one can ask for more than any machine has.
+pub(super) const MOST_BYTES: usize = 16 << 20;
+const MOST_DEPTH: usize = 200;
+
+/// Refuses a text that has grown too long.
+pub(super) fn check_length(bytes: usize) -> Result<(), Error> {
+    if bytes > MOST_BYTES {
+        let message = format!("makes a text of more than {} MB", MOST_BYTES >> 20);
+        return Err(Error::new(ErrorKind::InvalidOperation, message));
+    }
+    Ok(())
+}
+
+fn check_depth(depth: usize) -> Result<(), Error> {
+    if depth > MOST_DEPTH {
+        let message = format!("writes a value that is nested more than {MOST_DEPTH} times");
+        return Err(Error::new(ErrorKind::InvalidOperation, message));
+    }
+    Ok(())
+}
+
 /// `str`; an undefined value is empty, as Jinja has it.
-pub(super) fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> Result<String, Error> {
     match value.as_str() {
-        Some(text) => text.to_owned(),
-        None if value.is_undefined() => String::new(),
+        Some(text) => Ok(text.to_owned()),
+        None if value.is_undefined() => Ok(String::new()),
         None => repr(value),
     }
 }
 
 /// `repr`.
-pub(super) fn repr(value: &Value) -> String {
+pub(super) fn repr(value: &Value) -> Result<String, Error> {
+    let mut out = String::new();
+    write_repr(value, 0, &mut out)?;
+    Ok(out)
+}
+
+fn write_repr(value: &Value, depth: usize, out: &mut String) -> Result<(), Error> {
+    check_depth(depth)?;
+    check_length(out.len())?;
     match value.kind() {
-        ValueKind::None => "None".into(),
-        ValueKind::Undefined => "Undefined".into(),
-        ValueKind::Bool => if value.is_true() { "True" } else { "False" }.into(),
-        ValueKind::Number => number(value),
-        ValueKind::String => quoted(value.as_str().unwrap_or_default()),
+        ValueKind::None => out.push_str("None"),
+        ValueKind::Undefined => out.push_str("Undefined"),
+        ValueKind::Bool => out.push_str(if value.is_true() { "True" } else { "False" }),
+        ValueKind::Number => out.push_str(&number(value)),
+        ValueKind::String => out.push_str(&quoted(value.as_str().unwrap_or_default())),
         ValueKind::Seq | ValueKind::Iterable => {
-            let items: Vec<String> = value
-                .try_iter()
-                .into_iter()
-                .flatten()
-                .map(|v| repr(&v))
-                .collect();
-            if value.is_tuple() {
-                let comma = if items.len() == 1 { "," } else { "" };
-                return format!("({}{comma})", items.join(", "));
+            let (open, close) = if value.is_tuple() {
+                ('(', ')')
+            } else {
+                ('[', ']')
+            };
+            out.push(open);
+            let mut count = 0;
+            for item in value.try_iter()? {
+                if count > 0 {
+                    out.push_str(", ");
+                }
+                write_repr(&item, depth + 1, out)?;
+                count += 1;
             }
-            format!("[{}]", items.join(", "))
+            if value.is_tuple() && count == 1 {
+                out.push(',');
+            }
+            out.push(close);
         }
         ValueKind::Map => {
-            let pair = |key: Value| {
-                let value = value.get_item(&key).unwrap_or(Value::UNDEFINED);
-                format!("{}: {}", repr(&key), repr(&value))
-            };
-            let pairs: Vec<String> = value.try_iter().into_iter().flatten().map(pair).collect();
-            format!("{{{}}}", pairs.join(", "))
+            out.push('{');
+            for (index, key) in value.try_iter()?.enumerate() {
+                if index > 0 {
+                    out.push_str(", ");
+                }
+                write_repr(&key, depth + 1, out)?;
+                out.push_str(": ");
+                let item = value.get_item(&key).unwrap_or(Value::UNDEFINED);
+                write_repr(&item, depth + 1, out)?;
+            }
+            out.push('}');
         }
-        _ => value.to_string(),
+        _ => out.push_str(&value.to_string()),
     }
+    check_length(out.len())
 }
 
 /// `repr` of a text.
@@ -160,6 +203,8 @@ fn write_json(
             "tojson: not a JSON value",
         ))
     };
+    check_depth(depth)?;
+    check_length(out.len())?;
     match value.kind() {
         ValueKind::None => out.push_str("null"),
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
@@ -277,7 +322,7 @@ mod tests {
     fn containers_are_pythons() {
         let json = serde_json::json!({"a": [1, true, null, "it's"], "b": {"c": 0.5}});
         assert_eq!(
-            repr(&from_json(&json)),
+            repr(&from_json(&json)).expect("it is small"),
             r#"{'a': [1, True, None, "it's"], 'b': {'c': 0.5}}"#
         );
     }

@@ -63,7 +63,8 @@ pub(super) fn run(args: &GenerateArgs) -> Result<Exit> {
     let on = parse_device(&args.device).map_err(|error| bad_input(error.into()))?;
     let decoder = hf::load(&model::folder(&args.model)?, Kind::Float, on)?.decoder;
     let context = decoder.config().context as usize;
-    if args.tokens < 2 || args.prompt_tokens == 0 || args.prompt_tokens + args.tokens > context {
+    let together = args.prompt_tokens.saturating_add(args.tokens);
+    if args.tokens < 2 || args.prompt_tokens == 0 || together > context {
         return Err(Misuse::error(
             format!(
                 "a prompt of {} tokens and {} after it, in a context of {context}",

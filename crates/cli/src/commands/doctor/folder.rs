@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use etude_model::certificate::{self, Check, Subject};
 use etude_model::hf;
 use etude_tensor::{Device, Kind};
@@ -87,6 +87,12 @@ fn load(folder: &Path) -> Result<Subject> {
     let (config, _) = hf::load_config(folder)?;
     let tokenizer = model::tokenizer(folder)?;
     model::check_fit(folder, &tokenizer, config.vocab_size)?;
+    if let Some(lack) = Subject::lack_of_memory(folder)? {
+        bail!(
+            "{}: {lack}; free some, or check it on a larger machine",
+            folder.display()
+        );
+    }
     let loaded = hf::load(folder, Kind::Float, Device::Cpu)?;
     Ok(Subject::new(loaded, Some(tokenizer)))
 }
