@@ -9,6 +9,7 @@ use etude_model::certificate::{
 };
 
 use crate::error::Misuse;
+use crate::output;
 
 /// The reference that Etude carries for a published model.
 ///
