@@ -99,6 +99,8 @@ struct Continuation {
 
 /// Logits that are further apart are of another model.
 const MOST_TOLERANCE: f64 = 0.1;
+/// A token that is so much likelier is no tie.
+const MOST_NEAR_TIE: f64 = 1.0;
 
 impl Reference {
     /// Reads a file.
@@ -133,12 +135,12 @@ impl Reference {
             return wrong("logits", reason);
         }
         let tolerances = [
-            ("tolerance.logits", read.tolerance.logits),
-            ("tolerance.near_tie", read.tolerance.near_tie),
+            ("tolerance.logits", read.tolerance.logits, MOST_TOLERANCE),
+            ("tolerance.near_tie", read.tolerance.near_tie, MOST_NEAR_TIE),
         ];
-        for (field, tolerance) in tolerances {
-            if !(0.0..=MOST_TOLERANCE).contains(&tolerance) {
-                let reason = format!("is {tolerance}; it must be from 0 to {MOST_TOLERANCE}");
+        for (field, tolerance, most) in tolerances {
+            if !(0.0..=most).contains(&tolerance) {
+                let reason = format!("is {tolerance}; it must be from 0 to {most}");
                 return wrong(field, reason);
             }
         }
