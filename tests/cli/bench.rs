@@ -2,6 +2,19 @@
 
 use crate::support::{check_wrong, json, keys, model, run, run_in, scratch, wrong};
 
+/// Four tokens read, three written.
+fn reading() -> [&'static str; 7] {
+    [
+        "bench",
+        "generate",
+        model(),
+        "--prompt-tokens",
+        "4",
+        "--tokens",
+        "3",
+    ]
+}
+
 #[test]
 fn a_model_s_training_steps_are_timed_with_and_without_an_adapter() {
     let shape = ["--rows", "2", "--cols", "8", "--steps", "2", "--json"];
@@ -18,16 +31,7 @@ fn a_model_s_training_steps_are_timed_with_and_without_an_adapter() {
 
 #[test]
 fn turns_are_taken_line_by_line() {
-    let arguments = [
-        "bench",
-        "generate",
-        model(),
-        "--prompt-tokens",
-        "4",
-        "--tokens",
-        "3",
-        "--stdin",
-    ];
+    let arguments = [&reading()[..], &["--stdin"]].concat();
     let done = run_in(&scratch("."), &arguments, b"go 2\ngo 1\n");
     assert_eq!(done.status, 0, "{}", done.err);
     let lines: Vec<serde_json::Value> = (done.out.lines())
@@ -44,16 +48,7 @@ fn turns_are_taken_line_by_line() {
 
 #[test]
 fn what_is_read_and_written_is_counted() {
-    let told = json(&[
-        "bench",
-        "generate",
-        model(),
-        "--prompt-tokens",
-        "4",
-        "--tokens",
-        "3",
-        "--json",
-    ]);
+    let told = json(&[&reading()[..], &["--json"]].concat());
     for key in [
         "share_of_read_bandwidth",
         "prefill_tokens_per_second",

@@ -105,12 +105,17 @@ impl Manifest {
         self.unpack_into(&slot, archive, &held)
     }
 
+    /// What the archive holds, unpacked unless another process did so while this one waited for the lock: whoever
+    /// has it may be reading.
     fn unpack_into(
         &self,
         slot: &Slot,
         archive: &Path,
         held: &Lock,
     ) -> Result<(PathBuf, Vec<String>), DataError> {
+        if let Some(found) = slot.unpacked(&self.source.files) {
+            return Ok(found);
+        }
         slot.unpack(archive, &self.source.files, held)?;
         slot.unpacked(&self.source.files)
             .ok_or_else(|| DataError::Fetch {

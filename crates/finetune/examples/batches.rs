@@ -12,8 +12,8 @@ use std::io::{BufWriter, Write};
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
-use etude_data::{Cache, Catalog, FinetuneBatches, FinetuneSettings, Rows};
-use etude_finetune::{Layout, Recipe, prepare};
+use etude_data::{Cache, Catalog};
+use etude_finetune::{Layout, Recipe, batches, prepare};
 use etude_model::hf;
 use etude_tokenizer::Tokenizer;
 use etude_train::{RunContext, recipe::RecipeText};
@@ -36,19 +36,10 @@ fn main() -> Result<()> {
     )?;
     let context = config.context as usize;
     let task = prepare(&recipe.task, context, &tokenizer, &run)?;
-    let settings = FinetuneSettings {
-        rows: recipe.train.batch_rows,
-        layout: match recipe.task.layout {
-            Layout::Padded => Rows::Padded,
-            Layout::Grouped => Rows::Grouped,
-            Layout::Packed => {
-                bail!("task.layout = \"packed\": documents are not printed; take another layout")
-            }
-        },
-        seed: recipe.train.seed,
-        pad: tokenizer.pad_id().or(tokenizer.eos_id()).unwrap_or(0),
-    };
-    let batches = FinetuneBatches::new(task.train, settings)?;
+    if recipe.task.layout == Layout::Packed {
+        bail!("task.layout = \"packed\": documents are not printed; take another layout");
+    }
+    let batches = batches(&recipe, &task, &tokenizer, context)?;
 
     let mut out = BufWriter::new(std::io::stdout().lock());
     for step in 0..recipe.train.steps {

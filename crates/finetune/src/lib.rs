@@ -18,6 +18,7 @@ use etude_train::{Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings,
 pub use recipe::{
     BaseDtype, BaseSettings, Layout, LoraSettings, Method, Recipe, TaskEvalSettings, TaskSettings,
 };
+pub use stage::batches;
 pub use task::{Task, prepare};
 
 /// Runs a recipe in `context.folder`, or goes on where an earlier run of it stopped.

@@ -40,15 +40,7 @@ impl Finetuning {
         tokenizer: &Tokenizer,
         context: usize,
     ) -> Result<Self> {
-        // Padding is never attended to or supervised; any token will do where none is named.
-        let pad = tokenizer.pad_id().or(tokenizer.eos_id()).unwrap_or(0);
-        let settings = FinetuneSettings {
-            rows: recipe.train.batch_rows,
-            layout: rows(recipe, context)?,
-            seed: recipe.train.seed,
-            pad,
-        };
-        let batches = FinetuneBatches::new(task.train.clone(), settings)?;
+        let batches = batches(recipe, task, tokenizer, context)?;
         let mut validation = Vec::new();
         for example in spread(task.validation.iter().collect(), recipe.eval.examples) {
             validation.extend(task.renderer.render(example)?.kept());
@@ -81,7 +73,7 @@ impl Finetuning {
             shown,
             tokenizer: tokenizer.clone(),
             rows: recipe.train.rows_at_a_time(),
-            pad,
+            pad: pad(tokenizer),
             answer_tokens: recipe.task.answer_tokens,
         })
     }
@@ -95,6 +87,31 @@ impl Finetuning {
             .sum::<usize>()
             / examples.len()
     }
+}
+
+/// The batches of a recipe: what step reads which examples, and how they lie in rows. `context`: the most positions
+/// of the model.
+///
+/// # Errors
+/// When the layout does not fit the model.
+pub fn batches(
+    recipe: &Recipe,
+    task: &Task,
+    tokenizer: &Tokenizer,
+    context: usize,
+) -> Result<FinetuneBatches> {
+    let settings = FinetuneSettings {
+        rows: recipe.train.batch_rows,
+        layout: rows(recipe, context)?,
+        seed: recipe.train.seed,
+        pad: pad(tokenizer),
+    };
+    Ok(FinetuneBatches::new(task.train.clone(), settings)?)
+}
+
+/// Padding is never attended to or supervised; any token will do where none is named.
+fn pad(tokenizer: &Tokenizer) -> u32 {
+    tokenizer.pad_id().or(tokenizer.eos_id()).unwrap_or(0)
 }
 
 /// How the recipe puts examples into rows.

@@ -77,14 +77,9 @@ impl Attention {
         let parts = qkv.split_with_sizes([(h + g) * d, g * d], -1);
         let qk = self.rotate(parts[0].view([b, t, h + g, d]), at); // (B, T, H + G, D)
         let qk = qk.split_with_sizes([h, g], 2);
-        let mut q = qk[0].transpose(1, 2); // (B, H, T, D)
+        let q = at.wanted(&qk[0].transpose(1, 2), 2); // (B, H, T, D)
         let k = qk[1].transpose(1, 2); // (B, G, T, D)
         let v = parts[1].view([b, t, g, d]).transpose(1, 2); // (B, G, T, D)
-        let mut t = t;
-        if at.newest {
-            q = q.narrow(2, t - 1, 1);
-            t = 1;
-        }
         let y = match cache {
             Some(cache) => {
                 let (k, v) = cache.append(&k, &v); // (B, G, S, D)
@@ -92,7 +87,7 @@ impl Attention {
             }
             None => attention(&q, &k, &v, at.mask),
         };
-        self.out.forward(&y.transpose(1, 2).reshape([b, t, h * d]))
+        self.out.forward(&y.transpose(1, 2).reshape([b, -1, h * d]))
     }
 
     fn rotate(&self, qk: Tensor, at: &Positions<'_>) -> Tensor {
@@ -169,6 +164,17 @@ pub(crate) struct Positions<'a> {
     pub(crate) newest: bool,
 }
 
+impl Positions<'_> {
+    /// What is wanted of `x`, whose positions lie in dimension `dim`.
+    fn wanted(&self, x: &Tensor, dim: i64) -> Tensor {
+        if self.newest {
+            x.narrow(dim, x.size()[dim as usize] - 1, 1)
+        } else {
+            x.shallow_clone()
+        }
+    }
+}
+
 /// One layer.
 #[derive(Debug)]
 pub(crate) struct Block {
@@ -206,11 +212,7 @@ impl Block {
         cache: Option<&mut LayerCache>,
     ) -> Tensor {
         let inner = to_compute_kind(&self.attn_norm.forward(x));
-        let stream = match at.newest {
-            true => x.narrow(1, x.size()[1] - 1, 1),
-            false => x.shallow_clone(),
-        };
-        let x = stream + self.attn.forward(&inner, at, cache);
+        let x = at.wanted(x, 1) + self.attn.forward(&inner, at, cache);
         let inner = to_compute_kind(&self.mlp_norm.forward(&x));
         &x + self.mlp.forward(&inner)
     }

@@ -226,7 +226,7 @@ impl Decoder {
         self.stream(input, Some(cache), true).squeeze_dim(1)
     }
 
-    fn stream(&self, input: Input<'_>, cache: Option<&mut KvCache>, newest: bool) -> Tensor {
+    fn stream(&self, input: Input<'_>, mut cache: Option<&mut KvCache>, newest: bool) -> Tensor {
         let [_, t] = input.ids.size()[..] else {
             panic!("ids are (B, T)")
         };
@@ -280,33 +280,25 @@ impl Decoder {
             mask,
             newest: false,
         };
-        let row = seen.as_ref().map(|seen| seen.narrow(-2, t - 1, 1));
-        let last = Positions {
+        let row = match newest {
+            true => seen.as_ref().map(|seen| seen.narrow(-2, t - 1, 1)),
+            false => None,
+        };
+        let at_the_newest = Positions {
             mask: row
                 .as_ref()
                 .map_or(AttentionMask::Full, AttentionMask::Seen),
             newest: true,
             ..at
         };
-        let last_layer = self.layers.len().checked_sub(1).filter(|_| newest);
-        match cache {
-            Some(cache) => {
-                for (index, (layer, room)) in self.layers.iter().zip(&mut cache.layers).enumerate()
-                {
-                    let at = if last_layer == Some(index) {
-                        &last
-                    } else {
-                        &at
-                    };
-                    x = layer.forward(&x, at, Some(room));
-                }
-                cache.length += t;
-            }
-            None => {
-                for layer in &self.layers {
-                    x = layer.forward(&x, &at, None);
-                }
-            }
+        for (index, layer) in self.layers.iter().enumerate() {
+            let room = cache.as_deref_mut().map(|cache| &mut cache.layers[index]);
+            let last = index + 1 == self.layers.len();
+            let at = if newest && last { &at_the_newest } else { &at };
+            x = layer.forward(&x, at, room);
+        }
+        if let Some(cache) = cache {
+            cache.length += t;
         }
         to_compute_kind(&self.norm.forward(&x))
     }

@@ -22,14 +22,14 @@ fn wide(x: &Tensor) -> Kind {
 }
 
 /// So many rows are few, see [`linear`]: with more, libtorch's product catches up.
-const FEW_ROWS: usize = 32;
+const FEW_ROWS: i64 = 32;
 
 /// `x W^T + bias`: `(…, I)` by `(O, I)` to `(…, O)`. A few rows on the CPU, as they are when text is made token by
 /// token, go through a product of their own while no gradients are recorded.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let size = x.size();
     let rows: i64 = size[..size.len() - 1].iter().product();
-    let plain = (1..=FEW_ROWS as i64).contains(&rows)
+    let plain = (1..=FEW_ROWS).contains(&rows)
         && x.device() == Device::Cpu
         && matches!(x.kind(), Kind::Float | Kind::Double)
         && weight.kind() == x.kind()

@@ -337,6 +337,41 @@ mod tests {
     use tch::Device;
 
     #[test]
+    fn a_tensor_of_many_pieces_is_copied_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("x.safetensors");
+        let cpu = |kind| (kind, Device::Cpu);
+        let large = Tensor::randn([3001, 1000], cpu(Kind::Float));
+        assert!(large.numel() * 4 > PIECE_BYTES);
+        let tensors = [
+            ("large".to_owned(), large.shallow_clone()),
+            ("half".to_owned(), large.to_kind(Kind::BFloat16)),
+            ("scalar".to_owned(), Tensor::from(7.0f32)),
+            ("empty".to_owned(), Tensor::zeros([0, 2], cpu(Kind::Float))),
+        ];
+        write(&path, &tensors, &[]).expect("written");
+        let file = SafetensorsFile::open(&path).expect("opens");
+        for (name, tensor) in &tensors {
+            // Twice: what was read has left the memory in between.
+            for _ in 0..2 {
+                let target = Tensor::full(tensor.size(), f64::NAN, cpu(Kind::Float));
+                file.copy_into(name, &target, false).expect("it fits");
+                assert!(target.equal(&tensor.to_kind(Kind::Float)), "{name}");
+            }
+        }
+        let turned = Tensor::full([1000, 3001], f64::NAN, cpu(Kind::Float));
+        file.copy_into("large", &turned, true).expect("it fits");
+        assert!(turned.equal(&large.tr()));
+        let error = file.copy_into("large", &turned, false).expect_err("turned");
+        assert!(
+            error
+                .to_string()
+                .contains("`large`: has the shape [3001, 1000]"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn tensors_come_back_bit_for_bit() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("x.safetensors");

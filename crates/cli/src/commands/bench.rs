@@ -7,7 +7,7 @@ use std::io::BufRead;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use etude_tensor::{Kind, Precision, device, memory, parse_device, peak};
+use etude_tensor::{Precision, device, memory, parse_device, peak};
 use serde_json::json;
 
 use crate::error::{Exit, Misuse, bad_input};
@@ -74,13 +74,7 @@ fn precision(name: &str) -> Result<Precision> {
 fn matmul(args: &WhereArgs) -> Result<Exit> {
     device::set_threads(args.threads);
     let on = parse_device(&args.device).map_err(|error| bad_input(error.into()))?;
-    let precision = precision(&args.precision)?.resolve(on);
-    let kind = if precision == Precision::Bfloat16 {
-        Kind::BFloat16
-    } else {
-        precision.kind()
-    };
-    let flops = peak::matmul_peak(on, kind);
+    let flops = peak::matmul_peak(on, precision(&args.precision)?.product_kind(on));
     if args.json {
         output::json(
             &json!({"flops_per_second": flops, "device": device::device_name(on), "threads": device::threads()}),

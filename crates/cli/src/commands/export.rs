@@ -139,6 +139,7 @@ fn write_gguf(args: &ExportArgs, subject: Subject, prompts: &[Prompt]) -> Result
     let format = args.format.unwrap_or(FormatArg::F16).format();
     let name = args.out.file_name().unwrap_or_default().to_string_lossy();
     let transcripts = subject.transcripts(prompts)?;
+    let mut certificate = None;
     target::write_file(&args.out, |unfinished| {
         let tokenizer = subject.tokenizer.as_ref().expect("it was given");
         gguf::export(
@@ -149,9 +150,11 @@ fn write_gguf(args: &ExportArgs, subject: Subject, prompts: &[Prompt]) -> Result
             format,
         )?;
         drop(subject);
-        let certificate = certificate::certify_gguf(unfinished, &name, &transcripts)?;
-        Ok(certificate.write(&certificate::beside(&args.out))?)
-    })
+        certificate = Some(certificate::certify_gguf(unfinished, &name, &transcripts)?);
+        Ok(())
+    })?;
+    let certificate = certificate.expect("the file was written");
+    Ok(certificate.write(&certificate::beside(&args.out))?)
 }
 
 fn check_file(args: &ExportArgs) -> Result<()> {

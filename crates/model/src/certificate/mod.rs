@@ -17,7 +17,6 @@ mod transcript;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -98,7 +97,7 @@ impl Certificate {
         Self {
             format: FORMAT,
             etude: env!("CARGO_PKG_VERSION").to_owned(),
-            date: today(),
+            date: chrono::Utc::now().format("%Y-%m-%d").to_string(),
             reference: None,
             checks,
             files,
@@ -319,38 +318,4 @@ fn from_text<T: serde::de::DeserializeOwned>(text: &str, path: &Path) -> Result<
         });
     }
     serde_json::from_value(value).map_err(json)
-}
-
-/// The day in UTC. Days become a date as in Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms".
-fn today() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    date(since.map_or(0, |since| since.as_secs() / 86_400))
-}
-
-fn date(days: u64) -> String {
-    let days = days + 719_468; // since 1 March of the year 0
-    let (era, day) = (days / 146_097, days % 146_097);
-    let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100); // since 1 March
-    let month = (5 * day + 2) / 153; // since March
-    let day = day - (153 * month + 2) / 5 + 1;
-    let (month, next) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
-    format!("{:04}-{month:02}-{day:02}", era * 400 + year + next)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::date;
-
-    #[test]
-    fn days_become_dates() {
-        assert_eq!(date(0), "1970-01-01");
-        assert_eq!(date(11_016), "2000-02-29");
-        assert_eq!(date(20_819), "2027-01-01");
-        assert_eq!(date(20_818), "2026-12-31");
-    }
 }

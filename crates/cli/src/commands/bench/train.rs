@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use etude_model::hf;
 use etude_model::lora::{Frozen, LoraConfig, Targets, attach};
-use etude_tensor::{Device, Kind, Precision, device, parse_device, peak};
+use etude_tensor::{Device, Precision, device, parse_device, peak};
 use etude_train::bench::{Shape, StepBench};
 use serde_json::json;
 
@@ -67,12 +67,7 @@ pub(super) fn run(args: &TrainArgs) -> Result<Exit> {
     }
     bench.run(3)?;
     let median = median(bench.run(args.steps.max(1))?.seconds);
-    let kind = if precision.resolve(on) == Precision::Bfloat16 {
-        Kind::BFloat16
-    } else {
-        precision.kind()
-    };
-    let peak = peak::matmul_peak(on, kind);
+    let peak = peak::matmul_peak(on, precision.product_kind(on));
     let rate = bench.tokens() as f64 / median;
     let share = bench.flops() / median / peak;
     if args.on.json {
