@@ -106,7 +106,7 @@ pub fn batches(
         seed: recipe.train.seed,
         pad: pad(tokenizer),
     };
-    Ok(FinetuneBatches::new(task.train.clone(), settings)?)
+    FinetuneBatches::new(task.train.clone(), settings)
 }
 
 /// Padding is never attended to or supervised; any token will do where none is named.
