@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     bench, chat, completions, data, doctor, eval, export, finetune, generate, import, pretrain,
-    quickstart, recipe, report, tokenizer,
+    quickstart, recipe, report, tokenizer, transfer,
 };
 
 const ABOUT: &str = "\
@@ -62,6 +62,8 @@ pub(crate) enum Command {
     Pretrain(pretrain::PretrainArgs),
     /// Fine-tune: a base model and examples of one task to a task model
     Finetune(finetune::FinetuneArgs),
+    /// Learn a task from a pre-trained model and from scratch, at several amounts of data, and compare
+    Transfer(transfer::TransferArgs),
     /// Measure a model on a text or on a task
     Eval(eval::EvalArgs),
     /// Continue a prompt

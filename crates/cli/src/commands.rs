@@ -15,6 +15,7 @@ pub(crate) mod quickstart;
 pub(crate) mod recipe;
 pub(crate) mod report;
 pub(crate) mod tokenizer;
+pub(crate) mod transfer;
 
 use anyhow::Result;
 
@@ -28,6 +29,7 @@ pub(crate) fn run(command: Command) -> Result<Exit> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Tokenizer(args) => tokenizer::run(&args),
+        Command::Transfer(args) => transfer::run(&args),
         Command::Recipe(args) => recipe::run(&args),
         Command::Pretrain(args) => pretrain::run(&args),
         Command::Finetune(args) => finetune::run(&args),

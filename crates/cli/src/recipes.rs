@@ -24,6 +24,7 @@ pub(crate) const BUILT_IN: &[BuiltIn] = built_in![
     "pretrain-shakespeare-llama",
     "finetune-smollm2-descriptions",
     "finetune-smollm2-descriptions-full",
+    "transfer-descriptions",
 ];
 
 /// A recipe that needs no file.
@@ -42,22 +43,24 @@ pub(crate) enum Stage {
     Pretrain,
     /// A base model and examples to a task model.
     Finetune,
+    /// Both, at several amounts of data.
+    Transfer,
 }
 
 impl Stage {
+    const ALL: [Stage; 3] = [Stage::Pretrain, Stage::Finetune, Stage::Transfer];
+
     /// The command's name, with which its built-in recipes begin.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Stage::Pretrain => "pretrain",
             Stage::Finetune => "finetune",
+            Stage::Transfer => "transfer",
         }
     }
 
-    fn other(self) -> Stage {
-        match self {
-            Stage::Pretrain => Stage::Finetune,
-            Stage::Finetune => Stage::Pretrain,
-        }
+    fn others(self) -> impl Iterator<Item = Stage> {
+        Self::ALL.into_iter().filter(move |&other| other != self)
     }
 
     fn begins(self, name: &str) -> bool {
@@ -69,11 +72,8 @@ impl Stage {
 impl BuiltIn {
     /// The stage that its name begins with.
     pub(crate) fn stage(&self) -> Stage {
-        if Stage::Finetune.begins(self.name) {
-            Stage::Finetune
-        } else {
-            Stage::Pretrain
-        }
+        let named = Stage::ALL.into_iter().find(|stage| stage.begins(self.name));
+        named.unwrap_or(Stage::Pretrain)
     }
 
     /// What its first line says.
@@ -138,11 +138,12 @@ pub(crate) fn check_stage(stage: Stage, recipe: &RecipeText) -> Result<()> {
     let of = |stage: Stage| match stage {
         Stage::Pretrain => tables.contains_key("data"),
         Stage::Finetune => tables.contains_key("base") || tables.contains_key("task"),
+        Stage::Transfer => tables.contains_key("transfer"),
     };
-    if of(stage) || !of(stage.other()) {
+    let Some(other) = stage.others().find(|&other| of(other) && !of(stage)) else {
         return Ok(());
-    }
-    let (verb, file) = (stage.other().name(), recipe.origin.display());
+    };
+    let (verb, file) = (other.name(), recipe.origin.display());
     Err(Misuse::error(
         format!(
             "{file}: is a recipe for `etude {verb}`, not for `etude {}`",
@@ -161,8 +162,9 @@ fn pick_for<'a>(stage: Stage, recipes: &'a [BuiltIn], name: &str) -> Result<&'a 
     {
         return Ok(found);
     }
-    if let Some(found) = named(name).or_else(|| named(&with_prefix(stage.other()))) {
-        let verb = stage.other().name();
+    let elsewhere = || stage.others().find_map(|other| named(&with_prefix(other)));
+    if let Some(found) = named(name).or_else(elsewhere) {
+        let verb = found.stage().name();
         let what = format!(
             "`{}` is a recipe for `etude {verb}`, not for `etude {}`",
             found.name,
@@ -234,7 +236,7 @@ mod tests {
     #[test]
     fn every_recipe_tells_its_stage_and_what_it_is_for() {
         for recipe in BUILT_IN {
-            let known = [Stage::Pretrain, Stage::Finetune]
+            let known = Stage::ALL
                 .into_iter()
                 .any(|stage| stage.begins(recipe.name));
             assert!(known, "{}", recipe.name);

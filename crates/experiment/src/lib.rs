@@ -1,10 +1,16 @@
 //! Experiments over both stages. The quickstart: a base model is pre-trained, fine-tuned on one task, and
-//! set against itself before fine-tuning and against the same decoder that learns the task from scratch.
+//! set against itself before fine-tuning and against the same decoder that learns the task from scratch. The
+//! transfer experiment: the same at several amounts of task data.
 
 mod arms;
 mod quickstart;
+mod transfer;
 
 pub use quickstart::{
     BaseSummary, Finished, Outcome, Plan, QuickstartSummary, Seconds, TaskSummary, quickstart,
     set_aside,
+};
+pub use transfer::{
+    Arm, ArmScores, Compute, Cost, DataRatio, Point, Transfer, TransferRecipe, TransferSettings,
+    TransferSummary, Transferred, Variant, VariantSettings, transfer,
 };

@@ -85,8 +85,8 @@ fn tokenizer_folder(folder: &Path) -> Result<PathBuf> {
     Ok(folder.to_owned())
 }
 
-/// A run folder stands for its result.
-fn model_folder(path: &Path) -> PathBuf {
+/// The model folder that a base path means: a run folder stands for its result.
+pub fn model_folder(path: &Path) -> PathBuf {
     let inside = path.join("model");
     if !path.join("config.json").is_file() && inside.is_dir() {
         inside

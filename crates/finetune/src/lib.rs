@@ -6,6 +6,7 @@
 //! from scratch: the arm that shows what pre-training was worth.
 
 mod base;
+mod mix;
 mod recipe;
 mod stage;
 mod task;
@@ -15,6 +16,8 @@ use etude_model::hf::TokenIds;
 use etude_tensor::{device, parse_device};
 use etude_train::{Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings, recipe as text};
 
+pub use base::model_folder;
+pub use mix::MixSettings;
 pub use recipe::{
     BaseDtype, BaseSettings, Layout, LoraSettings, Method, Recipe, TaskEvalSettings, TaskSettings,
 };

@@ -9,6 +9,8 @@ use etude_tensor::Kind;
 use etude_train::{OptimizerSettings, ScheduleSettings, TrainSettings};
 use serde::{Deserialize, Serialize};
 
+use crate::mix::MixSettings;
+
 /// A fine-tuning recipe, one table a component.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -164,9 +166,15 @@ pub struct TaskSettings {
     /// At most this many training examples, the first by a fixed shuffle; 0 (default) takes all.
     #[serde(default)]
     pub examples: usize,
+    /// Which shuffle `examples` are the first by; default 0. Another number draws others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub draw: u64,
     /// How a source that is a path is read.
     #[serde(default)]
     pub local: LocalOptions,
+    /// General text that is learnt beside the examples; default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mix: Option<MixSettings>,
 }
 
 /// How examples make rows.
@@ -190,6 +198,9 @@ fn plain_completion() -> String {
 }
 fn answer_tokens() -> usize {
     32
+}
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl TaskSettings {
@@ -247,6 +258,10 @@ impl Recipe {
             "task.source is empty: name a task or a JSONL file"
         );
         self.task.format()?;
+        self.task
+            .mix
+            .as_ref()
+            .map_or(Ok(()), MixSettings::validate)?;
         match (self.base.method, &self.lora) {
             (Method::Full, None) => {}
             (Method::Full, Some(_)) => {

@@ -12,6 +12,7 @@ use etude_train::RunContext;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::mix;
 use crate::recipe::TaskSettings;
 
 /// A task, ready: training examples rendered, validation and test examples as they are.
@@ -45,12 +46,12 @@ pub struct Description {
 }
 
 #[derive(Debug, Serialize)]
-struct SourceDescription {
-    name: String,
-    title: String,
-    licence: String,
-    documents: u64,
-    bytes: u64,
+pub(crate) struct SourceDescription {
+    pub(crate) name: String,
+    pub(crate) title: String,
+    pub(crate) licence: String,
+    pub(crate) documents: u64,
+    pub(crate) bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -85,7 +86,7 @@ pub fn prepare(
             .examples(&[split])?
             .collect::<Result<Vec<TaskExample>, _>>()
     };
-    let train = chosen(read(Split::Train)?, settings.examples);
+    let train = chosen(read(Split::Train)?, settings);
     let (validation, test) = (read(Split::Validation)?, read(Split::Test)?);
     // Counts what was left out, and says why when nothing is left to learn from.
     let left_out = dataset.scan()?.dropped;
@@ -111,7 +112,7 @@ pub fn prepare(
         .iter()
         .map(|example| (example.prompt_text().len() + example.reference_text().len()) as u64)
         .sum();
-    let (rendered, report) = renderer.render_all(&train)?;
+    let (mut rendered, report) = renderer.render_all(&train)?;
     if run.progress {
         use std::io::Write;
         let _ = writeln!(std::io::stderr(), "{}: {report}", manifest.name);
@@ -119,6 +120,19 @@ pub fn prepare(
     let mut hasher = Sha256::new();
     hasher.update(dataset.fingerprint()?);
     hasher.update(tokenizer.fingerprint());
+    let mut sources = vec![SourceDescription {
+        name: manifest.name.clone(),
+        title: manifest.title.clone(),
+        licence: manifest.licence.clone(),
+        documents: train.len() as u64,
+        bytes,
+    }];
+    if let Some(mix) = &settings.mix {
+        let general = mix::stretches(mix, report.supervised, context, tokenizer, run)?;
+        rendered.extend(general.stretches);
+        sources.push(general.description);
+        hasher.update(general.fingerprint);
+    }
     for example in &rendered {
         example
             .ids
@@ -126,19 +140,12 @@ pub fn prepare(
             .for_each(|id| hasher.update(id.to_le_bytes()));
         hasher.update([0xff; 4]);
     }
-    let source = SourceDescription {
-        name: manifest.name.clone(),
-        title: manifest.title.clone(),
-        licence: manifest.licence.clone(),
-        documents: train.len() as u64,
-        bytes,
-    };
     let examples = Examples {
         train: report.kept,
         validation: validation.len() as u64,
         test: test.len() as u64,
     };
-    let description = describe(source, examples, &report, left_out);
+    let description = describe(sources, examples, &report, left_out);
     let fingerprint = hasher
         .finalize()
         .iter()
@@ -155,12 +162,13 @@ pub fn prepare(
     })
 }
 
-/// The first `limit` by a fixed shuffle, so that a smaller set is part of a larger one.
-fn chosen(examples: Vec<TaskExample>, limit: usize) -> Vec<TaskExample> {
+/// The first `settings.examples` by a fixed shuffle, so that a smaller set of a draw is part of its larger ones.
+fn chosen(examples: Vec<TaskExample>, settings: &TaskSettings) -> Vec<TaskExample> {
+    let limit = settings.examples;
     if limit == 0 || limit >= examples.len() {
         return examples;
     }
-    let order = Order::new(examples.len() as u64, 0x0e70_de5e_ed00);
+    let order = Order::new(examples.len() as u64, 0x0e70_de5e_ed00 ^ settings.draw);
     let mut places: Vec<usize> = (0..limit as u64)
         .map(|index| order.at(index).item as usize)
         .collect();
@@ -172,7 +180,7 @@ fn chosen(examples: Vec<TaskExample>, limit: usize) -> Vec<TaskExample> {
 }
 
 fn describe(
-    source: SourceDescription,
+    sources: Vec<SourceDescription>,
     examples: Examples,
     report: &RenderReport,
     mut dropped: BTreeMap<String, u64>,
@@ -181,7 +189,7 @@ fn describe(
         *dropped.entry(reason.to_string()).or_default() += count;
     }
     Description {
-        sources: vec![source],
+        sources,
         examples,
         train_tokens: report.tokens,
         supervised_tokens: report.supervised,

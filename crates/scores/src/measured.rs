@@ -161,6 +161,46 @@ impl Measured {
         }
     }
 
+    /// Several systems' outputs for the same items as one's: an item's statistics are added up. So the
+    /// corpus score is that of all outputs together, and a resample draws an item with all of its outputs.
+    ///
+    /// # Errors
+    /// No system, and systems that were measured differently or have different numbers of items.
+    pub fn pooled(systems: &[Self]) -> Result<Self, ScoreError> {
+        let (first, others) = systems.split_first().ok_or(ScoreError::NoItems)?;
+        let mut pooled = first.clone();
+        for other in others {
+            let (a, b) = (pooled.len(), other.len());
+            if a != b {
+                return Err(ScoreError::DifferentLengths { a, b });
+            }
+            match (&mut pooled.items, &other.items) {
+                (Items::Bleu(m, a), Items::Bleu(n, b)) if m == n => add(a, b),
+                (Items::Chrf(m, a), Items::Chrf(n, b)) if m == n => add(a, b),
+                (Items::Mean(m, a), Items::Mean(n, b)) if m == n => add(a, b),
+                (Items::Quotient(m, a), Items::Quotient(n, b)) if m == n => add(a, b),
+                _ => {
+                    return Err(ScoreError::DifferentMetrics {
+                        a: first.description(),
+                        b: other.description(),
+                    });
+                }
+            }
+        }
+        Ok(pooled)
+    }
+
+    /// The corpus-level score of every resample, in order: of the same items, resample by resample, for
+    /// every system that has as many.
+    ///
+    /// # Errors
+    /// As [`Measured::score`].
+    pub fn resampled(&self, settings: &Bootstrap) -> Result<Vec<f64>, ScoreError> {
+        with_items!(self, |items, value| bootstrap::resampled(
+            items, value, settings
+        ))
+    }
+
     /// How many items there are.
     pub fn len(&self) -> usize {
         with_items!(self, |items, _value| items.len())
@@ -262,6 +302,11 @@ pub(crate) fn reference_count(pairs: &[Pair]) -> String {
     }
 }
 
+/// Adds the statistics of `b`'s items to `a`'s.
+fn add<S: Statistics>(a: &mut [S], b: &[S]) {
+    a.iter_mut().zip(b).for_each(|(a, &b)| *a += b);
+}
+
 /// The statistics of every item, in order.
 fn each<S: Statistics>(pairs: &[Pair], measure: impl Fn(&str, &[String]) -> S + Sync) -> Vec<S> {
     pairs
@@ -321,6 +366,36 @@ mod tests {
         assert!((gain.value + 1.0).abs() < 1e-12 && gain.low >= -4.0 && gain.high <= 0.0);
         let perplexity = Measured::perplexity(vec![Ratio::new(3.0, 1.0), Ratio::new(1.0, 1.0)]);
         assert!((perplexity.value().expect("tokens") - 2_f64.exp()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn pooled_outputs_are_one_system() {
+        let settings = Bootstrap::default();
+        let (good, bad) = (pairs(&["x", "x y"], "x"), pairs(&["y", "x"], "x"));
+        for name in ["rouge_1", "bleu", "chrf"] {
+            let metric = Metric::parse(name).expect("known");
+            let [a, b] = [&good, &bad].map(|p| Measured::new(&metric, p).expect("measured"));
+            let pooled = Measured::pooled(&[a.clone(), b.clone()]).expect("alike");
+            let all = [good.clone(), bad.clone()].concat();
+            assert_eq!(pooled.len(), 2);
+            assert_eq!(
+                pooled.value(),
+                metric.score(&all).map(|s| s.value),
+                "{name}"
+            );
+            let score = pooled.score(&settings).expect("a score");
+            let resampled = pooled.resampled(&settings).expect("scores");
+            assert_eq!(resampled.len(), settings.resamples);
+            assert_eq!(
+                settings.ends(&resampled, score.value),
+                (score.low, score.high)
+            );
+            let other = Measured::new(&Metric::Accuracy, &good).expect("measured");
+            assert!(Measured::pooled(&[a.clone(), other]).is_err());
+            let short = Measured::new(&metric, &good[..1]).expect("measured");
+            assert!(Measured::pooled(&[a, short]).is_err());
+        }
+        assert!(Measured::pooled(&[]).is_err());
     }
 
     #[test]

@@ -175,6 +175,13 @@ impl Checkpoints {
         (None, torn)
     }
 
+    /// The checkpoint of the best validation loss among those that were saved, where it is still there and
+    /// whole, and that loss.
+    pub fn best(&self) -> Option<(Checkpoint, f64)> {
+        let (loss, step) = self.newest().0?.state.best?;
+        Some((self.open(step).ok()?, loss))
+    }
+
     /// Opens the checkpoint of one step and verifies it.
     ///
     /// # Errors

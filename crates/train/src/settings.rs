@@ -153,6 +153,17 @@ impl Default for OptimizerSettings {
 }
 
 impl OptimizerSettings {
+    /// The same with every learning rate times `factor`.
+    pub fn with_rates(&self, factor: f64) -> Self {
+        Self {
+            lr: self.lr * factor,
+            embedding_lr: self.embedding_lr * factor,
+            head_lr: self.head_lr * factor,
+            muon_lr: self.muon_lr * factor,
+            ..self.clone()
+        }
+    }
+
     /// Refuses values that no optimizer can use.
     ///
     /// # Errors

@@ -67,7 +67,10 @@ impl TaskMetric {
     }
 
     /// The items' statistics under this metric.
-    pub(crate) fn measure(&self, items: &[TaskItem]) -> Result<Measured, ScoreError> {
+    ///
+    /// # Errors
+    /// No items.
+    pub fn measure(&self, items: &[TaskItem]) -> Result<Measured, ScoreError> {
         match self {
             Self::Answers(metric) => {
                 let pair = |item: &TaskItem| Pair::new(&item.prediction, [&item.reference]);
