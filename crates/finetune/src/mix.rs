@@ -14,12 +14,17 @@ use crate::task::SourceDescription;
 pub struct MixSettings {
     /// A text set by name, or the path of a text.
     pub source: String,
-    /// The share of the learnt tokens that are of general text, above 0 and below 1. (A stretch of it has many
-    /// more of them than an answer, so it is a smaller share of the rows.)
+    /// The share of the learnt tokens that are of general text, above 0 and below 1; default 0.25. (A stretch of
+    /// it has many more of them than an answer, so it is a smaller share of the rows.)
+    #[serde(default = "share")]
     pub share: f64,
     /// How a source that is a path is read.
     #[serde(default)]
     pub local: LocalOptions,
+}
+
+fn share() -> f64 {
+    0.25
 }
 
 impl MixSettings {

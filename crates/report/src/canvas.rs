@@ -163,7 +163,10 @@ impl Canvas<'_, '_> {
         let ticks = ticks::logarithmic(low, high, (width / 75) as usize);
         let label = |tick: &f64| {
             let percent = tick * 100.0;
-            format!("{}%", format::tick(percent, 10f64.powf(percent.log10().floor())))
+            format!(
+                "{}%",
+                format::tick(percent, 10f64.powf(percent.log10().floor()))
+            )
         };
         let labels = ticks.iter().map(label);
         self.horizontal(ticks.iter().copied().zip(labels))

@@ -423,7 +423,10 @@ mod tests {
                 assert!(drawing.inner.contains(&format!(">{label}<")), "{label}");
             }
             let lines = drawing.inner.matches("<polyline").count();
-            assert!(lines >= 2 && drawing.inner.contains("class=\"sa bar\""), "{lines}");
+            assert!(
+                lines >= 2 && drawing.inner.contains("class=\"sa bar\""),
+                "{lines}"
+            );
         }
     }
 

@@ -276,7 +276,7 @@ fn read_text(dir: &Path, file: &str) -> Result<Option<String>> {
 
 /// Calls `each` for every JSON object of a JSONL file, and notes the lines that are none or that
 /// `each` refuses.
-fn lines(
+pub(crate) fn lines(
     dir: &Path,
     file: &str,
     notes: &mut Vec<Note>,
