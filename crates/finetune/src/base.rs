@@ -78,7 +78,7 @@ fn adapt(decoder: &mut Decoder, settings: &LoraSettings, base: PathBuf) -> Resul
 }
 
 /// An adapter folder without a tokenizer has its base's.
-fn tokenizer_folder(folder: &Path) -> Result<PathBuf> {
+pub(crate) fn tokenizer_folder(folder: &Path) -> Result<PathBuf> {
     if peft::is_adapter(folder) && !folder.join("tokenizer.json").is_file() {
         return Ok(peft::base(folder)?);
     }

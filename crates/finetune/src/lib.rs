@@ -8,6 +8,7 @@
 mod base;
 mod mix;
 mod recipe;
+mod score;
 mod stage;
 mod task;
 
@@ -21,6 +22,7 @@ pub use mix::MixSettings;
 pub use recipe::{
     BaseDtype, BaseSettings, Layout, LoraSettings, Method, Recipe, TaskEvalSettings, TaskSettings,
 };
+pub use score::Scores;
 pub use stage::batches;
 pub use task::{Task, prepare};
 
@@ -58,12 +60,34 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
         data_fingerprint: format!("{} {}", base.fingerprint, task.fingerprint),
     };
     let stage: &dyn Stage = &stage;
-    Trainer::new(stage, &base.decoder, &settings, context, &folder)?
+    let unfinished = || {
+        format!(
+            "{}: the run did not finish; what is saved there is whole",
+            context.folder.display()
+        )
+    };
+    let ended = Trainer::new(stage, &base.decoder, &settings, context, &folder)?
         .run()
-        .with_context(|| {
-            format!(
-                "{}: the run did not finish; what is saved there is whole",
-                context.folder.display()
-            )
-        })
+        .with_context(unfinished)?;
+    let Ended::Finished(mut summary) = ended else {
+        return Ok(ended);
+    };
+    let say = |line: &str| {
+        use std::io::Write;
+        if context.progress {
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+    };
+    let (decoder, tokenizer) = (&base.decoder, &base.tokenizer);
+    score::score(
+        recipe,
+        &task,
+        decoder,
+        tokenizer,
+        &folder,
+        &mut summary,
+        &say,
+    )
+    .with_context(unfinished)?;
+    Ok(Ended::Finished(summary))
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
 use etude_data::{ChatFormat, ExampleFormat, LocalOptions, PlainFormat, Truncation};
+use etude_eval::TaskMetric;
 use etude_model::lora::{LoraConfig, Targets};
 use etude_tensor::Kind;
 use etude_train::{OptimizerSettings, ScheduleSettings, TrainSettings};
@@ -228,6 +229,12 @@ impl TaskSettings {
     }
 }
 
+const USUAL_TEST: usize = 200;
+
+fn is_usual_test(number: &usize) -> bool {
+    *number == USUAL_TEST
+}
+
 /// `[eval]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -236,6 +243,13 @@ pub struct TaskEvalSettings {
     pub examples: usize,
     /// Validation examples answered at each sampling. Default 4.
     pub samples: usize,
+    /// What the answers to the test split are scored by when the run is done, before fine-tuning and after it:
+    /// `rouge_l`, `exact_match`, `bits_per_byte` and others. Default none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<TaskMetric>,
+    /// Test examples that are then answered, evenly from the split; 0 means all. Default 200.
+    #[serde(skip_serializing_if = "is_usual_test")]
+    pub test: usize,
 }
 
 impl Default for TaskEvalSettings {
@@ -243,6 +257,8 @@ impl Default for TaskEvalSettings {
         Self {
             examples: 200,
             samples: 4,
+            metrics: Vec::new(),
+            test: USUAL_TEST,
         }
     }
 }

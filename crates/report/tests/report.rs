@@ -458,3 +458,31 @@ fn a_transfer_experiment_is_one_page() {
     let error = etude_report::write(dir.path()).expect_err("nothing to show");
     assert!(error.to_string().contains("no points"), "{error}");
 }
+
+#[test]
+fn scores_before_and_after_stand_side_by_side() {
+    let dir = tempfile::tempdir().expect("folder");
+    small(dir.path());
+    let alone =
+        serde_json::json!({"after": {"rouge_l": {"value": 0.43, "low": 0.39, "high": 0.48}}});
+    fs::write(dir.path().join("scores.json"), alone.to_string()).expect("writes");
+    let page = report(dir.path());
+    assert!(page.contains("0.430") && page.contains("0.390 to 0.480"));
+    assert!(!page.contains("What fine-tuning gained"));
+    let both = serde_json::json!({
+        "after": {"rouge_l": {"value": 0.43, "low": 0.39, "high": 0.48}},
+        "before": {"rouge_l": {"value": 0.13, "low": 0.11, "high": 0.15}},
+        "gains": {"rouge_l": {"value": 0.3, "low": 0.26, "high": 0.34, "p": 0.001}},
+    });
+    fs::write(dir.path().join("scores.json"), both.to_string()).expect("writes");
+    let page = report(dir.path());
+    for words in [
+        "After fine-tuning",
+        "Before",
+        "What fine-tuning gained",
+        "+0.300",
+        "clearly better",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
+}

@@ -59,18 +59,20 @@ impl RunContext {
     }
 }
 
-/// Keys of `[train]` that change how a run goes but not what it computes.
-const FREE_KEYS: [&str; 10] = [
-    "device",
-    "threads",
-    "log_every",
-    "tensorboard",
-    "eval_every",
-    "sample_every",
-    "checkpoint_every",
-    "keep",
-    "loader_threads",
-    "micro_rows",
+/// Keys that change how a run goes, or what is measured of its result, but not what it computes.
+const FREE_KEYS: [&str; 12] = [
+    "train.device",
+    "train.threads",
+    "train.log_every",
+    "train.tensorboard",
+    "train.eval_every",
+    "train.sample_every",
+    "train.checkpoint_every",
+    "train.keep",
+    "train.loader_threads",
+    "train.micro_rows",
+    "eval.metrics",
+    "eval.test",
 ];
 
 /// A run folder that this process alone may write to, until it is dropped.
@@ -233,10 +235,7 @@ fn differences(saved: Table, now: &str) -> Result<Vec<String>> {
     let mut keys: Vec<&String> = before.iter().chain(&after).map(|(key, _)| key).collect();
     keys.sort();
     keys.dedup();
-    let free = |key: &str| {
-        key.strip_prefix("train.")
-            .is_some_and(|key| FREE_KEYS.contains(&key))
-    };
+    let free = |key: &str| FREE_KEYS.contains(&key);
     let lines = keys.into_iter().filter(|key| !free(key)).filter_map(|key| {
         let (was, is) = (find(&before, key), find(&after, key));
         let show = |value: Option<String>| value.unwrap_or_else(|| "unset".to_owned());
