@@ -24,6 +24,9 @@ pub(crate) const BUILT_IN: &[BuiltIn] = built_in![
     "pretrain-shakespeare-llama",
     "finetune-smollm2-descriptions",
     "finetune-smollm2-descriptions-full",
+    "finetune-smollm2-questions",
+    "finetune-smollm2-cooking",
+    "finetune-smollm2-sentiment",
     "transfer-descriptions",
 ];
 

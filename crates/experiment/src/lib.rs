@@ -3,9 +3,11 @@
 //! transfer experiment: the same at several amounts of task data.
 
 mod arms;
+mod base;
 mod quickstart;
 mod transfer;
 
+pub use base::ready_base;
 pub use quickstart::{
     BaseSummary, Finished, Outcome, Plan, QuickstartSummary, Seconds, TaskSummary, quickstart,
     set_aside,

@@ -59,7 +59,10 @@ impl Place {
     fn plan(&self, settings: &[&str]) -> Transfer {
         let file = |name: &str| format!("{:?}", self.0.join(name));
         let finetune = |more: &[&str]| {
-            let head = format!("[base]\npath = \"unset\"\n{FINETUNE}");
+            let head = format!(
+                "[base]\npath = {}\npretrain = \"tiny\"\n{FINETUNE}",
+                file("base")
+            );
             let mut all = vec![format!("task.source={}", file("task.jsonl"))];
             all.extend(more.iter().map(|setting| (*setting).to_owned()));
             let text = head.replace(

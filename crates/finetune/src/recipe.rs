@@ -54,6 +54,10 @@ pub enum Method {
 pub struct BaseSettings {
     /// A model folder: its weights, configuration and tokenizer. A run folder stands for its `model/`.
     pub path: PathBuf,
+    /// The pre-training recipe that makes a run at `path` first, where no model is there: a built-in one's name, or
+    /// a file. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrain: Option<String>,
     /// True leaves the weights aside and starts the same decoder, with the same tokenizer, from scratch.
     #[serde(default)]
     pub from_scratch: bool,

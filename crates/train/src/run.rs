@@ -60,7 +60,7 @@ impl RunContext {
 }
 
 /// Keys that change how a run goes, or what is measured of its result, but not what it computes.
-const FREE_KEYS: [&str; 12] = [
+const FREE_KEYS: [&str; 13] = [
     "train.device",
     "train.threads",
     "train.log_every",
@@ -71,6 +71,7 @@ const FREE_KEYS: [&str; 12] = [
     "train.keep",
     "train.loader_threads",
     "train.micro_rows",
+    "base.pretrain",
     "eval.metrics",
     "eval.test",
 ];

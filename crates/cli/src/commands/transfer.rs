@@ -10,7 +10,7 @@ use etude_tensor::memory;
 use etude_train::RunContext;
 
 use crate::commands::data::CatalogArgs;
-use crate::commands::finetune::with_base;
+use crate::commands::finetune::{pretrain_recipe, with_base};
 use crate::error::{Exit, bad_input};
 use crate::output;
 use crate::recipes::{self, Stage};
@@ -44,7 +44,7 @@ pub(crate) struct TransferArgs {
     /// Change one setting of all its fine-tuning recipes, as in train.steps=100
     #[arg(long = "set-finetune", value_name = "KEY=VALUE")]
     finetune: Vec<String>,
-    /// Change one setting of its pre-training recipe
+    /// Change one setting of the base model's recipe, where it is pre-trained first
     #[arg(long = "set-pretrain", value_name = "KEY=VALUE")]
     pretrain: Vec<String>,
     /// The folder of the experiment; by default runs/ and the recipe's name
@@ -101,25 +101,13 @@ fn plan(recipe: &TransferRecipe, args: &TransferArgs) -> Result<Transfer> {
         let all = [args.finetune.as_slice(), more].concat();
         let parsed: etude_finetune::Recipe = source.parse(&all).map_err(bad_input)?;
         parsed.validate().map_err(bad_input)?;
-        match settings.pretrain {
-            Some(_) => Ok(parsed), // its base model is made by the experiment
-            None => with_base(&parsed),
-        }
+        with_base(&parsed)
     };
     let scratch = match &settings.scratch {
         Some(name) => finetune(name, &[])?,
         None => finetune(&settings.finetune, &["base.from_scratch=true".to_owned()])?,
     };
-    let pretrain = match &settings.pretrain {
-        Some(name) => {
-            let source = recipes::for_stage(Stage::Pretrain, name)?;
-            recipes::check_stage(Stage::Pretrain, &source)?;
-            let parsed: etude_pretrain::Recipe = source.parse(&args.pretrain).map_err(bad_input)?;
-            parsed.validate().map_err(bad_input)?;
-            Some(parsed)
-        }
-        None => None,
-    };
+    let main = finetune(&settings.finetune, &[])?;
     let variant = |variant: &etude_experiment::VariantSettings| {
         Ok((
             variant.name.clone(),
@@ -128,8 +116,8 @@ fn plan(recipe: &TransferRecipe, args: &TransferArgs) -> Result<Transfer> {
     };
     Ok(Transfer {
         settings: settings.clone(),
-        pretrain,
-        finetune: finetune(&settings.finetune, &[])?,
+        pretrain: pretrain_recipe(&main, &args.pretrain)?,
+        finetune: main,
         scratch,
         variants: recipe.variants.iter().map(variant).collect::<Result<_>>()?,
     })

@@ -3,7 +3,7 @@
 //! pre-trained model needs for the same score, at what cost, and what it forgets meanwhile.
 //!
 //! Of each run the state with the lowest validation loss answers, so that neither arm is judged by what it learnt
-//! by heart. Runs lie below `runs/`, the base model in `base/`; `transfer.json`, `examples.jsonl` and
+//! by heart. Runs lie below `runs/`; `transfer.json`, `examples.jsonl` and
 //! `report.html` hold what came out.
 
 mod lab;
@@ -12,12 +12,16 @@ mod runs;
 mod settings;
 mod summary;
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use etude_finetune::Recipe;
-use etude_train::{Ended, RunContext, durable};
+use etude_finetune::{Recipe, model_folder};
+use etude_model::hf;
+use etude_train::{RunContext, Summary, durable};
+
+use crate::base::ready_base;
 
 use lab::Lab;
 
@@ -31,7 +35,7 @@ pub use summary::{ArmScores, Compute, Cost, Point, TransferSummary, Variant};
 pub struct Transfer {
     /// `[transfer]`.
     pub settings: TransferSettings,
-    /// The base model's recipe, where it is pre-trained first; `finetune`'s base path is then filled in.
+    /// The base model's recipe, for when it is not there yet.
     pub pretrain: Option<etude_pretrain::Recipe>,
     /// From the base model to the task.
     pub finetune: Recipe,
@@ -61,7 +65,6 @@ pub fn transfer(
     say: &mut dyn FnMut(&str),
 ) -> Result<Transferred> {
     let started = Instant::now();
-    let mut plan = plan.clone();
     let (a, b) = (&plan.finetune.task, &plan.scratch.task);
     ensure!(
         a.examples == b.examples,
@@ -75,15 +78,14 @@ pub fn transfer(
         plan.finetune.task.source,
         plan.scratch.task.source
     );
-    let pretraining = match pretrain(&mut plan, context, say)? {
-        Some(pretraining) => pretraining,
-        None => return Ok(Transferred::Interrupted),
-    };
-    let mut lab = Lab::new(&plan, context, say)?;
+    if ready_base(&plan.finetune, plan.pretrain.as_ref(), context, say)?.is_some() {
+        return Ok(Transferred::Interrupted);
+    }
+    let mut lab = Lab::new(plan, context, say)?;
     let Some(records) = lab.all()? else {
         return Ok(Transferred::Interrupted);
     };
-    let summary = lab.summarize(&records, pretraining, started)?;
+    let summary = lab.summarize(&records, pretraining(plan)?, started)?;
     let mut json = serde_json::to_vec_pretty(&summary).context("a summary is plain data")?;
     json.push(b'\n');
     durable::write(&context.folder.join("transfer.json"), &json)?;
@@ -91,32 +93,21 @@ pub fn transfer(
     Ok(Transferred::Finished(Box::new(summary), report))
 }
 
-/// The base model, pre-trained where the plan says so, and what that cost. None when someone asked to stop.
-fn pretrain(
-    plan: &mut Transfer,
-    context: &RunContext,
-    say: &mut dyn FnMut(&str),
-) -> Result<Option<Option<Cost>>> {
-    let Some(recipe) = &plan.pretrain else {
-        return Ok(Some(None));
+/// What the base model cost, where it is the result of a run here.
+fn pretraining(plan: &Transfer) -> Result<Option<Cost>> {
+    let model = model_folder(&plan.finetune.base.path);
+    let run = model.parent().unwrap_or(&model);
+    let Ok(text) = fs::read(run.join("summary.json")) else {
+        return Ok(None);
     };
-    say("The base model: pre-training.");
-    let folder = context.folder.join("base");
-    let summary = match etude_pretrain::run(recipe, &context.for_folder(folder.clone()))? {
-        Ended::Finished(summary) => summary,
-        Ended::Interrupted { .. } => return Ok(None),
+    let Ok(summary) = serde_json::from_slice::<Summary>(&text) else {
+        return Ok(None); // another program's
     };
-    let model = folder.join("model");
-    let (config, _) = etude_model::hf::load_config(&model)?;
-    for recipe in (plan.variants.iter_mut().map(|(_, recipe)| recipe))
-        .chain([&mut plan.finetune, &mut plan.scratch])
-    {
-        recipe.base.path = model.clone();
-    }
-    Ok(Some(Some(Cost {
+    let (config, _) = hf::load_config(&model)?;
+    Ok(Some(Cost {
         runs: 1,
         tokens: summary.tokens,
         seconds: summary.seconds,
-        flops: config.flops_per_token(recipe.model.context) * summary.tokens as f64,
-    })))
+        flops: config.flops_per_token(config.context) * summary.tokens as f64,
+    }))
 }

@@ -24,9 +24,6 @@ pub struct TransferSettings {
     /// The recipe from scratch, of the same task; by default that of `finetune` with `base.from_scratch`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch: Option<String>,
-    /// The base model's own recipe: it is pre-trained first. By default `finetune`'s base model is there.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pretrain: Option<String>,
     /// The shares of the training examples, rising. Default 1, 3, 10, 30 and 100 percent.
     #[serde(default = "shares")]
     pub shares: Vec<f64>,
