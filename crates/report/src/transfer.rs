@@ -1,5 +1,7 @@
 //! The page of a transfer experiment: what pre-training was worth, out of `transfer.json` and `examples.jsonl`.
 
+mod tables;
+
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -15,6 +17,7 @@ use crate::read;
 use crate::run::{Note, number, text};
 use crate::scores::{self, Score};
 use crate::sections::Tile;
+use tables::{CostRow, Forgetting, Row};
 
 /// The two arms: their field and their name.
 const ARMS: [(&str, &str); 2] = [
@@ -48,33 +51,6 @@ pub(crate) struct TransferPage {
     notes: Vec<Note>,
 }
 
-/// Both arms at one amount of data.
-#[derive(Debug, Serialize)]
-struct Row {
-    examples: String,
-    share: String,
-    /// Score, interval, each seed's score, rates' factor, best steps: of either arm.
-    arms: Vec<[String; 5]>,
-    difference: String,
-    interval: String,
-    verdict: &'static str,
-    kind: &'static str,
-}
-
-#[derive(Debug, Serialize)]
-struct CostRow {
-    what: &'static str,
-    cells: [String; 4],
-}
-
-/// The ways of fine-tuning, and what each forgot.
-#[derive(Debug, Serialize)]
-struct Forgetting {
-    text: String,
-    before: String,
-    rows: Vec<[String; 5]>,
-}
-
 #[derive(Debug, Serialize)]
 struct Card {
     id: String,
@@ -101,9 +77,7 @@ pub(crate) fn page(dir: &Path) -> Result<TransferPage> {
         );
     };
     let main = text(&found, "/metric").unwrap_or("rouge_l").to_owned();
-    let (cards, share) = cards(dir, &mut notes)?;
-    let (better, worse): (Vec<_>, Vec<_>) = cards.into_iter().partition(|(ours, _)| *ours);
-    let plain = |cards: Vec<(bool, Card)>| cards.into_iter().map(|(_, card)| card).collect();
+    let differing = differing(dir, &mut notes)?;
     Ok(TransferPage {
         name: read::folder_name(dir),
         task: text(&found, "/task").unwrap_or("the task").to_owned(),
@@ -112,13 +86,16 @@ pub(crate) fn page(dir: &Path) -> Result<TransferPage> {
         figures: figures(&found, points, &main)?,
         conclusion: conclusion(&found, points, &main),
         metric: metric(&main).label,
-        rows: points.iter().map(|point| row(point, &main)).collect(),
-        costs: costs(&found),
-        cost_note: cost_note(&found),
-        general: forgetting(&found, &main),
-        better: plain(better),
-        worse: plain(worse),
-        share_shown: share.map(format::percent).unwrap_or_default(),
+        rows: points
+            .iter()
+            .map(|point| tables::row(point, &main))
+            .collect(),
+        costs: tables::costs(&found),
+        cost_note: tables::cost_note(&found),
+        general: tables::forgetting(&found, &main),
+        better: differing.better,
+        worse: differing.worse,
+        share_shown: differing.share.map(format::percent).unwrap_or_default(),
         notes,
     })
 }
@@ -305,142 +282,19 @@ fn verdict(point: &Value, main: &str) -> (&'static str, &'static str) {
     }
 }
 
-fn row(point: &Value, main: &str) -> Row {
-    let list = |place: String| -> Vec<f64> {
-        let values = point.pointer(&place).and_then(Value::as_array);
-        values
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_f64)
-            .collect()
-    };
-    let arm = |name: &str| {
-        let score = arm_score(point, name, main);
-        let seeds = list(format!("/{name}/seeds"))
-            .into_iter()
-            .map(format::score);
-        let steps = list(format!("/{name}/best_steps"))
-            .into_iter()
-            .map(format::count);
-        [
-            score
-                .map(|score| format::score(score.value))
-                .unwrap_or_default(),
-            score
-                .map(|score| scores::interval(&score))
-                .unwrap_or_default(),
-            seeds.collect::<Vec<_>>().join(", "),
-            number(point, &format!("/{name}/rate"))
-                .map(format::rate)
-                .unwrap_or_default(),
-            steps.collect::<Vec<_>>().join(", "),
-        ]
-    };
-    let difference = point
-        .get("differences")
-        .and_then(|all| scores::score(all.get(main)?));
-    let interval = difference.and_then(|score| score.interval);
-    let (verdict, kind) = verdict(point, main);
-    Row {
-        examples: number(point, "/examples")
-            .map(format::count)
-            .unwrap_or_default(),
-        share: number(point, "/share")
-            .map(format::percent)
-            .unwrap_or_default(),
-        arms: ARMS.iter().map(|(name, _)| arm(name)).collect(),
-        difference: difference
-            .map(|score| format::signed(score.value))
-            .unwrap_or_default(),
-        interval: interval
-            .map(|(low, high)| format!("{} to {}", format::signed(low), format::signed(high)))
-            .unwrap_or_default(),
-        verdict,
-        kind,
-    }
+/// The examples in which the two arms differ.
+#[derive(Default)]
+struct Differing {
+    /// In the pre-trained model's favour.
+    better: Vec<Card>,
+    /// In the other's.
+    worse: Vec<Card>,
+    /// The share of the examples that both had learnt from.
+    share: Option<f64>,
 }
 
-fn costs(found: &Value) -> Vec<CostRow> {
-    let rows = [
-        ("pretraining", "Pre-training, once"),
-        ("finetuning", "One fine-tuning on all examples"),
-        ("finetunings", "All fine-tunings of this page"),
-        ("scratch", "All runs from scratch"),
-    ];
-    rows.into_iter()
-        .filter_map(|(field, what)| {
-            let cost = found
-                .pointer(&format!("/compute/{field}"))
-                .filter(|cost| cost.is_object())?;
-            let shown = |place: &str, show: fn(f64) -> String| {
-                number(cost, place).map(show).unwrap_or_default()
-            };
-            Some(CostRow {
-                what,
-                cells: [
-                    shown("/runs", format::count),
-                    shown("/tokens", format::short),
-                    shown("/seconds", format::duration),
-                    shown("/flops", operations),
-                ],
-            })
-        })
-        .collect()
-}
-
-/// Floating-point operations in powers of ten.
-fn operations(flops: f64) -> String {
-    if flops <= 0.0 {
-        return "–".into();
-    }
-    let power = flops.log10().floor();
-    format!("{:.1} · 10^{power}", flops / 10f64.powf(power))
-}
-
-fn cost_note(found: &Value) -> String {
-    let flops = |name: &str| number(found, &format!("/compute/{name}/flops"));
-    match (flops("pretraining"), flops("finetuning")) {
-        (Some(base), Some(one)) if one > 0.0 => format!(
-            "Pre-training took {} times the operations of one fine-tuning. It is paid once, and every task after it starts from the same base model.",
-            times(base / one)
-        ),
-        _ => "The base model came ready made: what its pre-training cost, its makers paid, once for all tasks.".into(),
-    }
-}
-
-fn forgetting(found: &Value, main: &str) -> Option<Forgetting> {
-    let before = number(found, "/general_before")?;
-    let variants = found.get("variants")?.as_array()?;
-    let row = |variant: &Value| {
-        let score = variant
-            .get("scores")
-            .and_then(|all| scores::score(all.get(main)?));
-        let general = number(variant, "/general");
-        [
-            text(variant, "/name").unwrap_or("unnamed").to_owned(),
-            score
-                .map(|score| format::score(score.value))
-                .unwrap_or_default(),
-            score
-                .map(|score| scores::interval(&score))
-                .unwrap_or_default(),
-            general.map(format::score).unwrap_or_default(),
-            general
-                .map(|bits| format::signed(bits - before))
-                .unwrap_or_default(),
-        ]
-    };
-    Some(Forgetting {
-        text: text(found, "/general").unwrap_or("general text").to_owned(),
-        before: format::score(before),
-        rows: variants.iter().map(row).collect(),
-    })
-}
-
-/// The examples in which the arms differ, each with whether the pre-trained model did better, and at which share.
-fn cards(dir: &Path, notes: &mut Vec<Note>) -> Result<(Vec<(bool, Card)>, Option<f64>)> {
-    let mut cards = Vec::new();
-    let mut share = None;
+fn differing(dir: &Path, notes: &mut Vec<Note>) -> Result<Differing> {
+    let mut found = Differing::default();
     read::lines(dir, "examples.jsonl", notes, |value| {
         let field = |name: &str, most: usize| {
             format::clip(text(value, name).unwrap_or_default().trim(), most).0
@@ -448,18 +302,19 @@ fn cards(dir: &Path, notes: &mut Vec<Note>) -> Result<(Vec<(bool, Card)>, Option
         if text(value, "/reference").is_none() {
             return Err("has no \"reference\"".into());
         }
-        share = share.or_else(|| number(value, "/share"));
-        cards.push((
-            text(value, "/better") == Some("pretrained"),
-            Card {
-                id: field("/id", 80),
-                prompt: field("/prompt", PROMPT_CHARS),
-                reference: field("/reference", ANSWER_CHARS),
-                pretrained: field("/pretrained", ANSWER_CHARS),
-                scratch: field("/scratch", ANSWER_CHARS),
-            },
-        ));
+        found.share = found.share.or_else(|| number(value, "/share"));
+        let side = match text(value, "/better") {
+            Some("pretrained") => &mut found.better,
+            _ => &mut found.worse,
+        };
+        side.push(Card {
+            id: field("/id", 80),
+            prompt: field("/prompt", PROMPT_CHARS),
+            reference: field("/reference", ANSWER_CHARS),
+            pretrained: field("/pretrained", ANSWER_CHARS),
+            scratch: field("/scratch", ANSWER_CHARS),
+        });
         Ok(())
     })?;
-    Ok((cards, share))
+    Ok(found)
 }

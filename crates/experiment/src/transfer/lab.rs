@@ -427,6 +427,9 @@ fn general_text(settings: &TransferSettings, context: &RunContext) -> Result<Opt
         !text.is_empty(),
         "transfer.general = {source}: it holds out no validation text"
     );
-    text.truncate(text.floor_char_boundary(settings.general_bytes));
+    let cut = (0..=settings.general_bytes.min(text.len()))
+        .rev()
+        .find(|&at| text.is_char_boundary(at));
+    text.truncate(cut.unwrap_or(0));
     Ok(Some(text))
 }
