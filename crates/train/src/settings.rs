@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSettings {
-    /// `nanochat` (default), `llama`, `qwen2`, `qwen3`, `mistral` or `gpt2`.
+    /// `nanochat` (default), `llama`, `qwen2`, `qwen3`, `olmo2`, `mistral` or `gpt2`.
     pub family: Family,
     /// Layers. Default 6.
     pub n_layer: i64,
