@@ -37,6 +37,7 @@ fn the_commands_stand_in_the_order_of_use() {
       recipe       List and show the built-in recipes
       pretrain     Pre-train: general text to a base model
       finetune     Fine-tune: a base model and examples of one task to a task model
+      transfer     Learn a task with and without pre-training, at several amounts of data
       eval         Measure a model on a text or on a task
       generate     Continue a prompt
       chat         Converse with a fine-tuned model

@@ -62,7 +62,7 @@ pub(crate) enum Command {
     Pretrain(pretrain::PretrainArgs),
     /// Fine-tune: a base model and examples of one task to a task model
     Finetune(finetune::FinetuneArgs),
-    /// Learn a task from a pre-trained model and from scratch, at several amounts of data, and compare
+    /// Learn a task with and without pre-training, at several amounts of data
     Transfer(transfer::TransferArgs),
     /// Measure a model on a text or on a task
     Eval(eval::EvalArgs),

@@ -50,11 +50,14 @@ pub(crate) struct TransferArgs {
     /// The folder of the experiment; by default runs/ and the recipe's name
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
+    /// Print the experiment's recipe as it would be run, and stop
+    #[arg(long)]
+    dry_run: bool,
     /// Show no bars
     #[arg(long, short)]
     quiet: bool,
     /// Print transfer.json
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dry_run")]
     json: bool,
     #[command(flatten)]
     catalog: CatalogArgs,
@@ -66,6 +69,10 @@ pub(crate) fn run(args: &TransferArgs) -> Result<Exit> {
     recipes::check_stage(Stage::Transfer, &source)?;
     let recipe: TransferRecipe = source.parse(&args.settings).map_err(bad_input)?;
     recipe.validate().map_err(bad_input)?;
+    if args.dry_run {
+        output::text(&etude_train::recipe::to_toml(&recipe)?)?;
+        return Ok(Exit::Done);
+    }
     let plan = plan(&recipe, args)?;
     let folder = args
         .run
