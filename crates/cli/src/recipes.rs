@@ -28,6 +28,7 @@ pub(crate) const BUILT_IN: &[BuiltIn] = built_in![
     "finetune-smollm2-cooking",
     "finetune-smollm2-sentiment",
     "transfer-descriptions",
+    "transfer-lesson",
 ];
 
 /// A recipe that needs no file.
