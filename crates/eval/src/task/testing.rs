@@ -76,5 +76,6 @@ pub(crate) fn item(id: &str, prediction: &str, reference: &str) -> TaskItem {
         tokens: 3,
         nats: 2.5 * reference.len() as f64,
         bytes: reference.len() as u64,
+        chosen: None,
     }
 }

@@ -53,6 +53,7 @@ pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
 fn settings(args: &EvalArgs) -> TaskSettings {
     let mut settings = TaskSettings {
         max_tokens: args.task.max_tokens,
+        choices: args.task.choices.clone(),
         ..TaskSettings::default()
     };
     if !args.task.metrics.is_empty() {
@@ -129,7 +130,7 @@ fn examples(args: &EvalArgs, rendering: &Rendering) -> Result<Vec<TaskExample>> 
             "choose another with --split, or give your own examples with --data",
         ));
     }
-    Ok(spread(all, args.task.limit))
+    Ok(spread(all, args.limit))
 }
 
 fn predictions_path(args: &EvalArgs, name: &str, loaded: &Loaded) -> PathBuf {
