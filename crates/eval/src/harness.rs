@@ -8,6 +8,7 @@
 mod encode;
 mod grammar;
 mod metric;
+mod next;
 mod prompt;
 mod report;
 mod request;
@@ -26,6 +27,7 @@ use etude_scores::Bootstrap;
 use etude_tokenizer::Tokenizer;
 
 pub use metric::HarnessMetric;
+pub use next::{NextToken, next_tokens};
 pub use report::{results_json, sample_json};
 pub use sample::{Likelihood, Outcome, Record, Sample};
 pub use score::{HarnessResult, HarnessScore, Scored};
@@ -201,12 +203,7 @@ fn generate(
     let prompts: Vec<Vec<u32>> = asked
         .iter()
         .map(|asked| {
-            let mut ids = encoder.text(&asked.context)?;
-            ensure!(
-                !ids.is_empty(),
-                "{}: the context is empty; there is nothing to continue",
-                asked.record.source
-            );
+            let mut ids = encoder.prompt(&asked.context)?;
             ids.drain(..ids.len().saturating_sub(room));
             Ok(ids)
         })

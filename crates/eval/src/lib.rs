@@ -18,8 +18,8 @@ mod text;
 pub use compare::{Comparison, compare};
 pub use harness::{
     Choices, Fewshot, GenerationSpec, HarnessMetric, HarnessResult, HarnessScore, HarnessSettings,
-    HarnessTask, Likelihood, Outcome, Record, Sample, Sampler, Scored, TaskKind, TaskSpec,
-    evaluate_harness, results_json, sample_json,
+    HarnessTask, Likelihood, NextToken, Outcome, Record, Sample, Sampler, Scored, TaskKind,
+    TaskSpec, evaluate_harness, next_tokens, results_json, sample_json,
 };
 pub use nats::{batch_loss, batch_nats, windows_loss};
 pub use predictions::{read_predictions, write_predictions};

@@ -4,6 +4,7 @@ mod bar;
 mod checkpoints;
 mod files;
 mod harness;
+mod next;
 mod table;
 mod task;
 mod text;
@@ -31,7 +32,9 @@ bootstrap interval. Examples are written the way the model was fine-tuned on the
 
 --tasks NAME_OR_FILE,…: benchmarks in standard formats, scored as lm-evaluation-harness scores them: multiple \
 choice by likelihood, cloze, perplexity, generation. A task is a TOML file with templates over the records of a \
-JSONL file (docs/guide.md#benchmarks), or built in: `grammar`, minimal pairs of sentences.";
+JSONL file (docs/guide.md#benchmarks), or built in: `grammar`, minimal pairs of sentences.
+
+--next TEXT: the five likeliest next tokens with their probabilities.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -40,7 +43,8 @@ Examples:
   etude eval runs/task --task wiki-description --limit 100
   etude eval runs/task --task wiki-description --data mine.jsonl --metric rouge_l --metric exact_match
   etude eval smollm2 --tasks grammar,arc.toml --num-fewshot 5 --output results
-  etude eval runs/base --tasks grammar --checkpoints";
+  etude eval runs/base --tasks grammar --checkpoints
+  etude eval runs/base --next \"The president of the United\" --checkpoints";
 
 /// Which model, on what.
 #[derive(Debug, Args)]
@@ -53,13 +57,13 @@ pub(crate) struct EvalArgs {
     what: What,
     /// For a text: tokens of a window; by default the model's context, at most 1,024. For benchmarks: the most
     /// tokens that the model reads at a time; by default its context
-    #[arg(long, value_name = "C", conflicts_with = "task")]
+    #[arg(long, value_name = "C", conflicts_with_all = ["task", "next"])]
     context: Option<usize>,
     /// For a text: tokens from one window's start to the next; by default C
     #[arg(long, value_name = "S", requires = "text")]
     stride: Option<usize>,
     /// For a task or benchmarks: at most this many examples, spread evenly; 0 takes all
-    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with = "text")]
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with_all = ["text", "next"])]
     limit: usize,
     #[command(flatten)]
     task: TaskArgs,
@@ -86,6 +90,9 @@ struct What {
     /// Benchmarks: names of those that are built in, or task files, with commas between them
     #[arg(long, value_name = "NAME_OR_FILE", value_delimiter = ',')]
     tasks: Vec<String>,
+    /// What the model would say next after a text: the likeliest tokens; may be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    next: Vec<String>,
 }
 
 /// What only benchmarks have.
@@ -98,8 +105,8 @@ struct HarnessArgs {
     /// Write results_….json and samples_TASK_….jsonl into this folder, as lm-evaluation-harness lays them out
     #[arg(long, value_name = "DIR", requires = "tasks")]
     output: Option<PathBuf>,
-    /// Measure all checkpoints of a run, a row a step
-    #[arg(long, requires = "tasks")]
+    /// Measure all checkpoints of a run, a row a step; also with --next
+    #[arg(long, conflicts_with_all = ["text", "task"])]
     checkpoints: bool,
 }
 
@@ -172,6 +179,7 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Exit> {
     match (&args.what.text, &args.what.task) {
         (Some(file), _) => text::run(args, file)?,
         (None, Some(task)) => task::run(args, task)?,
+        (None, None) if args.what.tasks.is_empty() => next::run(args, &args.what.next)?,
         (None, None) => harness::run(args, &args.what.tasks)?,
     }
     Ok(Exit::Done)

@@ -35,6 +35,15 @@ impl<'a> Encoder<'a> {
         Ok(ids)
     }
 
+    /// A text to continue; an empty one is the prefix token alone.
+    pub(super) fn prompt(&self, text: &str) -> Result<Vec<u32>> {
+        let ids = self.text(text)?;
+        match ids.is_empty() {
+            true => Ok(vec![self.prefix()?]),
+            false => Ok(ids),
+        }
+    }
+
     /// A continuation after its context: the tokens of both together, divided where those of the context
     /// alone end. White space at the end of the context belongs to the continuation.
     pub(super) fn pair(&self, context: &str, continuation: &str) -> Result<Request> {

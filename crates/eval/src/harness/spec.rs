@@ -26,7 +26,7 @@ pub struct TaskSpec {
     /// How it is scored (`output_type`).
     pub kind: TaskKind,
     /// A `.jsonl` file, relative to the task file, whose lines are its records; or a data set by name,
-    /// whose records have `prompt` and `completion`.
+    /// whose records have `prompt` and `completion`, or `text`.
     #[serde(default)]
     pub data: String,
     /// Which records of a data set by name (`test_split`). Default `test`.

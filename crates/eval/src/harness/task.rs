@@ -4,7 +4,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use etude_data::{Cache, Catalog, DataError, Progress, SourceRef, Split, TaskExample, nearest};
+use etude_data::{
+    Cache, Catalog, DataError, Document, Kind, Progress, SourceRef, Split, TaskExample, nearest,
+};
 use serde_json::{Value, json};
 
 use super::grammar;
@@ -114,11 +116,25 @@ fn read(data: &str, split: Split, task_file: &Path, catalog: &Catalog) -> Result
             let dataset = catalog
                 .get(data)?
                 .fetch(&Cache::user()?, &Progress::Shown)?;
-            let record = |example: Result<TaskExample, DataError>| example.map(|e| record_of(&e));
-            dataset
-                .examples(&[split])?
-                .map(record)
-                .collect::<Result<_, _>>()?
+            match dataset.manifest().kind {
+                Kind::Task => {
+                    let examples = dataset.examples(&[split])?;
+                    let record = |example: Result<TaskExample, DataError>| {
+                        example.map(|one| record_of(&one))
+                    };
+                    examples.map(record).collect::<Result<_, _>>()?
+                }
+                Kind::Text => {
+                    let documents = dataset.documents(&[split])?;
+                    let record = |document: Result<Document, DataError>| {
+                        document.map(|one| Record {
+                            value: json!({"text": one.text}),
+                            source: one.source,
+                        })
+                    };
+                    documents.map(record).collect::<Result<_, _>>()?
+                }
+            }
         }
     };
     if records.is_empty() {

@@ -14,7 +14,12 @@ use crate::output;
 
 pub(super) fn run(args: &EvalArgs, tasks: &[HarnessTask]) -> Result<()> {
     let checkpoints = found(&args.model)?;
-    let output = args.harness.output.as_deref().map(files::Output::new).transpose()?;
+    let output = args
+        .harness
+        .output
+        .as_deref()
+        .map(files::Output::new)
+        .transpose()?;
     let mut steps: Vec<(u64, Vec<HarnessResult>)> = Vec::with_capacity(checkpoints.len());
     for (step, folder) in &checkpoints {
         let loaded = args.device.load(folder)?;
@@ -43,7 +48,10 @@ pub(super) fn run(args: &EvalArgs, tasks: &[HarnessTask]) -> Result<()> {
 
 /// The checkpoints of a run, by step.
 pub(super) fn found(run: &Path) -> Result<Vec<(u64, PathBuf)>> {
-    let entries = fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten();
+    let entries = fs::read_dir(run.join("checkpoints"))
+        .into_iter()
+        .flatten()
+        .flatten();
     let mut found: Vec<(u64, PathBuf)> = entries
         .filter_map(|entry| {
             let name = entry.file_name();

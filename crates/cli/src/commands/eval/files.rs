@@ -9,6 +9,8 @@ use anyhow::{Context, Result};
 use etude_eval::{HarnessResult, sample_json};
 use serde_json::Value;
 
+use crate::error::Misuse;
+
 /// Where results go.
 pub(super) struct Output {
     folder: PathBuf,
@@ -20,6 +22,10 @@ impl Output {
     /// # Errors
     /// A folder that cannot be made or written.
     pub(super) fn new(folder: &Path) -> Result<Self> {
+        if folder.exists() && !folder.is_dir() {
+            let what = format!("{}: is a file", folder.display());
+            return Err(Misuse::error(what, "name a folder with --output"));
+        }
         let probe = folder.join(format!(".etude-{}", std::process::id()));
         fs::create_dir_all(folder)
             .and_then(|()| File::create(&probe))
@@ -40,7 +46,9 @@ impl Output {
     /// # Errors
     /// A file that cannot be written.
     pub(super) fn write(&self, all: &Value, results: &[HarnessResult]) -> Result<Vec<PathBuf>> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         let date = stamp(since.as_secs(), since.subsec_micros());
         let path = self.folder.join(format!("results_{date}.json"));
         let mut text = serde_json::to_string_pretty(all)?;

@@ -19,13 +19,20 @@ pub(super) fn run(args: &EvalArgs, names: &[String]) -> Result<()> {
     if args.harness.checkpoints {
         return checkpoints::run(args, &tasks);
     }
-    let output = args.harness.output.as_deref().map(files::Output::new).transpose()?;
+    let output = args
+        .harness
+        .output
+        .as_deref()
+        .map(files::Output::new)
+        .transpose()?;
     let loaded = args.device.load(&args.model)?;
     let started = Instant::now();
     let results = evaluate(args, &tasks, &loaded)?;
     let mut all = results_json(&results);
     about(args, &loaded, started, &mut all);
-    let written = output.map(|output| output.write(&all, &results)).transpose()?;
+    let written = output
+        .map(|output| output.write(&all, &results))
+        .transpose()?;
     if args.json {
         if let Some(written) = &written {
             all["files"] = json!(written);
@@ -80,7 +87,9 @@ pub(super) fn evaluate(
 
 /// What lm-evaluation-harness says about a run beside its results.
 fn about(args: &EvalArgs, loaded: &Loaded, started: Instant, all: &mut Value) {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     let name = args.model.display().to_string();
     let parameters: i64 = loaded
         .decoder
@@ -101,6 +110,9 @@ fn about(args: &EvalArgs, loaded: &Loaded, started: Instant, all: &mut Value) {
     all["etude_version"] = json!(env!("CARGO_PKG_VERSION"));
     all["model_source"] = json!("etude");
     all["model_name"] = json!(name);
-    all["max_length"] = json!(args.context.map_or(loaded.decoder.config().context, |c| c as i64));
+    all["max_length"] = json!(
+        args.context
+            .map_or(loaded.decoder.config().context, |c| c as i64)
+    );
     all["total_evaluation_time_seconds"] = json!(started.elapsed().as_secs_f64().to_string());
 }

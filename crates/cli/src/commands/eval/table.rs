@@ -7,14 +7,29 @@ use crate::output;
 
 /// The results of one model.
 pub(super) fn results(results: &[HarnessResult]) -> String {
-    let head = ["Tasks", "Version", "n-shot", "Metric", "", "Value", "", "Stderr", "95% interval", "Chance"];
+    let head = [
+        "Tasks",
+        "Version",
+        "n-shot",
+        "Metric",
+        "",
+        "Value",
+        "",
+        "Stderr",
+        "95% interval",
+        "Chance",
+    ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for result in results {
         let spec = &result.spec;
         let mut part = |name: &str, scored: &Scored| {
             for (number, (metric, score)) in scored.scores.iter().enumerate() {
                 let first = |text: String| if number == 0 { text } else { String::new() };
-                let arrow = if metric.higher_is_better() { "↑" } else { "↓" };
+                let arrow = if metric.higher_is_better() {
+                    "↑"
+                } else {
+                    "↓"
+                };
                 let chance = scored.chance.filter(|_| has_chance(*metric));
                 rows.push(vec![
                     first(name.to_owned()),
@@ -24,7 +39,9 @@ pub(super) fn results(results: &[HarnessResult]) -> String {
                     arrow.to_owned(),
                     format!("{:.4}", score.value),
                     "±".to_owned(),
-                    score.stderr.map_or("N/A".to_owned(), |stderr| format!("{stderr:.4}")),
+                    score
+                        .stderr
+                        .map_or("N/A".to_owned(), |stderr| format!("{stderr:.4}")),
                     format!("{:.4} to {:.4}", score.low, score.high),
                     chance.map_or(String::new(), |chance| format!("{chance:.4}")),
                 ]);
@@ -39,9 +56,16 @@ pub(super) fn results(results: &[HarnessResult]) -> String {
     for result in results {
         let records = match result.all.n == result.records {
             true => output::count(result.all.n as u64),
-            false => format!("{} of {}", output::count(result.all.n as u64), output::count(result.records as u64)),
+            false => format!(
+                "{} of {}",
+                output::count(result.all.n as u64),
+                output::count(result.records as u64)
+            ),
         };
-        text.push_str(&format!("{}: {records} records in {:.1} s\n", result.spec.name, result.seconds));
+        text.push_str(&format!(
+            "{}: {records} records in {:.1} s\n",
+            result.spec.name, result.seconds
+        ));
     }
     text
 }
@@ -57,7 +81,11 @@ pub(super) fn steps(steps: &[(u64, Vec<HarnessResult>)]) -> String {
             let name = &result.spec.name;
             let mut cell = |name: String, scored: &Scored| {
                 // bits_per_byte is the comparable one of perplexity's three.
-                let found = scored.scores.iter().rev().find(|(metric, _)| *metric == HarnessMetric::BitsPerByte);
+                let found = scored
+                    .scores
+                    .iter()
+                    .rev()
+                    .find(|(metric, _)| *metric == HarnessMetric::BitsPerByte);
                 if let Some((metric, score)) = found.or_else(|| scored.scores.first()) {
                     cells.push((format!("{name} {metric}"), *score, scored.chance));
                 }
@@ -73,10 +101,16 @@ pub(super) fn steps(steps: &[(u64, Vec<HarnessResult>)]) -> String {
         let cells = cells(results);
         if rows.is_empty() {
             head.extend(cells.iter().map(|(name, _, _)| name.clone()));
-            guess.extend(cells.iter().map(|(_, _, chance)| chance.map_or(String::new(), |c| format!("{c:.3}"))));
+            guess.extend(
+                cells
+                    .iter()
+                    .map(|(_, _, chance)| chance.map_or(String::new(), |c| format!("{c:.3}"))),
+            );
         }
         let mut row = vec![step.to_string()];
-        let cell = |score: &HarnessScore| format!("{:.3} [{:.3}, {:.3}]", score.value, score.low, score.high);
+        let cell = |score: &HarnessScore| {
+            format!("{:.3} [{:.3}, {:.3}]", score.value, score.low, score.high)
+        };
         row.extend(cells.iter().map(|(_, score, _)| cell(score)));
         rows.push(row);
     }
@@ -88,14 +122,25 @@ pub(super) fn steps(steps: &[(u64, Vec<HarnessResult>)]) -> String {
 }
 
 fn has_chance(metric: HarnessMetric) -> bool {
-    matches!(metric, HarnessMetric::Acc | HarnessMetric::AccNorm | HarnessMetric::AccBytes)
+    matches!(
+        metric,
+        HarnessMetric::Acc | HarnessMetric::AccNorm | HarnessMetric::AccBytes
+    )
 }
 
 /// Rows in columns between bars, a rule beneath the first; columns that are empty throughout are left out.
 fn columns(rows: &[Vec<String>]) -> String {
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let width = |column: usize| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let used = |column: &usize| rows[1..].iter().any(|row| !row[*column].is_empty());
-    let widths: Vec<(usize, usize)> = (0..rows[0].len()).filter(used).map(|column| (column, width(column))).collect();
+    let widths: Vec<(usize, usize)> = (0..rows[0].len())
+        .filter(used)
+        .map(|column| (column, width(column)))
+        .collect();
     let mut text = String::new();
     for (number, row) in rows.iter().enumerate() {
         for (column, width) in &widths {
