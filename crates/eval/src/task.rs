@@ -84,7 +84,7 @@ pub struct TaskItem {
     pub prompt: String,
     /// The right answer.
     pub reference: String,
-    /// The model's.
+    /// The model's; of a classification that asks for nothing else, the likeliest answer.
     pub prediction: String,
     /// Why the model's ends.
     pub finish_reason: FinishReason,
@@ -153,14 +153,21 @@ pub fn evaluate(
     let chosen = if settings.metrics.iter().any(TaskMetric::is_choice) {
         let candidates = choices::candidates(&items, settings)?;
         let chosen = choices::chosen(decoder, renderer, &items, &candidates, on_progress)?;
-        chosen
-            .into_iter()
-            .map(|answer| Some(answer.to_owned()))
-            .collect()
+        Some(chosen.into_iter().map(str::to_owned).collect::<Vec<_>>())
     } else {
-        vec![None; items.len()]
+        None
     };
-    let answers = answers::answers(decoder, tokenizer, renderer, &items, settings, on_progress)?;
+    let answers = match &chosen {
+        // A classification alone needs no text of the model's own.
+        Some(chosen) if !settings.metrics.iter().any(TaskMetric::needs_answers) => {
+            answers::Answers::given(chosen)
+        }
+        _ => answers::answers(decoder, tokenizer, renderer, &items, settings, on_progress)?,
+    };
+    let chosen = match chosen {
+        Some(chosen) => chosen.into_iter().map(Some).collect(),
+        None => vec![None; items.len()],
+    };
     let truncated_prompts = items.iter().filter(|item| item.prompt.truncated).count() as u64;
     let tokens: u64 = answers.rows.iter().map(|answer| answer.tokens).sum();
     let items: Vec<TaskItem> = (items.iter().zip(answers.rows).zip(nats).zip(chosen))

@@ -23,6 +23,21 @@ pub(super) struct Answers {
     pub(super) seconds: f64,
 }
 
+impl Answers {
+    /// Answers that the model did not write.
+    pub(super) fn given(texts: &[String]) -> Self {
+        let answer = |text: &String| Answer {
+            text: text.clone(),
+            finish_reason: FinishReason::Stop,
+            tokens: 0,
+        };
+        Self {
+            rows: texts.iter().map(answer).collect(),
+            seconds: 0.0,
+        }
+    }
+}
+
 pub(super) fn answers(
     decoder: &Decoder,
     tokenizer: &Tokenizer,

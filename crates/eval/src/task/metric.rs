@@ -64,6 +64,11 @@ impl TaskMetric {
         }
     }
 
+    /// Whether the model must write an answer for it.
+    pub(super) fn needs_answers(&self) -> bool {
+        matches!(self, Self::Answers(_))
+    }
+
     /// Whether it compares the likelihoods of answers.
     pub(super) fn is_choice(&self) -> bool {
         matches!(self, Self::ChoiceAccuracy | Self::ChoiceMacroF1)

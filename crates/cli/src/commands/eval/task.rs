@@ -170,10 +170,14 @@ fn tell(result: &TaskResult, predictions: &str) -> String {
     }
     let mut text = output::columns(&rows);
     let count = output::count(result.items.len() as u64);
-    text.push_str(&format!(
-        "\n{count} examples, {:.0} tokens a second\n",
-        result.tokens_per_second
-    ));
+    text.push_str(&format!("\n{count} examples"));
+    if result.tokens_per_second > 0.0 {
+        text.push_str(&format!(
+            ", {:.0} tokens a second",
+            result.tokens_per_second
+        ));
+    }
+    text.push('\n');
     for (reason, count) in &result.left_out {
         text.push_str(&format!("left out: {count} ({reason})\n"));
     }
