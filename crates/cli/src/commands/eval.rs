@@ -65,10 +65,6 @@ pub(crate) struct EvalArgs {
     /// For a task or benchmarks: at most this many examples, spread evenly; 0 takes all
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with_all = ["text", "next"])]
     limit: usize,
-    #[command(flatten)]
-    task: TaskArgs,
-    #[command(flatten)]
-    harness: HarnessArgs,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -76,6 +72,10 @@ pub(crate) struct EvalArgs {
     catalog: CatalogArgs,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    task: TaskArgs,
+    #[command(flatten)]
+    harness: HarnessArgs,
 }
 
 #[derive(Debug, Args)]
