@@ -6,10 +6,11 @@ use rayon::prelude::*;
 
 use super::fit::{FittedText, drop_oldest_exchange, fit_text};
 use super::{
-    ChatFormat, DropReason, ExampleFormat, ExampleSettings, PlainFormat, RenderReport,
-    RenderedExample, RenderedPrompt, Rendering, Truncation,
+    ChatFormat, Cut, DropReason, ExampleFormat, ExampleSettings, Explained, PlainFormat,
+    RenderReport, RenderedExample, RenderedPrompt, Rendering, TokenPart, Truncation,
 };
 use crate::error::DataError;
+use crate::ledger::Amount;
 use crate::message::{Message, Role};
 use crate::task::{TaskBody, TaskExample};
 
@@ -26,16 +27,26 @@ pub struct Renderer {
 struct Whole {
     ids: Vec<u32>,
     supervised: Vec<bool>,
+    parts: Vec<TokenPart>,
     prompt_truncated: bool,
+    /// Tokens that the prompt lost.
+    prompt_cut: u64,
     /// The bytes of text that the supervised tokens stand for.
     target_bytes: u64,
+}
+
+/// A prompt that fits, and how many tokens it lost for that.
+struct Fitted {
+    prompt: RenderedPrompt,
+    cut: u64,
 }
 
 /// What becomes of one example.
 struct Rendered {
     rendering: Rendering<RenderedExample>,
+    cut: Cut,
     /// Of its prompts and answers.
-    characters: u64,
+    text: Amount,
     /// Whether the prompt of evaluation is not its beginning.
     prompt_differs: bool,
     /// Answers that are context alone.
@@ -75,6 +86,11 @@ impl Renderer {
         })
     }
 
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
     /// The settings in force.
     pub fn settings(&self) -> &ExampleSettings {
         &self.settings
@@ -93,14 +109,15 @@ impl Renderer {
             .map(|example| self.render_and_check(example))
             .collect::<Result<_>>()?;
         let (mut kept, mut report) = (Vec::new(), RenderReport::default());
-        for rendered in rendered {
+        for (rendered, source) in rendered.into_iter().zip(examples.iter().map(|e| &e.source)) {
             match rendered.rendering {
                 Rendering::Kept(example) => {
-                    report.keep(&example, rendered.characters, rendered.prompt_differs);
+                    let Rendered { text, cut, .. } = rendered;
+                    report.keep(&example, text, cut, rendered.prompt_differs);
                     report.answers_as_context += rendered.answers_as_context;
                     kept.push(example);
                 }
-                Rendering::Dropped(reason) => report.drop(reason),
+                Rendering::Dropped(reason) => report.drop(reason, rendered.text, source),
             }
         }
         ensure!(
@@ -133,13 +150,21 @@ impl Renderer {
     /// # Errors
     /// When the example has no answer to learn, or its shape does not fit the format.
     pub fn render(&self, example: &TaskExample) -> Result<Rendering<RenderedExample>> {
+        Ok(self.explain(example)?.rendering)
+    }
+
+    /// Renders one example for training, and says whose each token is and what was cut.
+    ///
+    /// # Errors
+    /// As [`Renderer::render`].
+    pub fn explain(&self, example: &TaskExample) -> Result<Explained> {
         let rendering = match &self.settings.format {
             ExampleFormat::Plain(plain) => self.plain_example(plain, example),
             ExampleFormat::Chat(chat) => self.chat_example(chat, example),
         };
         let whole = match rendering.with_context(|| example.source.to_string())? {
             Rendering::Kept(whole) => whole,
-            Rendering::Dropped(reason) => return Ok(Rendering::Dropped(reason)),
+            Rendering::Dropped(reason) => return Ok(left_out(reason)),
         };
         if !whole.supervised.iter().skip(1).any(|&s| s) {
             return Err(DataError::at(
@@ -158,18 +183,18 @@ impl Renderer {
     /// When the example's shape does not fit the format.
     pub fn render_prompt(&self, example: &TaskExample) -> Result<Rendering<RenderedPrompt>> {
         let prompt = match &self.settings.format {
-            ExampleFormat::Plain(plain) => {
-                plain_parts(example).and_then(|(prompt, _)| self.fit_plain_prompt(plain, prompt))
-            }
+            ExampleFormat::Plain(plain) => plain_parts(example)
+                .and_then(|(prompt, _)| self.fit_plain_prompt(plain, prompt))
+                .map(|fit| fit.map(|fitted| fitted.prompt)),
             ExampleFormat::Chat(chat) => self
                 .fit_chat_prompt(chat, example)
-                .map(|fit| fit.map(|(_, prompt)| prompt)),
+                .map(|fit| fit.map(|(_, fitted)| fitted.prompt)),
         };
         prompt.with_context(|| example.source.to_string())
     }
 
     fn render_and_check(&self, example: &TaskExample) -> Result<Rendered> {
-        let rendering = self.render(example)?;
+        let Explained { rendering, cut, .. } = self.explain(example)?;
         let differs = match (&rendering, self.render_prompt(example)?) {
             (Rendering::Kept(whole), Rendering::Kept(prompt)) => {
                 !whole.ids.starts_with(&prompt.ids)
@@ -177,7 +202,7 @@ impl Renderer {
             _ => false,
         };
         let texts = example.messages();
-        let characters = texts.iter().map(|m| m.content.chars().count() as u64).sum();
+        let text = Amount::of(texts.iter().map(|message| message.content.as_str()));
         let answers = texts.iter().filter(|m| m.role == Role::Assistant).count();
         let learnt = match &rendering {
             Rendering::Kept(whole) if !whole.truncated => stretches(&whole.supervised),
@@ -185,46 +210,61 @@ impl Renderer {
         };
         Ok(Rendered {
             rendering,
-            characters,
+            cut,
+            text,
             prompt_differs: differs,
             answers_as_context: answers.saturating_sub(learnt) as u64,
         })
     }
 
     /// Puts the context's limit to a whole example.
-    fn fit(&self, whole: Whole, example: &TaskExample) -> Result<Rendering<RenderedExample>> {
+    fn fit(&self, whole: Whole, example: &TaskExample) -> Result<Explained> {
         let Whole {
             mut ids,
             mut supervised,
+            mut parts,
             prompt_truncated,
+            prompt_cut,
             mut target_bytes,
         } = whole;
+        let mut cut = Cut {
+            prompt: prompt_cut,
+            answer: 0,
+        };
         let (most, mut truncated) = (self.settings.most_ids(), prompt_truncated);
         if ids.len() > most {
             match self.settings.truncation {
-                Truncation::Drop => return Ok(Rendering::Dropped(DropReason::TooLong)),
+                Truncation::Drop => return Ok(left_out(DropReason::TooLong)),
                 Truncation::TruncatePrompt => {
-                    return Ok(Rendering::Dropped(DropReason::AnswerTooLong));
+                    return Ok(left_out(DropReason::AnswerTooLong));
                 }
                 Truncation::Truncate => {
+                    cut.answer = supervised[most..].iter().filter(|&&s| s).count() as u64;
+                    cut.prompt += (ids.len() - most) as u64 - cut.answer;
                     ids.truncate(most);
+                    parts.truncate(most);
                     supervised.truncate(most);
                     truncated = true;
                     if !supervised.iter().skip(1).any(|&s| s) {
-                        return Ok(Rendering::Dropped(DropReason::AnswerCutAway));
+                        return Ok(left_out(DropReason::AnswerCutAway));
                     }
                     target_bytes = target_bytes.min(self.learnt_bytes(&ids, &supervised)?);
                 }
             }
         }
-        Ok(Rendering::Kept(RenderedExample {
+        let rendering = Rendering::Kept(RenderedExample {
             id: example.id.clone(),
             ids,
             supervised,
             source: example.source.clone(),
             truncated,
             target_bytes,
-        }))
+        });
+        Ok(Explained {
+            rendering,
+            parts,
+            cut,
+        })
     }
 
     fn plain_example(
@@ -240,34 +280,42 @@ impl Renderer {
             )
             .into());
         }
-        let RenderedPrompt { mut ids, truncated } = match self.fit_plain_prompt(plain, prompt)? {
-            Rendering::Kept(prompt) => prompt,
+        let fitted = match self.fit_plain_prompt(plain, prompt)? {
+            Rendering::Kept(fitted) => fitted,
             Rendering::Dropped(reason) => return Ok(Rendering::Dropped(self.dropped(reason))),
         };
+        let RenderedPrompt { mut ids, truncated } = fitted.prompt;
         let answer = plain.completion.replace("{completion}", completion);
+        let mut parts = vec![TokenPart::Said(Role::User); ids.len()];
+        if plain.begin && self.tokenizer.bos_id().is_some() {
+            parts[0] = TokenPart::Template;
+        }
         let mut supervised = vec![false; ids.len()];
         ids.extend(self.tokenizer.encode(&answer)?);
+        parts.resize(ids.len(), TokenPart::Said(Role::Assistant));
         ids.push(self.end.expect("checked when the renderer was made"));
+        parts.push(TokenPart::Template);
         supervised.resize(ids.len(), true);
         let target_bytes = answer.len() as u64;
         Ok(Rendering::Kept(Whole {
             ids,
             supervised,
+            parts,
             prompt_truncated: truncated,
+            prompt_cut: fitted.cut,
             target_bytes,
         }))
     }
 
     /// The plain prompt's ids, cut where the policy allows it and the length asks for it.
-    fn fit_plain_prompt(
-        &self,
-        plain: &PlainFormat,
-        prompt: &str,
-    ) -> Result<Rendering<RenderedPrompt>> {
+    fn fit_plain_prompt(&self, plain: &PlainFormat, prompt: &str) -> Result<Rendering<Fitted>> {
         let fitted = self.fit_text(prompt, |text| self.plain_prompt(plain, text))?;
-        Ok(fitted.map(|text| RenderedPrompt {
-            ids: text.ids,
-            truncated: text.used < prompt.len(),
+        Ok(fitted.map(|text| Fitted {
+            cut: (text.whole - text.ids.len()) as u64,
+            prompt: RenderedPrompt {
+                ids: text.ids,
+                truncated: text.used < prompt.len(),
+            },
         }))
     }
 
@@ -301,7 +349,7 @@ impl Renderer {
             )
             .into());
         }
-        let (mut messages, prompt) = match self.fit_chat_prompt(chat, example)? {
+        let (mut messages, fitted) = match self.fit_chat_prompt(chat, example)? {
             Rendering::Kept(kept) => kept,
             Rendering::Dropped(reason) => return Ok(Rendering::Dropped(self.dropped(reason))),
         };
@@ -309,10 +357,17 @@ impl Renderer {
         let segments = self.tokenizer.render_conversation(&turns(&messages))?;
         let rendered = self.tokenizer.encode_segments(&segments)?;
         let target_bytes = self.learnt_bytes(&rendered.ids, &rendered.supervised)?;
+        let part = |&number: &u32| match &segments[number as usize] {
+            segment if segment.trusted => TokenPart::Template,
+            segment => TokenPart::Said(segment.role),
+        };
+        let parts = rendered.segment.iter().map(part).collect();
         Ok(Rendering::Kept(Whole {
             ids: rendered.ids,
             supervised: rendered.supervised,
-            prompt_truncated: prompt.truncated,
+            parts,
+            prompt_truncated: fitted.prompt.truncated,
+            prompt_cut: fitted.cut,
             target_bytes,
         }))
     }
@@ -330,13 +385,18 @@ impl Renderer {
         &self,
         chat: &ChatFormat,
         example: &TaskExample,
-    ) -> Result<Rendering<(Vec<Message>, RenderedPrompt)>> {
+    ) -> Result<Rendering<(Vec<Message>, Fitted)>> {
         let mut messages = example.prompt_messages();
         let mut truncated = false;
-        while self.cuts_prompts()
-            && self.chat_prompt(&messages)?.len() > self.settings.most_prompt_ids()
-            && drop_oldest_exchange(&mut messages)
-        {
+        // What the whole prompt takes, where exchanges are left out.
+        let mut whole = 0;
+        while self.cuts_prompts() {
+            let tokens = self.chat_prompt(&messages)?.len();
+            whole = whole.max(tokens);
+            let fits = tokens <= self.settings.most_prompt_ids();
+            if fits || !drop_oldest_exchange(&mut messages) {
+                break;
+            }
             truncated = true;
         }
         // Without a user turn there is no text to cut: the empty one stands for it.
@@ -353,13 +413,12 @@ impl Renderer {
         })?;
         truncated |= matches!(&fitted, Rendering::Kept(kept) if kept.used < text.len());
         Ok(fitted.map(|kept| {
-            (
-                messages,
-                RenderedPrompt {
-                    ids: kept.ids,
-                    truncated,
-                },
-            )
+            let cut = (whole.max(kept.whole) - kept.ids.len()) as u64;
+            let prompt = RenderedPrompt {
+                ids: kept.ids,
+                truncated,
+            };
+            (messages, Fitted { prompt, cut })
         }))
     }
 
@@ -393,6 +452,15 @@ impl Renderer {
             (Truncation::Truncate, DropReason::PromptTooLong) => DropReason::AnswerCutAway,
             (_, reason) => reason,
         }
+    }
+}
+
+/// An example that is not used.
+fn left_out(reason: DropReason) -> Explained {
+    Explained {
+        rendering: Rendering::Dropped(reason),
+        parts: Vec::new(),
+        cut: Cut::default(),
     }
 }
 
