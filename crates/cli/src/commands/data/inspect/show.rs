@@ -4,7 +4,7 @@
 use std::io::IsTerminal;
 
 use etude_data::ledger::{
-    Account, ExampleView, Inspection, Ledger, Line, SegmentView, TokenView, Unit,
+    Account, ExampleView, Inspection, Ledger, Line, SegmentView, TokenView,
 };
 
 use crate::output::{self, count, plain};
@@ -216,7 +216,7 @@ fn marked(tokens: &[TokenView]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use etude_data::ledger::Amount;
+    use etude_data::ledger::{Amount, Unit};
 
     #[test]
     fn marks_are_unambiguous_without_colour() {
