@@ -6,6 +6,7 @@
 //! from scratch: the arm that shows what pre-training was worth.
 
 mod base;
+mod inspect;
 mod mix;
 mod recipe;
 mod score;
@@ -18,6 +19,7 @@ use etude_tensor::{device, parse_device};
 use etude_train::{Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings, recipe as text};
 
 pub use base::model_folder;
+pub use inspect::{inspect, ledger};
 pub use mix::MixSettings;
 pub use recipe::{
     BaseDtype, BaseSettings, Layout, LoraSettings, Method, Recipe, TaskEvalSettings, TaskSettings,
@@ -37,16 +39,17 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
     device::set_threads(recipe.train.threads);
     let on = parse_device(&recipe.train.device)?;
     let base = base::load(recipe, on)?;
-    let task = prepare(
+    let mut task = prepare(
         &recipe.task,
         base.decoder.config().context as usize,
         &base.tokenizer,
         context,
     )?;
-    folder.write_json("data.json", &task.description)?;
-
     let context_tokens = base.decoder.config().context as usize;
     let stage = stage::Finetuning::new(recipe, &task, &base.tokenizer, context_tokens)?;
+    task.description.ledger = ledger(&task, stage.rows());
+    folder.write_json("data.json", &task.description)?;
+    etude_train::progress::tell(context, &task.description.ledger);
     let settings = TrainerSettings {
         train: recipe.train.clone(),
         optimizer: recipe.optimizer.clone(),

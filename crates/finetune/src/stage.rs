@@ -78,6 +78,11 @@ impl Finetuning {
         })
     }
 
+    /// The rows that it trains on.
+    pub(crate) fn rows(&self) -> &FinetuneBatches {
+        &self.batches
+    }
+
     /// The mean length of the training examples, in tokens.
     pub(crate) fn typical_length(&self) -> usize {
         let examples = self.batches.examples();

@@ -4,6 +4,7 @@
 //! data (fetched, split, tokenized into shards, all cached), and gives the training loop next-token
 //! prediction over windows of it. The result is a run folder whose `model/` is a Hugging Face folder.
 
+mod inspect;
 mod prepare;
 mod recipe;
 mod source;
@@ -15,6 +16,7 @@ use etude_model::hf::TokenIds;
 use etude_tensor::{device, parse_device, with_seed};
 use etude_train::{Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings, recipe as text};
 
+pub use inspect::inspect;
 pub use prepare::Prepared;
 pub use recipe::{DataSettings, EvalSettings, Recipe, TokenizerSettings};
 pub use source::Source;
@@ -28,8 +30,11 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
     let folder = RunFolder::open(&context.folder, &text::to_toml(recipe)?)?;
     device::set_threads(recipe.train.threads);
     let on = parse_device(&recipe.train.device)?;
-    let prepared = prepare::prepare(recipe, context)?;
+    let mut prepared = prepare::prepare(recipe, context)?;
+    let windows = stage::windows(recipe, &prepared)?;
+    prepared.description.ledger = inspect::ledger(&prepared, &windows, recipe.train.batch_rows);
     folder.write_json("data.json", &prepared.description)?;
+    etude_train::progress::tell(context, &prepared.description.ledger);
 
     let tokenizer = &prepared.tokenizer;
     let config = recipe.model.config(tokenizer.vocab_size())?;

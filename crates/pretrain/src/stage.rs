@@ -25,15 +25,9 @@ pub(crate) struct Pretraining {
 
 impl Pretraining {
     pub(crate) fn new(recipe: &Recipe, prepared: &Prepared) -> Result<Self> {
+        let windows = windows(recipe, prepared)?;
         let context = recipe.model.context as usize;
         let boundaries = recipe.data.boundaries;
-        let settings = WindowSettings {
-            context,
-            rows: recipe.train.batch_rows,
-            seed: recipe.train.seed,
-            boundaries,
-        };
-        let windows = Windows::new(prepared.train.clone(), settings)?;
         let tokenizer = prepared.tokenizer.clone();
         // The separator leads the text, so that every byte of it is scored.
         let lead = tokenizer.eos_id();
@@ -61,6 +55,17 @@ impl Pretraining {
             recipe: recipe.clone(),
         })
     }
+}
+
+/// The rows of a recipe: what step reads which tokens.
+pub(crate) fn windows(recipe: &Recipe, prepared: &Prepared) -> Result<Windows> {
+    let settings = WindowSettings {
+        context: recipe.model.context as usize,
+        rows: recipe.train.batch_rows,
+        seed: recipe.train.seed,
+        boundaries: recipe.data.boundaries,
+    };
+    Windows::new(prepared.train.clone(), settings)
 }
 
 impl Stage for Pretraining {

@@ -11,6 +11,7 @@ const TEMPLATES: [(&str, &str); 6] = [
     ("layout.html", include_str!("../templates/layout.html")),
     ("parts.html", include_str!("../templates/parts.html")),
     ("run.html", include_str!("../templates/run.html")),
+    ("inspect.html", include_str!("../templates/inspect.html")),
     ("runs.html", include_str!("../templates/runs.html")),
     (
         "quickstart.html",
