@@ -130,6 +130,46 @@ pub(crate) fn for_stage(stage: Stage, name_or_path: &str) -> Result<RecipeText> 
     })
 }
 
+/// The recipe of either stage that `etude plan` was given, and which it is of.
+///
+/// # Errors
+/// No such recipe, a file that cannot be read or is of neither stage, or a short name that both stages know.
+pub(crate) fn of_any_stage(name_or_path: &str) -> Result<(Stage, RecipeText)> {
+    let found = [Stage::Pretrain, Stage::Finetune].map(|stage| for_stage(stage, name_or_path));
+    let [pretrain, finetune] = match found {
+        [Ok(one), Ok(other)] if one.name != other.name => {
+            return Err(Misuse::error(
+                format!("`{name_or_path}` names a recipe of each stage"),
+                format!("say which: `{}` or `{}`", one.name, other.name),
+            ));
+        }
+        found => found,
+    };
+    match (pretrain, finetune) {
+        // A file is read for either stage; its tables tell which one it is of.
+        (Ok(recipe), Ok(_)) => {
+            let fine = check_stage(Stage::Finetune, &recipe).is_ok();
+            let pre = check_stage(Stage::Pretrain, &recipe).is_ok();
+            let stage = match (pre, fine) {
+                (true, true) if recipe.text.parse::<toml::Table>().is_ok() => {
+                    let what = format!(
+                        "{}: is a recipe of neither stage: it has no table [data], [base] or [task]",
+                        recipe.origin.display()
+                    );
+                    let remedy = "begin with a built-in one: `etude recipe list`";
+                    return Err(Misuse::error(what, remedy));
+                }
+                (_, true) if !pre => Stage::Finetune,
+                _ => Stage::Pretrain,
+            };
+            Ok((stage, recipe))
+        }
+        (Ok(recipe), Err(_)) => Ok((Stage::Pretrain, recipe)),
+        (Err(_), Ok(recipe)) => Ok((Stage::Finetune, recipe)),
+        (Err(failure), Err(_)) => Err(failure),
+    }
+}
+
 /// Refuses a file of the other stage, whose every key would be unknown.
 pub(crate) fn check_stage(stage: Stage, recipe: &RecipeText) -> Result<()> {
     let Ok(tables) = recipe.text.parse::<toml::Table>() else {

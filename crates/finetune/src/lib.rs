@@ -6,6 +6,7 @@
 //! from scratch: the arm that shows what pre-training was worth.
 
 mod base;
+mod plan;
 mod recipe;
 mod stage;
 mod task;
@@ -15,6 +16,7 @@ use etude_model::hf::TokenIds;
 use etude_tensor::{device, parse_device};
 use etude_train::{Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings, recipe as text};
 
+pub use plan::{make_ready, plan};
 pub use recipe::{
     BaseDtype, BaseSettings, Layout, LoraSettings, Method, Recipe, TaskEvalSettings, TaskSettings,
 };
@@ -42,7 +44,26 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
 
     let context_tokens = base.decoder.config().context as usize;
     let stage = stage::Finetuning::new(recipe, &task, &base.tokenizer, context_tokens)?;
-    let settings = TrainerSettings {
+    let settings = trainer_settings(recipe, &base, &task, &stage);
+    let stage: &dyn Stage = &stage;
+    Trainer::new(stage, &base.decoder, &settings, context, &folder)?
+        .run()
+        .with_context(|| {
+            format!(
+                "{}: the run did not finish; what is saved there is whole",
+                context.folder.display()
+            )
+        })
+}
+
+/// What the loop is told.
+fn trainer_settings(
+    recipe: &Recipe,
+    base: &base::Base,
+    task: &Task,
+    stage: &stage::Finetuning,
+) -> TrainerSettings {
+    TrainerSettings {
         train: recipe.train.clone(),
         optimizer: recipe.optimizer.clone(),
         schedule: recipe.schedule.clone(),
@@ -53,14 +74,5 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
         },
         length: stage.typical_length(),
         data_fingerprint: format!("{} {}", base.fingerprint, task.fingerprint),
-    };
-    let stage: &dyn Stage = &stage;
-    Trainer::new(stage, &base.decoder, &settings, context, &folder)?
-        .run()
-        .with_context(|| {
-            format!(
-                "{}: the run did not finish; what is saved there is whole",
-                context.folder.display()
-            )
-        })
+    }
 }

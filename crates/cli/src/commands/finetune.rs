@@ -43,7 +43,7 @@ pub(crate) fn run(args: &FinetuneArgs) -> Result<Exit> {
 }
 
 /// The recipe with a published base model, named instead of a path, fetched and found in the cache.
-fn with_base(recipe: &Recipe) -> Result<Recipe> {
+pub(crate) fn with_base(recipe: &Recipe) -> Result<Recipe> {
     let mut recipe = recipe.clone();
     if !recipe.base.path.exists()
         && KnownModel::named(&recipe.base.path.to_string_lossy()).is_some()
