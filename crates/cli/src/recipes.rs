@@ -148,10 +148,14 @@ pub(crate) fn of_any_stage(name_or_path: &str) -> Result<(Stage, RecipeText)> {
     match (pretrain, finetune) {
         // A file is read for either stage; its tables tell which one it is of.
         (Ok(recipe), Ok(_)) => {
-            let fine = check_stage(Stage::Finetune, &recipe).is_ok();
-            let pre = check_stage(Stage::Pretrain, &recipe).is_ok();
-            let stage = match (pre, fine) {
-                (true, true) if recipe.text.parse::<toml::Table>().is_ok() => {
+            let tables = recipe.text.parse::<toml::Table>().unwrap_or_default();
+            let has = |name: &str| tables.contains_key(name);
+            let stage = match (has("data"), has("base") || has("task")) {
+                (true, _) => Stage::Pretrain,
+                (_, true) => Stage::Finetune,
+                // What is wrong with a file that is no TOML, parsing says.
+                _ if tables.is_empty() && !recipe.text.trim().is_empty() => Stage::Pretrain,
+                _ => {
                     let what = format!(
                         "{}: is a recipe of neither stage: it has no table [data], [base] or [task]",
                         recipe.origin.display()
@@ -159,8 +163,6 @@ pub(crate) fn of_any_stage(name_or_path: &str) -> Result<(Stage, RecipeText)> {
                     let remedy = "begin with a built-in one: `etude recipe list`";
                     return Err(Misuse::error(what, remedy));
                 }
-                (_, true) if !pre => Stage::Finetune,
-                _ => Stage::Pretrain,
             };
             Ok((stage, recipe))
         }

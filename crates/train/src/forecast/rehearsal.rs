@@ -211,7 +211,7 @@ impl Rehearsal<'_> {
         let affordable = (STEP_SECONDS / first.max(1e-9)) as usize;
         let wanted = affordable.clamp(LEAST_STEPS, MOST_STEPS);
         let wanted = wanted.min(settings.train.steps as usize);
-        let (mut seconds, mut tokens) = (0.0, 0);
+        let (mut times, mut tokens) = (Vec::new(), 0);
         for number in 0..wanted {
             if run.context.interrupt.asked() {
                 return Ok(None);
@@ -223,9 +223,15 @@ impl Rehearsal<'_> {
                 _ => sizes.by_tokens[place].0,
             };
             let (time, of_step) = timed(step)?;
-            seconds += time;
+            times.push(time);
             tokens += of_step;
         }
+        let count = times.len() as f64;
+        let seconds = match sizes.by_tokens.len() {
+            // Alike, so that what disturbs a few of them can be left aside.
+            1 => median(&mut times) * count,
+            _ => times.iter().sum(),
+        };
         let per_token = seconds / tokens.max(1) as f64;
         // The first step is slow, since memory is new to the process; the run pays that once as well.
         let warming = (first - per_token * first_tokens as f64).max(0.0);
@@ -335,6 +341,12 @@ impl Rehearsal<'_> {
         let result = disk::saved_bytes(folder.path()) - checkpoint;
         Ok((checkpoint, result, true))
     }
+}
+
+/// The middle one, or the upper of the two; there is at least one.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 /// Bytes a second that are written, synced and hashed in `folder`.
