@@ -8,6 +8,7 @@
 mod base;
 mod inspect;
 mod mix;
+mod plan;
 mod recipe;
 mod score;
 mod stage;
@@ -21,6 +22,7 @@ use etude_train::{Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings,
 pub use base::model_folder;
 pub use inspect::{inspect, ledger};
 pub use mix::MixSettings;
+pub use plan::{make_ready, plan};
 pub use recipe::{
     BaseDtype, BaseSettings, Layout, LoraSettings, Method, Recipe, TaskEvalSettings, TaskSettings,
 };
@@ -50,18 +52,7 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
     task.description.ledger = ledger(&task, stage.rows());
     folder.write_json("data.json", &task.description)?;
     etude_train::progress::tell(context, &task.description.ledger);
-    let settings = TrainerSettings {
-        train: recipe.train.clone(),
-        optimizer: recipe.optimizer.clone(),
-        schedule: recipe.schedule.clone(),
-        ids: TokenIds {
-            bos: base.tokenizer.bos_id(),
-            eos: base.tokenizer.stop_ids(),
-            pad: base.tokenizer.pad_id(),
-        },
-        length: stage.typical_length(),
-        data_fingerprint: format!("{} {}", base.fingerprint, task.fingerprint),
-    };
+    let settings = trainer_settings(recipe, &base, &task, &stage);
     let stage: &dyn Stage = &stage;
     let unfinished = || {
         format!(
@@ -93,4 +84,25 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
     )
     .with_context(unfinished)?;
     Ok(Ended::Finished(summary))
+}
+
+/// What the loop is told.
+fn trainer_settings(
+    recipe: &Recipe,
+    base: &base::Base,
+    task: &Task,
+    stage: &stage::Finetuning,
+) -> TrainerSettings {
+    TrainerSettings {
+        train: recipe.train.clone(),
+        optimizer: recipe.optimizer.clone(),
+        schedule: recipe.schedule.clone(),
+        ids: TokenIds {
+            bos: base.tokenizer.bos_id(),
+            eos: base.tokenizer.stop_ids(),
+            pad: base.tokenizer.pad_id(),
+        },
+        length: stage.typical_length(),
+        data_fingerprint: format!("{} {}", base.fingerprint, task.fingerprint),
+    }
 }

@@ -33,6 +33,7 @@ mod mechanics;
 
 mod data;
 mod facts;
+mod forecast;
 mod ledger;
 mod scores;
 mod sections;

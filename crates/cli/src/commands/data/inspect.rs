@@ -99,8 +99,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
         batch: args.batch,
         seen: args.run.as_deref().map(seen).transpose()?,
     };
-    let stage = stage(&args.recipe)?;
-    let source = recipes::for_stage(stage, &args.recipe)?;
+    let (stage, source) = recipes::of_any_stage(&args.recipe)?;
     let context = RunContext {
         folder: PathBuf::new(),
         catalog: args.catalog.catalog()?,
@@ -120,6 +119,7 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
             recipe.validate().map_err(bad_input)?;
             etude_finetune::inspect(&with_base(&recipe)?, &context, &asked)?
         }
+        Stage::Transfer => return Err(recipes::many_runs(&source.name)),
     };
     tell(args, stage, &source.name, &inspection)
 }
@@ -139,31 +139,6 @@ fn tell(args: &InspectArgs, stage: Stage, name: &str, inspection: &Inspection) -
         return output::line(&page.display().to_string());
     }
     output::text(&show::text(inspection, args.tokens))
-}
-
-/// The stage of a recipe that may be of either.
-fn stage(name: &str) -> Result<Stage> {
-    let path = Path::new(name);
-    if path.is_file() || path.extension().is_some_and(|ending| ending == "toml") {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        let tables = text.parse::<toml::Table>().unwrap_or_default();
-        let task = tables.contains_key("base") || tables.contains_key("task");
-        return Ok(if task {
-            Stage::Finetune
-        } else {
-            Stage::Pretrain
-        });
-    }
-    let known = |stage| recipes::for_stage(stage, name).is_ok();
-    match (known(Stage::Pretrain), known(Stage::Finetune)) {
-        (true, true) => Err(Misuse::error(
-            format!("`{name}` is the name of two recipes"),
-            format!("say `pretrain-{name}` or `finetune-{name}`"),
-        )),
-        (true, false) => Ok(Stage::Pretrain),
-        (false, true) => Ok(Stage::Finetune),
-        (false, false) => recipes::find(name).map(recipes::BuiltIn::stage),
-    }
 }
 
 /// What a run has counted, by the last step of its log.
