@@ -246,7 +246,7 @@ mod tests {
         };
         assert_eq!(
             table_of(&account),
-            "t          tokens\n  in  all   1,234\n  out some  1,234\n"
+            "t           tokens\n  in  all    1,234\n  out some   1,234\n"
         );
     }
 }
