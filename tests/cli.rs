@@ -5,6 +5,8 @@
 
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "cli/benchmarks.rs"]
+mod benchmarks;
 #[path = "cli/certificate.rs"]
 mod certificate;
 #[path = "cli/data.rs"]

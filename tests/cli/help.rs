@@ -35,6 +35,7 @@ fn the_commands_stand_in_the_order_of_use() {
       data         List, fetch and look at data sets
       tokenizer    Train a tokenizer, encode and decode with one, look at one
       recipe       List and show the built-in recipes
+      plan         Say what a run will take before it is made: time, memory, disk
       pretrain     Pre-train: general text to a base model
       finetune     Fine-tune: a base model and examples of one task to a task model
       transfer     Learn a task with and without pre-training, at several amounts of data
@@ -54,6 +55,7 @@ fn every_command_shows_examples() {
     let commands = [
         "quickstart",
         "doctor",
+        "plan",
         "pretrain",
         "finetune",
         "eval",

@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, chat, completions, data, doctor, eval, export, finetune, generate, import, pretrain,
-    quickstart, recipe, report, tokenizer, transfer,
+    bench, chat, completions, data, doctor, eval, export, finetune, generate, import, plan,
+    pretrain, quickstart, recipe, report, tokenizer, transfer,
 };
 
 const ABOUT: &str = "\
@@ -58,6 +58,8 @@ pub(crate) enum Command {
     Tokenizer(tokenizer::TokenizerArgs),
     /// List and show the built-in recipes
     Recipe(recipe::RecipeArgs),
+    /// Say what a run will take before it is made: time, memory, disk
+    Plan(plan::PlanArgs),
     /// Pre-train: general text to a base model
     Pretrain(pretrain::PretrainArgs),
     /// Fine-tune: a base model and examples of one task to a task model

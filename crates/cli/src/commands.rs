@@ -10,6 +10,7 @@ pub(crate) mod export;
 pub(crate) mod finetune;
 pub(crate) mod generate;
 pub(crate) mod import;
+pub(crate) mod plan;
 pub(crate) mod pretrain;
 pub(crate) mod quickstart;
 pub(crate) mod recipe;
@@ -31,6 +32,7 @@ pub(crate) fn run(command: Command) -> Result<Exit> {
         Command::Tokenizer(args) => tokenizer::run(&args),
         Command::Transfer(args) => transfer::run(&args),
         Command::Recipe(args) => recipe::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Pretrain(args) => pretrain::run(&args),
         Command::Finetune(args) => finetune::run(&args),
         Command::Eval(args) => eval::run(&args),

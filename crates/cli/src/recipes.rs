@@ -134,6 +134,60 @@ pub(crate) fn for_stage(stage: Stage, name_or_path: &str) -> Result<RecipeText> 
     })
 }
 
+/// The recipe of either stage that `etude plan` was given, and which it is of.
+///
+/// # Errors
+/// No such recipe, a file that cannot be read or is of neither stage, or a short name that both stages know.
+pub(crate) fn of_any_stage(name_or_path: &str) -> Result<(Stage, RecipeText)> {
+    let found = [Stage::Pretrain, Stage::Finetune].map(|stage| for_stage(stage, name_or_path));
+    let [pretrain, finetune] = match found {
+        [Ok(one), Ok(other)] if one.name != other.name => {
+            return Err(Misuse::error(
+                format!("`{name_or_path}` names a recipe of each stage"),
+                format!("say which: `{}` or `{}`", one.name, other.name),
+            ));
+        }
+        found => found,
+    };
+    match (pretrain, finetune) {
+        // A file is read for either stage; its tables tell which one it is of.
+        (Ok(recipe), Ok(_)) => {
+            let tables = recipe.text.parse::<toml::Table>().unwrap_or_default();
+            let has = |name: &str| tables.contains_key(name);
+            let stage = match (has("data"), has("base") || has("task")) {
+                (true, _) => Stage::Pretrain,
+                (_, true) => Stage::Finetune,
+                _ if has("transfer") => Stage::Transfer,
+                // What is wrong with a file that is no TOML, parsing says.
+                _ if tables.is_empty() && !recipe.text.trim().is_empty() => Stage::Pretrain,
+                _ => {
+                    let what = format!(
+                        "{}: is a recipe of neither stage: it has no table [data], [base] or [task]",
+                        recipe.origin.display()
+                    );
+                    let remedy = "begin with a built-in one: `etude recipe list`";
+                    return Err(Misuse::error(what, remedy));
+                }
+            };
+            Ok((stage, recipe))
+        }
+        (Ok(recipe), Err(_)) => Ok((Stage::Pretrain, recipe)),
+        (Err(_), Ok(recipe)) => Ok((Stage::Finetune, recipe)),
+        (Err(failure), Err(_)) => match for_stage(Stage::Transfer, name_or_path) {
+            Ok(recipe) => Ok((Stage::Transfer, recipe)),
+            Err(_) => Err(failure),
+        },
+    }
+}
+
+/// That a transfer experiment is not one run.
+pub(crate) fn many_runs(name: &str) -> anyhow::Error {
+    Misuse::error(
+        format!("`{name}` is a transfer experiment, which makes many runs"),
+        "name the fine-tuning recipe in it",
+    )
+}
+
 /// Refuses a file of the other stage, whose every key would be unknown.
 pub(crate) fn check_stage(stage: Stage, recipe: &RecipeText) -> Result<()> {
     let Ok(tables) = recipe.text.parse::<toml::Table>() else {

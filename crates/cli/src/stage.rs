@@ -131,6 +131,18 @@ fn tell(summary: &Summary, folder: &Path, page: Option<PathBuf>) -> String {
         None => rows
             .extend((summary.scores.iter()).map(|(name, value)| row(name, format!("{value:.4}")))),
     }
+    if let Some(forecast) = &summary.forecast {
+        let seconds = forecast.seconds;
+        let memory = forecast.peak_memory.map(|memory| {
+            let [said, came] =
+                [memory.forecast, memory.fact].map(|bytes| output::size(bytes as u64));
+            format!("; memory {came}, forecast {said}")
+        });
+        rows.push(row(
+            "forecast",
+            format!("{:.1} s{}", seconds.forecast, memory.unwrap_or_default()),
+        ));
+    }
     rows.extend(page.map(|page| row("report", page.display().to_string())));
     output::columns(&rows)
 }

@@ -2,6 +2,7 @@
 //! Everything is a pure function of the files and the manifest; nothing is kept in memory but the
 //! plan of the split.
 
+mod account;
 mod plan;
 mod scan;
 
@@ -21,6 +22,7 @@ use crate::split::Split;
 use crate::task::{SourceRef, TaskExample};
 use plan::Plan;
 
+pub use account::{LeftOut, ReadAccount};
 pub use scan::{Part, Scan};
 
 pub(crate) use plan::file_split;

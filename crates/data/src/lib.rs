@@ -31,7 +31,7 @@ mod template;
 pub use cache::Cache;
 pub use catalog::Catalog;
 pub use clean::{Clean, cut_at_word};
-pub use dataset::{Dataset, Part, Scan};
+pub use dataset::{Dataset, LeftOut, Part, ReadAccount, Scan};
 pub use documents::{Document, Documents, Examples, Items};
 pub use error::{DataError, FilePlace};
 pub use hub::Hub;
@@ -52,6 +52,7 @@ pub use task::{SourceRef, TaskBody, TaskExample, spread};
 mod batch;
 mod collate;
 mod example;
+pub mod ledger;
 mod loader;
 mod order;
 mod shard;
@@ -60,10 +61,12 @@ mod tokenize;
 mod windows;
 
 pub use batch::{Batch, IGNORE};
-pub use collate::{FinetuneBatches, FinetuneSettings, Rows, collate, collate_packed};
+pub use collate::{
+    Epoch, EpochPart, FinetuneBatches, FinetuneSettings, Rows, collate, collate_packed,
+};
 pub use example::{
-    ChatFormat, DropReason, ExampleFormat, ExampleSettings, PlainFormat, RenderReport,
-    RenderedExample, RenderedPrompt, Renderer, Rendering, Truncation,
+    ChatFormat, Cut, DropReason, ExampleFormat, ExampleSettings, Explained, PlainFormat,
+    RenderReport, RenderedExample, RenderedPrompt, Renderer, Rendering, TokenPart, Truncation,
 };
 pub use loader::{Loader, LoaderSettings};
 pub use order::{Order, Place};

@@ -61,6 +61,25 @@ pub(crate) fn load(recipe: &Recipe, device: Device) -> Result<Base> {
     })
 }
 
+/// The tokenizer of the base model and the most positions it has, without its weights.
+///
+/// # Errors
+/// When the folder holds no model, or no tokenizer.
+pub(crate) fn outline(recipe: &Recipe) -> Result<(Tokenizer, usize)> {
+    let folder = model_folder(&recipe.base.path);
+    let (config, _) = match peft::is_adapter(&folder) {
+        true => hf::load_config(&peft::base(&folder)?)?,
+        false => hf::load_config(&folder)?,
+    };
+    let tokenizer = Tokenizer::load(&tokenizer_folder(&folder)?).with_context(|| {
+        format!(
+            "base.path = {}: its tokenizer cannot be loaded",
+            recipe.base.path.display()
+        )
+    })?;
+    Ok((tokenizer, config.context as usize))
+}
+
 /// Freezes the decoder and gives it the adapter that is to be trained. Returns the fingerprint of where that
 /// starts.
 fn adapt(decoder: &mut Decoder, settings: &LoraSettings, base: PathBuf) -> Result<String> {

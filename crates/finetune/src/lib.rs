@@ -6,7 +6,9 @@
 //! from scratch: the arm that shows what pre-training was worth.
 
 mod base;
+mod inspect;
 mod mix;
+mod plan;
 mod recipe;
 mod score;
 mod stage;
@@ -18,7 +20,9 @@ use etude_tensor::{device, parse_device};
 use etude_train::{Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings, recipe as text};
 
 pub use base::model_folder;
+pub use inspect::{inspect, ledger};
 pub use mix::MixSettings;
+pub use plan::{make_ready, plan};
 pub use recipe::{
     BaseDtype, BaseSettings, Layout, LoraSettings, Method, Recipe, TaskEvalSettings, TaskSettings,
 };
@@ -37,28 +41,18 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
     device::set_threads(recipe.train.threads);
     let on = parse_device(&recipe.train.device)?;
     let base = base::load(recipe, on)?;
-    let task = prepare(
+    let mut task = prepare(
         &recipe.task,
         base.decoder.config().context as usize,
         &base.tokenizer,
         context,
     )?;
-    folder.write_json("data.json", &task.description)?;
-
     let context_tokens = base.decoder.config().context as usize;
     let stage = stage::Finetuning::new(recipe, &task, &base.tokenizer, context_tokens)?;
-    let settings = TrainerSettings {
-        train: recipe.train.clone(),
-        optimizer: recipe.optimizer.clone(),
-        schedule: recipe.schedule.clone(),
-        ids: TokenIds {
-            bos: base.tokenizer.bos_id(),
-            eos: base.tokenizer.stop_ids(),
-            pad: base.tokenizer.pad_id(),
-        },
-        length: stage.typical_length(),
-        data_fingerprint: format!("{} {}", base.fingerprint, task.fingerprint),
-    };
+    task.description.ledger = ledger(&task, stage.rows());
+    folder.write_json("data.json", &task.description)?;
+    etude_train::progress::tell(context, &task.description.ledger);
+    let settings = trainer_settings(recipe, &base, &task, &stage);
     let stage: &dyn Stage = &stage;
     let unfinished = || {
         format!(
@@ -90,4 +84,25 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
     )
     .with_context(unfinished)?;
     Ok(Ended::Finished(summary))
+}
+
+/// What the loop is told.
+fn trainer_settings(
+    recipe: &Recipe,
+    base: &base::Base,
+    task: &Task,
+    stage: &stage::Finetuning,
+) -> TrainerSettings {
+    TrainerSettings {
+        train: recipe.train.clone(),
+        optimizer: recipe.optimizer.clone(),
+        schedule: recipe.schedule.clone(),
+        ids: TokenIds {
+            bos: base.tokenizer.bos_id(),
+            eos: base.tokenizer.stop_ids(),
+            pad: base.tokenizer.pad_id(),
+        },
+        length: stage.typical_length(),
+        data_fingerprint: format!("{} {}", base.fingerprint, task.fingerprint),
+    }
 }

@@ -3,15 +3,17 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use etude_data::ledger::{Amount, Ledger};
 use etude_data::{
-    DataError, ExampleSettings, Order, Progress, RenderReport, RenderedExample, Renderer, Split,
-    TaskExample,
+    DataError, ExampleSettings, Order, Progress, ReadAccount, RenderReport, RenderedExample,
+    Renderer, Split, TaskExample,
 };
 use etude_tokenizer::Tokenizer;
 use etude_train::RunContext;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::inspect::text_of;
 use crate::mix;
 use crate::recipe::TaskSettings;
 
@@ -22,6 +24,14 @@ pub struct Task {
     pub name: String,
     /// Rendered training examples.
     pub train: Vec<RenderedExample>,
+    /// The training examples they are made of, with those that are left out.
+    pub examples: Vec<TaskExample>,
+    /// Training examples that `task.examples` leaves aside.
+    pub not_chosen: Amount,
+    /// What was read from the files.
+    pub read: ReadAccount,
+    /// What became of the training examples.
+    pub report: RenderReport,
     /// Validation examples.
     pub validation: Vec<TaskExample>,
     /// Test examples.
@@ -43,6 +53,8 @@ pub struct Description {
     supervised_tokens: u64,
     truncated: u64,
     dropped: BTreeMap<String, u64>,
+    /// The books; closed when the batches are known.
+    pub(crate) ledger: Ledger,
 }
 
 #[derive(Debug, Serialize)]
@@ -86,10 +98,20 @@ pub fn prepare(
             .examples(&[split])?
             .collect::<Result<Vec<TaskExample>, _>>()
     };
-    let train = chosen(read(Split::Train)?, settings);
+    let train = read(Split::Train)?;
+    let all = text_of(&train);
+    let train = chosen(train, settings);
+    let used = text_of(&train);
+    let not_chosen = Amount {
+        items: all.items - used.items,
+        characters: all.characters - used.characters,
+        bytes: all.bytes - used.bytes,
+        tokens: 0,
+    };
     let (validation, test) = (read(Split::Validation)?, read(Split::Test)?);
     // Counts what was left out, and says why when nothing is left to learn from.
-    let left_out = dataset.scan()?.dropped;
+    let account = dataset.account()?;
+    let left_out = account.dropped();
     if validation.is_empty() {
         return Err(DataError::input(
             format!("{}: holds out no example for validation", settings.source),
@@ -154,6 +176,10 @@ pub fn prepare(
     Ok(Task {
         name: manifest.name.clone(),
         train: rendered,
+        examples: train,
+        not_chosen,
+        read: account,
+        report,
         validation,
         test,
         renderer,
@@ -195,5 +221,6 @@ fn describe(
         supervised_tokens: report.supervised,
         truncated: report.truncated,
         dropped,
+        ledger: Ledger::default(),
     }
 }

@@ -33,13 +33,17 @@ mod mechanics;
 
 mod data;
 mod facts;
+mod forecast;
+mod ledger;
 mod scores;
 mod sections;
 
 mod quickstart;
 mod transfer;
 
+mod inspect;
 mod page;
 mod write;
 
+pub use inspect::write_inspection;
 pub use write::{write, write_many};

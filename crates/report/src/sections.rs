@@ -7,6 +7,7 @@ use serde_json::Value;
 use crate::data::{self, Data};
 use crate::facts::{self, Fact, Facts};
 use crate::figures::{self, Figure};
+use crate::forecast;
 use crate::format;
 use crate::mechanics;
 use crate::run::{Run, Sample, Stage};
@@ -34,6 +35,7 @@ pub(crate) struct Section {
     pub(crate) samples: Vec<Prompt>,
     pub(crate) data: Option<Data>,
     pub(crate) finals: Vec<Fact>,
+    pub(crate) forecast: forecast::Table,
     pub(crate) scores: Vec<Group>,
     /// What fine-tuning gained, where the model was asked before it, too.
     pub(crate) gains: Vec<Gain>,
@@ -90,6 +92,7 @@ pub(crate) fn section(run: &Run, id: &str) -> Result<Section> {
         samples: samples(run),
         data: data::data(run),
         finals: finals(run),
+        forecast: forecast::table(run),
         scores: score_groups(run),
         gains: score_gains(run),
         recipe,

@@ -161,7 +161,7 @@ fn rows(sections: &[Section]) -> Vec<(String, Vec<String>)> {
 }
 
 /// Writes beside the target and renames, so that a reader never sees half a page.
-fn replace(out: &Path, html: &str) -> Result<()> {
+pub(crate) fn replace(out: &Path, html: &str) -> Result<()> {
     let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent {
         fs::create_dir_all(parent)

@@ -40,6 +40,7 @@ mod bleu;
 mod bleu_tokens;
 mod bootstrap;
 mod chrf;
+mod classes;
 mod diversity;
 mod error;
 mod likelihood;

@@ -8,6 +8,7 @@ use crate::answers::{accuracy, exact_match, token_f1};
 use crate::bleu::{Bleu, BleuStatistics};
 use crate::bootstrap::{self, Bootstrap, Difference, Score, Statistics};
 use crate::chrf::{Chrf, ChrfStatistics};
+use crate::classes::Confusion;
 use crate::diversity::repetition;
 use crate::error::ScoreError;
 use crate::likelihood::Ratio;
@@ -50,6 +51,8 @@ enum Items {
     Mean(Metric, Vec<Ratio>),
     /// A quotient of sums that came from elsewhere.
     Quotient(Quotient, Vec<Ratio>),
+    /// Right and predicted classes.
+    MacroF1(Vec<Confusion>),
 }
 
 /// What is made of a quotient of sums.
@@ -97,6 +100,10 @@ macro_rules! with_items {
             }
             Items::Quotient(kind, $items) => {
                 let $value = |sum: &Ratio| kind.value(sum);
+                $body
+            }
+            Items::MacroF1($items) => {
+                let $value = |sum: &Confusion| sum.macro_f1();
                 $body
             }
         }
@@ -152,6 +159,22 @@ impl Measured {
         Self {
             items: Items::Quotient(Quotient::Perplexity, items),
         }
+    }
+
+    /// The F1 of each class, averaged over the classes that are right or predicted anywhere, from each item's
+    /// right and predicted class, numbered from 0.
+    ///
+    /// # Errors
+    /// More than 64 classes.
+    pub fn macro_f1(items: &[(usize, usize)]) -> Result<Self, ScoreError> {
+        let items: Option<Vec<Confusion>> = items.iter().map(|&pair| Confusion::of(pair)).collect();
+        items
+            .map(|items| Self {
+                items: Items::MacroF1(items),
+            })
+            .ok_or(ScoreError::Undefined {
+                why: "macro-F1 is for at most 64 classes",
+            })
     }
 
     /// Any other quotient of sums; with denominators of 1 the mean of a score of your own.
@@ -257,6 +280,9 @@ impl Measured {
             (Items::Quotient(m, a), Items::Quotient(n, b)) if m == n => {
                 bootstrap::paired_interval(a, b, |sum| m.value(sum), settings)
             }
+            (Items::MacroF1(a), Items::MacroF1(b)) => {
+                bootstrap::paired_interval(a, b, Confusion::macro_f1, settings)
+            }
             _ => Err(differ()),
         }
     }
@@ -268,6 +294,7 @@ impl Measured {
             Items::Chrf(chrf, _) => format!("{chrf:?}"),
             Items::Mean(metric, _) => metric.name().to_owned(),
             Items::Quotient(kind, _) => kind.name().to_owned(),
+            Items::MacroF1(_) => "macro_f1".to_owned(),
         }
     }
 }

@@ -10,6 +10,7 @@ use etude_tensor::optim::GradScale;
 use etude_tensor::{Kind, Precision, Tensor, seed_everything, step_seed};
 
 use crate::optimizer::Optimizer;
+use crate::stage::TrainerSettings;
 
 /// What a step reports, still on the device.
 #[derive(Debug)]
@@ -37,6 +38,19 @@ pub struct StepSettings {
     pub max_norm: Option<f64>,
     /// The run's seed.
     pub seed: u64,
+}
+
+impl StepSettings {
+    /// Those of a run.
+    pub(crate) fn of(settings: &TrainerSettings) -> Self {
+        let (train, clip) = (&settings.train, settings.optimizer.clip);
+        Self {
+            rows: train.rows_at_a_time(),
+            precision: train.precision,
+            max_norm: (clip > 0.0).then_some(clip),
+            seed: train.seed,
+        }
+    }
 }
 
 /// Makes step number `step` (from 0) on `batch`, with learning rates scaled by `scale`.

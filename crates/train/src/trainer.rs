@@ -11,6 +11,7 @@ use etude_model::Decoder;
 use etude_tensor::memory;
 
 use crate::checkpoint::{Checkpoint, Checkpoints, MANIFEST, TrainerState};
+use crate::forecast::{self, FirstSteps};
 use crate::log::{Figures, RunLog, Speed};
 use crate::optimizer::Optimizer;
 use crate::run::{Environment, RunContext, RunFolder};
@@ -134,13 +135,13 @@ impl<'a> Trainer<'a> {
             let summary = self.finished_before().map_or_else(|| self.conclude(), Ok)?;
             return Ok(Ended::Finished(Box::new(summary)));
         }
-        let step_settings = StepSettings {
-            rows: train.rows_at_a_time(),
-            precision: train.precision,
-            max_norm: (self.settings.optimizer.clip > 0.0).then_some(self.settings.optimizer.clip),
-            seed: train.seed,
-        };
+        let step_settings = StepSettings::of(self.settings);
+        forecast::disk::require(self.folder, self.decoder, &self.optimizer, train)?;
         self.try_largest_batch(&step_settings)?;
+        let mut first_steps = match self.resumed {
+            true => None, // the forecast was made when the run began
+            false => FirstSteps::new(self.folder, train.steps),
+        };
         let make = self.stage.batches();
         let ahead = LoaderSettings {
             threads: train.loader_threads,
@@ -169,6 +170,7 @@ impl<'a> Trainer<'a> {
             self.state.tokens += report.tokens as u64;
             self.state.supervised += report.supervised as u64;
             self.log.begun(report.tokens);
+            let (supervised, shape) = (report.supervised, (batch.rows, batch.cols));
             self.pending.push_back(Pending {
                 step: self.state.step,
                 scale,
@@ -180,6 +182,14 @@ impl<'a> Trainer<'a> {
             self.settle(lag, start)?;
             if self.seconds_to_first_step.is_none() {
                 self.seconds_to_first_step = Some(self.context.started.elapsed().as_secs_f64());
+                self.warn_of_tight_memory(&step_settings, shape);
+            }
+            let first = &mut first_steps;
+            if first
+                .as_mut()
+                .is_some_and(|first| first.count(start.elapsed(), supervised, shape))
+            {
+                self.forecast(first.take())?;
             }
             if self.do_what_is_due()? {
                 return Ok(Ended::Interrupted {
@@ -202,8 +212,32 @@ impl<'a> Trainer<'a> {
                     )
                 })?;
             self.decoder.drop_grads();
+            self.warn_of_tight_memory(settings, (batch.rows, batch.cols));
         }
         Ok(())
+    }
+
+    /// Says so when hardly any memory is left after a batch as large as any.
+    fn warn_of_tight_memory(&self, settings: &StepSettings, shape: (usize, usize)) {
+        let tight =
+            forecast::tight_memory(memory::peak_rss(), memory::available(), settings, shape);
+        if let Some(warning) = tight {
+            self.log.say(&warning);
+        }
+    }
+
+    /// Writes the forecast that the first steps allow.
+    fn forecast(&self, first: Option<FirstSteps>) -> Result<()> {
+        let Some(first) = first else { return Ok(()) };
+        let known = forecast::Known {
+            stage: self.stage,
+            decoder: self.decoder,
+            optimizer: &self.optimizer,
+            settings: self.settings,
+            folder: self.folder,
+            setup: self.seconds_to_first_step.unwrap_or(0.0),
+        };
+        first.forecast(&known).write(self.folder.path())
     }
 
     /// Reads the figures of finished steps until only `leave` are outstanding, logs those that are due and
@@ -369,7 +403,7 @@ impl<'a> Trainer<'a> {
             .last_evaluation
             .clone()
             .context("the last checkpoint was made after a validation")?;
-        let summary = Summary {
+        let mut summary = Summary {
             stage: self.stage.name().to_owned(),
             steps: self.state.step,
             tokens: self.state.tokens,
@@ -391,7 +425,9 @@ impl<'a> Trainer<'a> {
                 perplexity: last.perplexity,
             },
             scores: last.scores,
+            forecast: None,
         };
+        summary.forecast = forecast::Comparison::of(&summary, self.folder);
         self.folder.write_json("summary.json", &summary)?;
         self.log.finish();
         Ok(summary)
@@ -399,7 +435,7 @@ impl<'a> Trainer<'a> {
 }
 
 /// Memory that does not suffice becomes an error that says what to lower.
-fn within_memory<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn within_memory<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     memory::or_out_of_memory(work).map_err(|error| {
         anyhow::Error::new(error).context(
             "lower train.micro_rows (rows at a time, which does not change the result), or train a smaller model",

@@ -1,5 +1,7 @@
 //! `etude data`: the data sets that are known by name, and data of the user's own.
 
+mod inspect;
+
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -95,6 +97,9 @@ enum DataCommand {
         #[command(flatten)]
         catalog: CatalogArgs,
     },
+    /// Show what a recipe teaches, token by token, with the account of all of it
+    #[command(long_about = inspect::ABOUT, after_long_help = inspect::EXAMPLES)]
+    Inspect(inspect::InspectArgs),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -121,6 +126,7 @@ pub(crate) fn run(args: &DataArgs) -> Result<Exit> {
             json,
             catalog,
         } => show(&catalog.catalog()?, name, *samples, *json)?,
+        DataCommand::Inspect(args) => inspect::run(args)?,
     }
     Ok(Exit::Done)
 }
