@@ -25,6 +25,8 @@ mod import;
 mod lora;
 #[path = "cli/model.rs"]
 mod model;
+#[path = "cli/plan.rs"]
+mod plan;
 #[path = "cli/stages.rs"]
 mod stages;
 #[path = "cli/support.rs"]

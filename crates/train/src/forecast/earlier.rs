@@ -299,7 +299,10 @@ mod tests {
         let truth = 8.0 * 16f64.powf(-0.2);
         assert!((found.value / truth - 1.0).abs() < 1e-9, "{found:?}");
         assert!((found.high / found.value - 1.005).abs() < 1e-4, "{found:?}");
-        assert_eq!(found.runs, 4);
+        assert_eq!(
+            found.runs, 3,
+            "one of a sixteenth of the length says nothing"
+        );
     }
 
     #[test]
