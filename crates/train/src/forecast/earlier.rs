@@ -71,7 +71,7 @@ pub fn expect(folder: &Path, recipe: &str, tokens: u64) -> Option<ExpectedLoss> 
     if !near.is_empty() {
         return Some(of_like_length(&near));
     }
-    runs.retain(|run| distance(run) <= FARTHEST.ln() + 1e-9);
+    runs.retain(|run| distance(run) <= FARTHEST.ln());
     along_a_line(&runs, tokens)
 }
 
