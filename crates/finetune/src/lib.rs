@@ -50,9 +50,10 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
     let context_tokens = base.decoder.config().context as usize;
     let stage = stage::Finetuning::new(recipe, &task, &base.tokenizer, context_tokens)?;
     task.description.ledger = ledger(&task, stage.rows());
-    folder.write_json("data.json", &task.description)?;
-    etude_train::progress::tell(context, &task.description.ledger);
+    task.description.base = base.fingerprint.clone();
     let settings = trainer_settings(recipe, &base, &task, &stage);
+    folder.record_data(&task.description, &settings.data_fingerprint)?;
+    etude_train::progress::tell(context, &task.description.ledger);
     let stage: &dyn Stage = &stage;
     let unfinished = || {
         format!(

@@ -85,17 +85,19 @@ pub(crate) fn stretches(
     let share = settings.tokens(answers) / all as f64;
     let count = (share * stretches.len() as f64).ceil() as usize;
     let stretches = spread(stretches, count.max(1));
+    let fingerprint = dataset.fingerprint()?;
     let description = SourceDescription {
         name: manifest.name.clone(),
         title: manifest.title.clone(),
         licence: manifest.licence.clone(),
         documents: stretches.len() as u64,
         bytes: stretches.iter().map(|stretch| stretch.target_bytes).sum(),
+        sha256: fingerprint.clone(),
     };
     Ok(General {
         stretches,
         description,
-        fingerprint: dataset.fingerprint()?,
+        fingerprint,
     })
 }
 

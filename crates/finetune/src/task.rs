@@ -53,6 +53,10 @@ pub struct Description {
     supervised_tokens: u64,
     truncated: u64,
     dropped: BTreeMap<String, u64>,
+    /// The tokenizer's fingerprint.
+    tokenizer: String,
+    /// The fingerprint of the weights that training starts from; filled in when they are known.
+    pub(crate) base: String,
     /// The books; closed when the batches are known.
     pub(crate) ledger: Ledger,
 }
@@ -64,6 +68,8 @@ pub(crate) struct SourceDescription {
     pub(crate) licence: String,
     pub(crate) documents: u64,
     pub(crate) bytes: u64,
+    /// Of the files and how they are read: the data set's fingerprint.
+    pub(crate) sha256: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -140,7 +146,8 @@ pub fn prepare(
         let _ = writeln!(std::io::stderr(), "{}: {report}", manifest.name);
     }
     let mut hasher = Sha256::new();
-    hasher.update(dataset.fingerprint()?);
+    let fingerprint = dataset.fingerprint()?;
+    hasher.update(&fingerprint);
     hasher.update(tokenizer.fingerprint());
     let mut sources = vec![SourceDescription {
         name: manifest.name.clone(),
@@ -148,6 +155,7 @@ pub fn prepare(
         licence: manifest.licence.clone(),
         documents: train.len() as u64,
         bytes,
+        sha256: fingerprint,
     }];
     if let Some(mix) = &settings.mix {
         let general = mix::stretches(mix, report.supervised, context, tokenizer, run)?;
@@ -167,7 +175,13 @@ pub fn prepare(
         validation: validation.len() as u64,
         test: test.len() as u64,
     };
-    let description = describe(sources, examples, &report, left_out);
+    let description = describe(
+        sources,
+        examples,
+        &report,
+        tokenizer.fingerprint(),
+        left_out,
+    );
     let fingerprint = hasher
         .finalize()
         .iter()
@@ -209,6 +223,7 @@ fn describe(
     sources: Vec<SourceDescription>,
     examples: Examples,
     report: &RenderReport,
+    tokenizer: String,
     mut dropped: BTreeMap<String, u64>,
 ) -> Description {
     for (reason, count) in &report.dropped {
@@ -221,6 +236,8 @@ fn describe(
         supervised_tokens: report.supervised,
         truncated: report.truncated,
         dropped,
+        tokenizer,
+        base: String::new(),
         ledger: Ledger::default(),
     }
 }

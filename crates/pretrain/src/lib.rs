@@ -35,7 +35,7 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
     let mut prepared = prepare::prepare(recipe, context)?;
     let windows = stage::windows(recipe, &prepared)?;
     prepared.description.ledger = inspect::ledger(&prepared, &windows, recipe.train.batch_rows);
-    folder.write_json("data.json", &prepared.description)?;
+    folder.record_data(&prepared.description, &prepared.fingerprint)?;
     etude_train::progress::tell(context, &prepared.description.ledger);
 
     let decoder = decoder(recipe, &prepared, on)?;

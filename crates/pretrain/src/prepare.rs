@@ -46,6 +46,8 @@ pub struct Description {
     validation_tokens: u64,
     validation_bytes: u64,
     vocab_size: usize,
+    /// The tokenizer's fingerprint.
+    tokenizer: String,
     /// Records that were left out, by reason.
     dropped: BTreeMap<String, u64>,
     /// The books; closed when the windows are known.
@@ -80,6 +82,8 @@ struct SourceDescription {
     licence: String,
     documents: u64,
     bytes: u64,
+    /// Of the files and how they are read: the source's fingerprint.
+    sha256: String,
     /// How often one pass over the data reads it.
     repeat: usize,
 }
@@ -157,6 +161,7 @@ pub(crate) fn prepare(recipe: &Recipe, context: &RunContext) -> Result<Prepared>
             licence: manifest.licence.clone(),
             documents: shard_train.documents(),
             bytes: shard_train.text_bytes(),
+            sha256: source.fingerprint.clone(),
             repeat: source.repeat,
         });
         read.push(Read {
@@ -190,6 +195,7 @@ pub(crate) fn prepare(recipe: &Recipe, context: &RunContext) -> Result<Prepared>
         validation_tokens: validation.tokens(),
         validation_bytes: validation.text_bytes(),
         vocab_size: tokenizer.vocab_size(),
+        tokenizer: tokenizer.fingerprint(),
         dropped,
         ledger: Ledger::default(),
     };

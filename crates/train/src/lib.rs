@@ -7,6 +7,7 @@
 
 pub mod bench;
 pub mod checkpoint;
+mod data_record;
 pub mod durable;
 pub mod forecast;
 pub mod interrupt;

@@ -33,7 +33,6 @@ pub struct Trainer<'a> {
     log: RunLog<'a>,
     resumed: bool,
     seconds_to_first_step: Option<f64>,
-    last_loss: Option<f64>,
     /// Steps whose figures are still on the device, with their batches.
     pending: VecDeque<Pending>,
 }
@@ -105,7 +104,6 @@ impl<'a> Trainer<'a> {
             log,
             resumed: found.is_some(),
             seconds_to_first_step: None,
-            last_loss: None,
             pending: VecDeque::new(),
         };
         if let Some(checkpoint) = found {
@@ -254,7 +252,7 @@ impl<'a> Trainer<'a> {
                 grad_norm: done.report.grad_norm.double_value(&[]), // sync
                 skipped: done.report.skipped.double_value(&[]) != 0.0, // sync
             };
-            self.last_loss = Some(figures.loss).filter(|loss| loss.is_finite());
+            self.state.last_loss = Some(figures.loss).filter(|loss| loss.is_finite());
             if figures.skipped {
                 self.state.bad_steps += 1;
                 self.not_applied(&figures, &done.batch)?;
@@ -325,6 +323,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn checkpoint(&mut self) -> Result<()> {
+        self.log.sync()?;
         self.state.seconds = self.log.seconds();
         if let Some(loss) = self
             .state
@@ -419,7 +418,7 @@ impl<'a> Trainer<'a> {
                 .sum(),
             peak_memory: memory::peak_rss(),
             last: FinalLosses {
-                train_loss: self.last_loss,
+                train_loss: self.state.last_loss,
                 validation_loss: last.loss,
                 bits_per_byte: last.bits_per_byte,
                 perplexity: last.perplexity,
