@@ -17,6 +17,7 @@ pub(crate) mod recipe;
 pub(crate) mod report;
 pub(crate) mod tokenizer;
 pub(crate) mod transfer;
+pub(crate) mod verify_resume;
 
 use anyhow::Result;
 
@@ -35,6 +36,7 @@ pub(crate) fn run(command: Command) -> Result<Exit> {
         Command::Plan(args) => plan::run(&args),
         Command::Pretrain(args) => pretrain::run(&args),
         Command::Finetune(args) => finetune::run(&args),
+        Command::VerifyResume(args) => verify_resume::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),

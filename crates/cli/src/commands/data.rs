@@ -2,6 +2,7 @@
 
 mod inspect;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -46,6 +47,12 @@ impl CatalogArgs {
     /// The first manifest that is wrong.
     pub(crate) fn catalog(&self) -> Result<Catalog> {
         Ok(Catalog::load(&self.datasets)?)
+    }
+
+    /// The same as arguments, for another process.
+    pub(crate) fn arguments(&self) -> impl Iterator<Item = OsString> {
+        let folders = self.datasets.iter();
+        folders.flat_map(|folder| [OsString::from("--datasets"), folder.into()])
     }
 }
 
