@@ -31,6 +31,10 @@ const SHIPPED: &[(&str, &str)] = shipped![
     "chitchat-replies",
     "movie-sentiment",
     "spam-mail",
+    "debian-synopsis",
+    "debian-en-de",
+    "debian-en-fr",
+    "wesnoth-en-de",
 ];
 
 /// The data sets known by name.
