@@ -5,7 +5,7 @@
 //! English alone gives a record a description:
 //!
 //! ```json
-//! {"package": "0ad", "family": "0ad", "synopsis": "real-time strategy …", "description": "0 A.D. is …"}
+//! {"package": "0ad", "family": "0ad", "shape": "…", "synopsis": "real-time strategy …", "description": "0 A.D. is …"}
 //! ```
 //!
 //! English and another language give a record for the synopsis and one for each paragraph or item of a
@@ -127,11 +127,13 @@ fn whole(description: &Description) -> Map<String, Value> {
             lines.join("\n")
         })
         .collect();
+    let text = text.join("\n\n");
     record(&[
         ("package", &description.package),
         ("family", &family(&description.package)),
+        ("shape", &shape(&text, &description.package)),
         ("synopsis", &description.synopsis),
-        ("description", &text.join("\n\n")),
+        ("description", &text),
     ])
 }
 

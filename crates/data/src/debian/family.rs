@@ -3,8 +3,9 @@
 
 /// First parts of names that say what kind of package it is, and not what it is about.
 const KINDS: &[&str] = &[
-    "bioc", "com", "cran", "elpa", "fonts", "gir1.2", "github", "go", "golang", "lua", "module",
-    "node", "php", "pypy", "python", "python3", "r", "ruby", "task", "x",
+    "bioc", "com", "cran", "elpa", "fonts", "haskell", "gir1.2", "github", "go", "golang",
+    "libghc", "libjs", "librust", "lua", "module", "node", "php", "pypy", "python", "python3", "r",
+    "ruby", "task", "x",
 ];
 
 /// The family of a package: its name's first part that says something, without `lib` before and a
@@ -19,7 +20,12 @@ pub(super) fn family(package: &str) -> String {
         .strip_prefix("lib")
         .filter(|rest| rest.len() > 1)
         .unwrap_or(part);
-    let stem = bare.trim_end_matches(|c: char| c.is_ascii_digit() || ".+".contains(c));
+    // `foo+bar` is a choice of foo's, while `g++` is a name.
+    let bare = match bare.split_once('+') {
+        Some((head, tail)) if head.len() > 1 && tail.starts_with(char::is_alphanumeric) => head,
+        _ => bare,
+    };
+    let stem = bare.trim_end_matches(|c: char| c.is_ascii_digit() || c == '.');
     if stem.len() > 1 { stem } else { bare }.to_string()
 }
 
@@ -52,6 +58,7 @@ mod tests {
             "golang-github-foo-bar-dev",
             "r-cran-foo",
             "foo-12",
+            "librust-foo+std-dev",
         ] {
             assert_eq!(family(name), "foo", "{name}");
         }
