@@ -21,6 +21,8 @@ mod generate;
 mod help;
 #[path = "cli/import.rs"]
 mod import;
+#[path = "cli/inspect.rs"]
+mod inspect;
 #[path = "cli/lora.rs"]
 mod lora;
 #[path = "cli/model.rs"]

@@ -124,6 +124,9 @@ impl Dataset {
         );
         hasher.update(serde_json::to_vec(&rules).expect("a manifest is plain data"));
         hasher.update(&manifest.source.sha256);
+        for archive in &manifest.source.more {
+            hasher.update(&archive.sha256);
+        }
         for (name, path) in self.0.names.iter().zip(self.files()) {
             hasher.update([0]);
             hasher.update(name);

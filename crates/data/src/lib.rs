@@ -11,6 +11,7 @@ mod cache;
 mod catalog;
 mod clean;
 mod dataset;
+mod debian;
 mod documents;
 mod error;
 mod fetch;
@@ -37,8 +38,8 @@ pub use error::{DataError, FilePlace};
 pub use hub::Hub;
 pub use local::LocalOptions;
 pub use manifest::{
-    Boundary, ChatMap, Counts, Filter, Format, Kind, Manifest, Map, Read, Registry, Source,
-    SplitRule,
+    Archive, Boundary, ChatMap, Counts, Filter, Format, Kind, Manifest, Map, Pair, Read, Registry,
+    Source, SplitRule,
 };
 pub use message::{Message, Role};
 pub use models::KnownModel;

@@ -68,6 +68,18 @@ impl Manifest {
         match source.registry {
             Registry::Pypi => format!("PyPI {} {}", source.package, source.version),
             Registry::Npm => format!("npm {} {}", source.package, source.version),
+            Registry::Apt => {
+                let packages: Vec<String> = source
+                    .archives()
+                    .iter()
+                    .map(|archive| format!("{} {}", archive.package, archive.version))
+                    .collect();
+                format!("Debian {} (needs apt-get)", packages.join(", "))
+            }
+            Registry::AptLists => format!(
+                "Debian's package descriptions, {} (needs apt-get)",
+                source.languages.join(" and ")
+            ),
             Registry::Local => source.path.display().to_string(),
         }
     }

@@ -3,8 +3,11 @@
 //! Each text becomes the set of its runs of three words. MinHash (Broder, *On the resemblance and containment of
 //! documents*, 1997) makes 32 numbers of a set, of which two sets share as many, on average, as their Jaccard
 //! similarity says; those that agree in one of eight bands of four are compared exactly.
+//!
+//! Runs of words that many texts have, such as an instruction before each of them, do not count: by them alone every
+//! text would be nearly equal to every other.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
 
@@ -14,6 +17,14 @@ use crate::order::mix;
 const NEAR: f64 = 0.8;
 const BANDS: usize = 8;
 const BAND: usize = 4;
+/// A text with fewer triples of its own is too short to be nearly equal to another.
+const LEAST: usize = 4;
+/// Triples that stand in more than one of so many texts are common.
+const COMMON: usize = 10;
+/// And in more than so many: in a small set that is near-duplicates as well as not.
+const COMMON_LEAST: usize = 16;
+/// Texts among which common triples are looked for.
+const SAMPLE: usize = 1_000;
 
 /// Texts to look among.
 #[derive(Debug)]
@@ -21,12 +32,13 @@ pub struct Texts {
     exact: HashMap<u64, u32>,
     sketches: Vec<Sketch>,
     bands: HashMap<(u8, u64), Vec<u32>>,
+    common: HashSet<u64>,
 }
 
 #[derive(Debug)]
 struct Sketch {
     exact: u64,
-    /// Hashes of the word triples, sorted, each once.
+    /// Hashes of the word triples that are not common, sorted, each once; none if they are too few.
     shingles: Vec<u64>,
     bands: [u64; BANDS],
 }
@@ -43,11 +55,13 @@ pub enum Similar {
 impl Texts {
     /// Prepares texts.
     pub fn new(texts: &[String]) -> Texts {
-        let sketches: Vec<Sketch> = texts.par_iter().map(|text| Sketch::new(text)).collect();
+        let common = common(texts);
+        let sketch = |text: &String| Sketch::new(text, &common);
+        let sketches: Vec<Sketch> = texts.par_iter().map(sketch).collect();
         let (mut exact, mut bands) = (HashMap::new(), HashMap::<_, Vec<u32>>::new());
         for (number, sketch) in sketches.iter().enumerate() {
             exact.entry(sketch.exact).or_insert(number as u32);
-            for (band, &hash) in sketch.bands.iter().enumerate() {
+            for (band, &hash) in sketch.bands().enumerate() {
                 let texts = bands.entry((band as u8, hash)).or_default();
                 // Of very many alike a few are enough to be found by.
                 if texts.len() < 16 {
@@ -59,12 +73,13 @@ impl Texts {
             exact,
             sketches,
             bands,
+            common,
         }
     }
 
     /// For each of `texts`, what it is like among these, if anything.
     pub fn like(&self, texts: &[String]) -> Vec<Option<Similar>> {
-        let find = |text: &String| self.find(&Sketch::new(text), usize::MAX);
+        let find = |text: &String| self.find(&Sketch::new(text, &self.common), usize::MAX);
         texts.par_iter().map(find).collect()
     }
 
@@ -83,7 +98,7 @@ impl Texts {
         {
             return Some(Similar::Same(same as usize));
         }
-        for (band, &hash) in sketch.bands.iter().enumerate() {
+        for (band, &hash) in sketch.bands().enumerate() {
             let candidates = self.bands.get(&(band as u8, hash)).into_iter().flatten();
             for &other in candidates.filter(|&&other| (other as usize) < before) {
                 let near = &self.sketches[other as usize];
@@ -97,16 +112,16 @@ impl Texts {
 }
 
 impl Sketch {
-    fn new(text: &str) -> Sketch {
-        let words: Vec<u64> = text.split_whitespace().map(word_hash).collect();
-        let chain = |words: &[u64]| words.iter().fold(0, |hash, &word| mix(hash, word));
-        let exact = chain(&words);
-        let mut shingles: Vec<u64> = match words.len() {
-            0..3 => vec![exact],
-            _ => words.windows(3).map(chain).collect(),
-        };
+    fn new(text: &str, common: &HashSet<u64>) -> Sketch {
+        let words = words(text);
+        let mut shingles: Vec<u64> = triples(&words)
+            .filter(|triple| !common.contains(triple))
+            .collect();
         shingles.sort_unstable();
         shingles.dedup();
+        if shingles.len() < LEAST {
+            shingles.clear();
+        }
         let mut least = [u64::MAX; BANDS * BAND];
         for &shingle in &shingles {
             for (number, least) in least.iter_mut().enumerate() {
@@ -121,11 +136,44 @@ impl Sketch {
             *band = chain(least);
         }
         Sketch {
-            exact,
+            exact: chain(&words),
             shingles,
             bands,
         }
     }
+
+    /// What others are found by: nothing if there are too few triples.
+    fn bands(&self) -> impl Iterator<Item = &u64> {
+        let all = if self.shingles.is_empty() { 0 } else { BANDS };
+        self.bands[..all].iter()
+    }
+}
+
+/// Triples that stand in so many of the texts that they tell nothing.
+fn common(texts: &[String]) -> HashSet<u64> {
+    let step = texts.len().div_ceil(SAMPLE).max(1);
+    let sample: Vec<&String> = texts.iter().step_by(step).collect();
+    let each = |text: &&String| triples(&words(text)).collect::<HashSet<u64>>();
+    let sets: Vec<HashSet<u64>> = sample.par_iter().map(each).collect();
+    let mut counts: HashMap<u64, usize> = HashMap::new();
+    for triple in sets.into_iter().flatten() {
+        *counts.entry(triple).or_default() += 1;
+    }
+    let most = (sample.len() / COMMON).max(COMMON_LEAST);
+    counts.retain(|_, count| *count > most);
+    counts.into_keys().collect()
+}
+
+fn words(text: &str) -> Vec<u64> {
+    text.split_whitespace().map(word_hash).collect()
+}
+
+fn triples(words: &[u64]) -> impl Iterator<Item = u64> {
+    words.windows(3).map(chain)
+}
+
+fn chain(words: &[u64]) -> u64 {
+    words.iter().fold(0, |hash, &word| mix(hash, word))
 }
 
 fn word_hash(word: &str) -> u64 {
@@ -173,6 +221,26 @@ mod tests {
         assert_eq!(
             known.like(&asked),
             [Some(Similar::Same(3)), Some(Similar::Near(7)), None]
+        );
+    }
+
+    #[test]
+    fn an_instruction_before_every_text_makes_none_alike() {
+        let instruction = text(77, 60);
+        let with = |seed| format!("{instruction} {}", text(seed, 8));
+        let texts: Vec<String> = (0..200).map(with).collect();
+        let known = Texts::new(&texts);
+        assert!(known.repeated().iter().all(Option::is_none));
+        let asked: Vec<String> = (1_000..1_100).map(with).collect();
+        assert!(known.like(&asked).iter().all(Option::is_none));
+
+        // What is nearly the same behind it is found all the same.
+        let long = |seed| format!("{instruction} {}", text(seed, 40));
+        let texts: Vec<String> = (0..200).map(long).collect();
+        let changed = format!("{} and more", texts[150]);
+        assert_eq!(
+            Texts::new(&texts).like(&[changed]),
+            [Some(Similar::Near(150))]
         );
     }
 

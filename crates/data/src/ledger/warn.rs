@@ -145,15 +145,11 @@ fn lengths(rendered: &[RenderedExample], report: &RenderReport, out: &mut Vec<Fi
         );
     }
     if report.dropped() * 100 > all {
-        let mut left_out = Found::default();
-        left_out.count = report.dropped();
-        left_out.places = report
-            .dropped_places
-            .values()
-            .flatten()
-            .take(PLACES)
-            .cloned()
-            .collect();
+        let places = report.dropped_places.values().flatten().take(PLACES);
+        let left_out = Found {
+            count: report.dropped(),
+            places: places.cloned().collect(),
+        };
         left_out.tell(
             "left-out",
             |count| {
