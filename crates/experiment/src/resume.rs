@@ -4,6 +4,7 @@
 mod child;
 mod compare;
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -16,7 +17,7 @@ use etude_train::interrupt::Interrupt;
 use etude_train::{TrainSettings, durable};
 use serde::Serialize;
 
-use child::{End, Moment, Seen};
+use child::{End, Moment, Seen, Unfinished};
 pub use compare::{Compared, Difference, compare_runs};
 
 /// Marks a folder that this experiment may empty.
@@ -177,7 +178,7 @@ impl Experiment<'_> {
         let (said, recipe) = (self.trial.folder.join(SAID), self.trial.folder.join(RECIPE));
         let mut command = self.trial.command.clone();
         command.extend([recipe.into(), "--run".into(), run.into()]);
-        child::live(&command, run, &said, moment, self.interrupt)
+        child::live(&command, run, &said, moment, &self.pace, self.interrupt)
     }
 
     /// One run, killed at one moment after the other and started again, until it ends by itself. What it lost on the
@@ -288,8 +289,10 @@ struct Left {
     whole: Vec<u64>,
     /// Steps with one that is not.
     torn: Vec<u64>,
-    unfinished: std::collections::BTreeSet<(OsString, u64)>,
-    result: std::collections::BTreeSet<(OsString, u64)>,
+    /// Checkpoints that were being written.
+    unfinished: BTreeSet<Unfinished>,
+    /// Results that were.
+    result: BTreeSet<Unfinished>,
 }
 
 impl Left {
@@ -299,14 +302,11 @@ impl Left {
             .steps()
             .into_iter()
             .partition(|&step| checkpoints.open(step).is_ok());
-        let result = child::unfinished(run)
-            .into_iter()
-            .filter(|(name, _)| name.as_encoded_bytes().ends_with(b".unfinished"));
         Self {
             whole,
             torn,
             unfinished: child::unfinished(&run.join("checkpoints")),
-            result: result.collect(),
+            result: child::unfinished(run),
         }
     }
 

@@ -130,6 +130,7 @@ impl<'a> Trainer<'a> {
     pub fn run(mut self) -> Result<Ended> {
         let train = &self.settings.train;
         if self.state.step >= train.steps {
+            self.prune()?; // the session that made the last checkpoint may have died before it did
             let summary = self.finished_before().map_or_else(|| self.conclude(), Ok)?;
             return Ok(Ended::Finished(Box::new(summary)));
         }
@@ -348,11 +349,13 @@ impl<'a> Trainer<'a> {
             |folder| weights::save(stage, decoder, ids, folder),
             |file| optimizer.save(file),
         )?;
-        self.checkpoints.prune(
-            self.state.step,
-            self.settings.train.keep,
-            self.state.best.map(|(_, step)| step),
-        )
+        self.prune()
+    }
+
+    fn prune(&self) -> Result<()> {
+        let best = self.state.best.map(|(_, step)| step);
+        let keep = self.settings.train.keep;
+        self.checkpoints.prune(self.state.step, keep, best)
     }
 
     fn evaluated_now(&self) -> bool {

@@ -6,13 +6,13 @@ use std::fs::{self, OpenOptions};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use etude_train::interrupt::Interrupt;
 
-/// How often the process and its folder are looked at.
-const GLANCE: Duration = Duration::from_millis(1);
+/// How often the process and its folder are looked at, at most and at least.
+const GLANCES: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(5));
 
 /// When a process is to be killed.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -47,6 +47,13 @@ pub(super) struct Seen {
     pub(super) saving: Duration,
 }
 
+impl Seen {
+    /// How often to look at the next process: often enough to meet a checkpoint while it is written.
+    fn glance(&self) -> Duration {
+        (self.saving / 20).clamp(GLANCES.0, GLANCES.1)
+    }
+}
+
 /// Kills and reaps its process when it goes out of scope, however that comes about: nothing is left running.
 struct Reaped(Child);
 
@@ -58,7 +65,7 @@ impl Drop for Reaped {
 }
 
 /// Runs `command`, which works in the run folder `run`, until it ends or until `moment`. What it says goes to the
-/// file `said`.
+/// file `said`; `pace` is what was seen of an earlier one.
 ///
 /// # Errors
 /// When it cannot be started.
@@ -67,6 +74,7 @@ pub(super) fn live(
     run: &Path,
     said: &Path,
     moment: Moment,
+    pace: &Seen,
     interrupt: &Interrupt,
 ) -> Result<(End, Seen)> {
     let (program, arguments) = command.split_first().context("a command has a program")?;
@@ -101,7 +109,7 @@ pub(super) fn live(
         if due {
             break End::Killed;
         }
-        std::thread::sleep(GLANCE);
+        std::thread::sleep(pace.glance());
     };
     drop(process); // killed, unless it has ended
     seen.whole = begun.elapsed();
@@ -131,7 +139,7 @@ fn has_begun(run: &Path) -> bool {
 /// The checkpoints that a process is seen writing.
 struct Saves {
     /// What an earlier process left half-written.
-    known: BTreeSet<(OsString, u64)>,
+    known: BTreeSet<Unfinished>,
     count: u64,
     since: Option<Instant>,
 }
@@ -161,12 +169,27 @@ impl Saves {
     }
 }
 
-/// What lies unfinished in a folder: names that begin with a dot, with the number that tells one of that name from
-/// the next.
-pub(super) fn unfinished(folder: &Path) -> BTreeSet<(OsString, u64)> {
+/// Something that lies unfinished in a folder. Its birth tells it from another of its name: the system gives the same
+/// inode out again.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Unfinished {
+    name: OsString,
+    inode: u64,
+    birth: Option<SystemTime>,
+}
+
+/// What lies unfinished in a folder: folders whose names begin with a dot.
+pub(super) fn unfinished(folder: &Path) -> BTreeSet<Unfinished> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"."))
-        .filter_map(|entry| Some((entry.file_name(), entry.metadata().ok()?.ino())))
+    let begun = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"."));
+    begun
+        .filter_map(|entry| {
+            let found = entry.metadata().ok().filter(|found| found.is_dir())?;
+            Some(Unfinished {
+                name: entry.file_name(),
+                inode: found.ino(),
+                birth: found.created().ok(),
+            })
+        })
         .collect()
 }
