@@ -35,3 +35,5 @@ mod stages;
 mod support;
 #[path = "cli/tokenizer.rs"]
 mod tokenizer;
+#[path = "cli/verify_resume.rs"]
+mod verify_resume;

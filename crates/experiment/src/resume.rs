@@ -227,21 +227,26 @@ impl Experiment<'_> {
         of.mul_f64((self.draw() >> 11) as f64 / (1u64 << 53) as f64)
     }
 
-    /// When to kill the next process of a run whose newest checkpoint is of step `newest`. Every second one is aimed
-    /// into the writing of a checkpoint, the others may fall anywhere.
+    /// When to kill the next process of a run whose newest checkpoint is of step `newest`: every second time inside
+    /// the writing of one of the checkpoints to come, now and then before the first step, else at any moment of the
+    /// training that is left. A run that has only its result left to write is left alone every second time.
     fn moment(&mut self, newest: u64) -> Moment {
-        if self.kills.total >= self.trial.kills {
+        let steps = self.trial.train.steps;
+        let left = saves(&self.trial.train, newest);
+        let choice = self.draw() % 8;
+        if self.kills.total >= self.trial.kills || (left == 0 && choice < 4) {
             return Moment::Never;
         }
-        let left = saves(&self.trial.train, newest);
-        if self.draw().is_multiple_of(2) && left > 0 {
+        if choice < 4 {
             let which = 1 + self.draw() % left;
             return Moment::Saving(which, self.part(self.pace.saving));
         }
         let (whole, setup) = (self.pace.whole, self.pace.setup.min(self.pace.whole));
-        let done = newest.min(self.trial.train.steps) as f64 / self.trial.train.steps as f64;
-        let expected = setup + (whole - setup).mul_f64(1.0 - done);
-        Moment::After(self.part(expected))
+        if choice == 4 {
+            return Moment::After(self.part(setup));
+        }
+        let to_go = (1.0 - newest as f64 / steps as f64).clamp(0.2, 1.0);
+        Moment::After(setup + self.part((whole - setup).mul_f64(to_go)))
     }
 
     fn count(&mut self, run: &Path, before: &Left, after: &Left) {

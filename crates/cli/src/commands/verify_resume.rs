@@ -17,8 +17,8 @@ use crate::recipes::{self, Stage};
 
 const ABOUT: &str = "\
 Prove that a run of this recipe may be killed at any moment. The recipe is run once without interruption. Then it \
-is run again while its process is killed with SIGKILL at random moments, every second one aimed into the writing of \
-a checkpoint, and started again until it ends; as many runs as the kills last for. Every weight, every state of the \
+is run again while its process is killed with SIGKILL at random moments, every second one inside the writing of a \
+checkpoint, and started again until it ends; as many runs as the kills last for. Every weight, every state of the \
 optimizer, every logged loss and sample, and the result are compared with the uninterrupted run's, bit for bit.
 
 Each run takes as long as the recipe does, so shorten a long one with --set train.steps=…. Every step's loss is \
