@@ -3,7 +3,8 @@
 //! same bytes as one that was left alone, and no checkpoint is lost but the one that was being written.
 //!
 //! Here the calls of one save of a pre-training run fail. `ETUDE_FAULTS=all` takes every call that three runs make
-//! beneath their run folders (pre-training, fine-tuning, LoRA), and kills real processes besides: `scripts/faults.sh`.
+//! beneath their run folders (pre-training, fine-tuning, LoRA), and kills real processes besides; a job's name takes one
+//! of them: `scripts/faults.sh`.
 
 #![cfg(target_os = "linux")]
 
@@ -26,7 +27,7 @@ use place::{Job, Place};
 
 /// The folder that the process under injection works in.
 const FOLDER: &str = "ETUDE_TEST_FAULTS_FOLDER";
-/// `all` for everything.
+/// `all` for everything, or a job's name for all that goes wrong with it.
 const FAULTS: &str = "ETUDE_FAULTS";
 /// Of a process that is killed: the place of its job among all.
 const JOB: &str = "ETUDE_TEST_FAULTS_JOB";
@@ -45,6 +46,7 @@ fn whatever_call_of_a_save_goes_wrong_the_run_ends_the_same() {
         .env("LD_PRELOAD", &library)
         .env(inject::LOG, folder.join("calls.txt"))
         .env(FOLDER, &folder)
+        .env("RUST_BACKTRACE", "0")
         .output()
         .expect("starts");
     let said = String::from_utf8_lossy(&output.stdout);
@@ -70,10 +72,16 @@ fn child_under_injection() {
         return;
     }
     let place = Place::new(Path::new(&folder));
-    let all = env::var_os(FAULTS).is_some_and(|value| value == "all");
-    let jobs = if all { &Job::ALL[..] } else { &[Job::Pretrain] };
-    for &job in jobs {
-        try_all(&place, job, all);
+    let asked = env::var(FAULTS).unwrap_or_default();
+    if asked.is_empty() {
+        return try_all(&place, Job::Pretrain, false);
+    }
+    let jobs = Job::ALL
+        .into_iter()
+        .filter(|job| ["all", job.name()].contains(&asked.as_str()));
+    for job in jobs {
+        finished(&place, Job::Pretrain, "whole-pretrain"); // the base of the others
+        try_all(&place, job, true);
     }
 }
 

@@ -83,7 +83,7 @@ impl Place {
         if job == Job::Pretrain {
             return format!(
                 "[data]\nsources = [\"{}\"]\n[tokenizer]\nvocab_size = 280\n\
-                 [model]\nn_layer = 1\nn_head = 2\nn_embd = 8\ncontext = 16\n{train}\
+                 [model]\nn_layer = 1\nn_head = 2\nn_embd = 8\ncontext = 40\n{train}\
                  [eval]\nwindows = 1\nsample_tokens = 2\nprompts = [\"A\"]\n",
                 file("text.txt"),
             );
@@ -93,7 +93,7 @@ impl Place {
             _ => "",
         };
         format!(
-            "[base]\npath = \"{}\"\n{adapter}[task]\nsource = \"{}\"\ntruncation = \"truncate-prompt\"\nanswer_tokens = 8\n\
+            "[base]\npath = \"{}\"\n{adapter}[task]\nsource = \"{}\"\nanswer_tokens = 12\n\
              {train}[eval]\nexamples = 1\nsamples = 1\n",
             file("whole-pretrain"),
             file("examples.jsonl"),
