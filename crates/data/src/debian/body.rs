@@ -52,12 +52,11 @@ pub(super) fn chunks(body: &[String]) -> Vec<Vec<Block>> {
         };
         match open.last_mut().filter(|block| goes_on(block)) {
             Some(block) => {
-                let between = if block.kind == Kind::Verbatim {
-                    '\n'
-                } else {
-                    ' '
-                };
-                block.text.push(between);
+                match block.kind {
+                    Kind::Verbatim => block.text.push('\n'),
+                    _ if hyphenated(&block.text, text) => {}
+                    _ => block.text.push(' '),
+                }
                 block.text.push_str(text);
             }
             None => open.push(Block {
@@ -81,9 +80,23 @@ pub(super) fn chunks(body: &[String]) -> Vec<Vec<Block>> {
     chunks
 }
 
+/// Whether the line's end is inside of a word: after `Monopoly-` before `like`, but not in `input- and
+/// output`, where the blank belongs.
+fn hyphenated(before: &str, after: &str) -> bool {
+    let word = before
+        .strip_suffix('-')
+        .is_some_and(|rest| rest.ends_with(char::is_alphanumeric));
+    let next = after.split(' ').next().unwrap_or_default();
+    let joins = [
+        "and", "or", "und", "oder", "bzw.", "et", "ou", "e", "o", "y",
+    ]
+    .contains(&next);
+    word && !joins && next.starts_with(char::is_alphanumeric)
+}
+
 /// What follows the bullet or number, if the line begins an item.
 fn item(text: &str) -> Option<&str> {
-    let (mark, rest) = text.split_once([' ', '\t'])?;
+    let (mark, rest) = text.split_once([' ', '\t', '\u{a0}'])?;
     let number = mark
         .strip_suffix(['.', ')'])
         .is_some_and(|n| (1..=2).contains(&n.len()) && n.bytes().all(|b| b.is_ascii_digit()));
@@ -115,6 +128,10 @@ mod tests {
             ]
         );
         assert!(chunks(&[]).is_empty());
+        assert_eq!(
+            shown("a Monopoly-\nlike game, input-\nand output -\nx"),
+            vec![vec!["Flow: a Monopoly-like game, input- and output - x"]]
+        );
     }
 
     #[test]

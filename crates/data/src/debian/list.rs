@@ -52,13 +52,14 @@ pub(super) fn read(
             return Err(stanza.wrong(format!("the line has over {MAX_LINE} bytes")));
         }
         let text = match std::str::from_utf8(&bytes) {
-            Ok(text) => text.trim_end_matches(['\n', '\r']),
+            // French translators write the blank that must not break as a dot that can be seen.
+            Ok(text) => text.trim_end_matches(['\n', '\r']).replace('⋅', "\u{a0}"),
             Err(_) => return Err(stanza.wrong("the line is not UTF-8")),
         };
         if text.is_empty() {
             stanza.finish(sink)?;
         } else {
-            stanza.take(text)?;
+            stanza.take(&text)?;
         }
     }
     stanza.finish(sink)
@@ -137,7 +138,9 @@ impl<'a> Stanza<'a> {
         if !self.open {
             return Ok(());
         }
-        let found = std::mem::take(&mut self.found);
+        let mut found = std::mem::take(&mut self.found);
+        let words: Vec<&str> = found.synopsis.split_whitespace().collect();
+        found.synopsis = words.join(" ");
         (self.open, self.inside, self.bytes) = (false, false, 0);
         let name = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
         if found.package.is_empty() || !found.package.chars().all(name) {
