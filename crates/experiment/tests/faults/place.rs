@@ -76,7 +76,7 @@ impl Place {
         }
     }
 
-    fn recipe(&self, job: Job) -> String {
+    pub(crate) fn recipe(&self, job: Job) -> String {
         let file = |name: &str| self.folder(name).display().to_string();
         let train = "[train]\nsteps = 3\nbatch_rows = 2\nthreads = 1\nloader_threads = 1\ndevice = \"cpu\"\n\
                      log_every = 1\neval_every = 2\ncheckpoint_every = 1\nkeep = 1\n";
