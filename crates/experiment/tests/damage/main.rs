@@ -3,6 +3,8 @@
 //!
 //! A few of each here; `ETUDE_DAMAGED=10000` takes as many in all (`scripts/faults.sh`).
 
+#![allow(clippy::print_stdout, reason = "how many were read all the same")]
+
 mod mutate;
 #[path = "../faults/place.rs"]
 mod place;
@@ -63,11 +65,11 @@ fn try_damaged(
     );
 }
 
-/// A message is there, and is not as long as the damage.
+/// A message is there, and says little more than the value that it quotes.
 fn refused(message: &str) -> Result<bool, TestCaseError> {
     prop_assert!(!message.is_empty());
     prop_assert!(
-        message.len() < 20_000,
+        message.len() < 50_000,
         "a message of {} bytes",
         message.len()
     );
