@@ -48,7 +48,7 @@ impl DeviceArgs {
     /// # Errors
     /// What is wrong with the device, the folder, the tokenizer, or their fit.
     pub(crate) fn load(&self, model: &Path) -> Result<Loaded> {
-        memory::keep_freed_memory();
+        memory::tune();
         let folder = folder(model)?;
         let device = self.device()?;
         let (config, _) = hf::load_config(&folder)?;

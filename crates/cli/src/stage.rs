@@ -56,7 +56,7 @@ pub(crate) fn run<R>(args: &StageArgs, stage: Stage, library: &Library<R>) -> Re
 where
     R: Serialize + DeserializeOwned,
 {
-    memory::keep_freed_memory();
+    memory::tune();
     let source = recipes::for_stage(stage, &args.recipe)?;
     recipes::check_stage(stage, &source)?;
     let settings: R = source.parse(&args.settings).map_err(bad_input)?;

@@ -54,7 +54,7 @@ struct WhereArgs {
 }
 
 pub(crate) fn run(args: &BenchArgs) -> Result<Exit> {
-    memory::keep_freed_memory();
+    memory::tune();
     match &args.what {
         What::Train(args) => train::run(args),
         What::Generate(args) => generate::run(args),

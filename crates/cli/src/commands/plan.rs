@@ -63,7 +63,7 @@ pub(crate) struct PlanArgs {
 }
 
 pub(crate) fn run(args: &PlanArgs) -> Result<Exit> {
-    memory::keep_freed_memory();
+    memory::tune();
     let (stage, source) = recipes::of_any_stage(&args.recipe)?;
     let folder = args
         .run

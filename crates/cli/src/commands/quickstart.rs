@@ -54,7 +54,7 @@ pub(crate) struct QuickstartArgs {
 }
 
 pub(crate) fn run(args: &QuickstartArgs) -> Result<Exit> {
-    memory::keep_freed_memory();
+    memory::tune();
     let finetune = |name: &str| {
         recipes::for_stage(Stage::Finetune, name)?
             .parse(&args.finetune)

@@ -64,7 +64,7 @@ pub(crate) struct TransferArgs {
 }
 
 pub(crate) fn run(args: &TransferArgs) -> Result<Exit> {
-    memory::keep_freed_memory();
+    memory::tune();
     let source = recipes::for_stage(Stage::Transfer, &args.recipe)?;
     recipes::check_stage(Stage::Transfer, &source)?;
     let recipe: TransferRecipe = source.parse(&args.settings).map_err(bad_input)?;
