@@ -124,7 +124,7 @@ impl Place {
                  [eval]\nexamples = 6\nsamples = 1\n",
                 self.path("base"),
                 match job {
-                    Job::Lora => "method = \"lora\"\n[lora]\nrank = 2\ndropout = 0.0\n",
+                    Job::Lora => "method = \"lora\"\n[lora]\nrank = 2\ndropout = 0.25\n",
                     _ => "",
                 },
                 self.path("examples.jsonl"),

@@ -91,7 +91,7 @@ impl Subject {
                     rank: 2,
                     alpha: 4.0,
                     rslora: false,
-                    dropout: 0.0,
+                    dropout: 0.25,
                     targets: Targets::AllLinear,
                     modules_to_save: Vec::new(),
                 };
