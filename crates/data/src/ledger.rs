@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 pub use ask::{Asked, Inspection, Seen};
 pub use similar::{Similar, Texts};
 pub use view::{BatchView, ExampleView, RowView, SegmentView, TokenView, spelled};
-pub use warn::{Finding, findings};
+pub use warn::{Finding, counted, findings};
 
 /// How much of something, in each unit that is counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

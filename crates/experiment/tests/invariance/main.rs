@@ -4,7 +4,7 @@
 //!
 //! | axis | varied here | pre-training | all weights | LoRA, dropout | tolerance |
 //! |---|---|---|---|---|---|
-//! | loader threads | 1, 2, 4 | runs | runs | runs | none: bit for bit |
+//! | loader threads | 1, 2, 4 | runs | runs, steps | runs | none: bit for bit |
 //! | resumption points | a stop after every step | runs | runs | runs | none: bit for bit |
 //! | when a run looks at itself | log, validation, samples, checkpoints, TensorBoard | runs | runs | runs | none: bit for bit |
 //! | micro-batches (gradient accumulation) | 1, 2, 4 rows at a time of 6 | runs, steps | runs, steps | runs, steps | rounding |

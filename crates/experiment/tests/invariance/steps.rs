@@ -2,14 +2,15 @@
 //! through the model together, and how it lies in rows, changes nothing but rounding; what a step reads does.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use etude_data::{
-    Batch, Boundaries, FinetuneBatches, FinetuneSettings, IGNORE, RenderedExample, Rows,
-    ShardWriter, SourceRef, TokenStream, WindowSettings, Windows, collate,
+    Batch, Boundaries, FinetuneBatches, FinetuneSettings, IGNORE, Loader, LoaderSettings,
+    RenderedExample, Rows, ShardWriter, SourceRef, TokenStream, WindowSettings, Windows, collate,
 };
 use etude_model::lora::{Frozen, LoraConfig, Targets, attach};
 use etude_model::{Decoder, Family, ModelConfig, Sizes};
-use etude_tensor::{Device, Precision, device, with_seed};
+use etude_tensor::{Device, Precision, device, step_seed, with_seed};
 use etude_train::step::{StepSettings, train_step};
 use etude_train::{Optimizer, OptimizerKind, OptimizerSettings};
 
@@ -106,7 +107,7 @@ impl Subject {
     }
 
     /// Trains on what `make` makes of each step, `rows` at a time.
-    fn train(self, rows: usize, make: impl Fn(u64) -> Batch) -> Trajectory {
+    fn train(self, rows: usize, mut make: impl FnMut(u64) -> Batch) -> Trajectory {
         let decoder = self.decoder();
         let settings = OptimizerSettings {
             kind: self.optimizer,
@@ -251,6 +252,52 @@ fn micro_batches_change_nothing_but_rounding() {
             }
         }
     }
+}
+
+/// Loader threads that are never equally fast, so that the batches are ready in any order.
+#[test]
+fn uneven_loader_threads_change_not_a_bit() {
+    let _alone = alone();
+    let subject = Subject::of(Family::Llama)[0];
+    let through = |threads| {
+        let batches = finetuning(Rows::Grouped);
+        let settings = LoaderSettings { threads, ahead: 6 };
+        let mut loader = Loader::new(0, settings, move |step| {
+            std::thread::sleep(Duration::from_micros(step_seed(3, step) % 5_000));
+            Ok(batches.finetune_batch(step))
+        })
+        .expect("threads");
+        subject.train(6, |_| loader.next().expect("a batch"))
+    };
+    let one = through(1);
+    for threads in [2, 4] {
+        let many = through(threads);
+        assert_eq!(one.steps, many.steps, "{threads} threads");
+        assert_eq!(one.weights, many.weights, "{threads} threads");
+    }
+}
+
+/// What dropout leaves out follows from the step: another one each time, and the same when a step is made again.
+#[test]
+fn every_step_drops_otherwise() {
+    let _alone = alone();
+    let subject = Subject::of(Family::Llama)[2];
+    let decoder = subject.decoder();
+    let mut optimizer = Optimizer::new(&decoder, &OptimizerSettings::default());
+    let batch = finetuning(Rows::Padded).finetune_batch(0);
+    let settings = StepSettings {
+        rows: 6,
+        precision: subject.precision,
+        max_norm: None,
+        seed: 1,
+    };
+    // A learning rate of nothing: the steps differ in their draws alone.
+    let norms = [0, 1, 2, 1].map(|step| {
+        let done = train_step(&decoder, &mut optimizer, &batch, step, 0.0, &settings);
+        done.expect("a step").grad_norm.double_value(&[])
+    });
+    assert_eq!(norms[1], norms[3]);
+    assert!(norms[0] != norms[1] && norms[1] != norms[2], "{norms:?}");
 }
 
 #[test]
