@@ -78,10 +78,10 @@ fn refused(message: &str) -> Result<bool, TestCaseError> {
 fn checkpoints() {
     let folder = tempfile::tempdir().expect("a folder");
     let place = Place::new(folder.path());
-    place.run(Job::Pretrain, "whole-pretrain").expect("runs");
-    place.run(Job::Lora, "lora").expect("runs");
-    for run in ["whole-pretrain", "lora"] {
-        let run = place.folder(run);
+    for job in Job::ALL {
+        let run = format!("whole-{}", job.name());
+        place.run(job, &run).expect("runs");
+        let run = place.folder(&run);
         let saved = run.join("checkpoints/step-00000003");
         let mut files = Vec::new();
         list(&saved, &mut files);
@@ -91,7 +91,7 @@ fn checkpoints() {
             .collect();
         let state = Checkpoints::new(&run).open(3).expect("whole").state;
         try_damaged(
-            &format!("checkpoint of {}", run.display()),
+            &format!("checkpoint of {}", job.name()),
             &contents,
             |which, damaged| {
                 fs::write(&files[which], damaged).expect("written");
@@ -170,7 +170,7 @@ fn shards() {
 fn recipes() {
     let folder = tempfile::tempdir().expect("a folder");
     let place = Place::new(folder.path());
-    let texts: Vec<Vec<u8>> = [Job::Pretrain, Job::Lora]
+    let texts: Vec<Vec<u8>> = Job::ALL
         .iter()
         .map(|&job| place.recipe(job).into_bytes())
         .collect();
