@@ -5,6 +5,8 @@
 //!
 //! Legend: B rows, T columns; every field is row-major, B * T long.
 
+mod names;
+
 use anyhow::{Result, bail, ensure};
 
 /// The target that asks for no prediction: its position adds nothing to the loss.

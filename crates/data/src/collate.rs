@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::{Result, bail, ensure};
+use rayon::prelude::*;
 
 use crate::batch::{Batch, IGNORE};
 use crate::example::RenderedExample;
@@ -174,6 +175,16 @@ impl FinetuneBatches {
                 .sum::<u64>();
         }
         seen
+    }
+
+    /// The places and the targets of the batches of the steps before `end`, counted in the batches themselves.
+    pub fn held(&self, end: u64) -> (u64, u64) {
+        let count = |step| {
+            let batch = self.finetune_batch(step);
+            (batch.tokens() as u64, batch.supervised() as u64)
+        };
+        let sum = |one: (u64, u64), other: (u64, u64)| (one.0 + other.0, one.1 + other.1);
+        (0..end).into_par_iter().map(count).reduce(|| (0, 0), sum)
     }
 
     /// The first epoch: the steps until each example was read once, and what they read.

@@ -6,6 +6,7 @@
 //! rest means that something was lost or counted twice. Counting is left to whoever does the work.
 
 mod ask;
+mod near;
 mod similar;
 mod view;
 mod warn;
@@ -15,9 +16,10 @@ use std::ops::AddAssign;
 use serde::{Deserialize, Serialize};
 
 pub use ask::{Asked, Inspection, Seen};
+pub(crate) use near::{NearDocuments, NearPair};
 pub use similar::{Similar, Texts};
 pub use view::{BatchView, ExampleView, RowView, SegmentView, TokenView, spelled};
-pub use warn::{Finding, findings};
+pub use warn::{Finding, counted, findings};
 
 /// How much of something, in each unit that is counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

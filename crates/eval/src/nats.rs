@@ -23,6 +23,8 @@ struct Tensors {
     targets: Tensor,
     /// None where rows are plain, since the decoder then counts by itself.
     packed: Option<Packed>,
+    /// None where nothing is dropped.
+    places: Option<Tensor>,
 }
 
 impl Tensors {
@@ -41,6 +43,7 @@ impl Tensors {
             ids: place(&batch.input_ids),
             targets: place(&batch.targets),
             packed,
+            places: decoder.has_dropout().then(|| place(&batch.place_names())), // (B, T)
         }
     }
 
@@ -50,6 +53,7 @@ impl Tensors {
             positions: self.packed.as_ref().map(|packed| &packed.positions),
             documents: self.packed.as_ref().map(|packed| &packed.documents),
             lengths: self.packed.as_ref().map(|packed| &packed.lengths[..]),
+            places: self.places.as_ref(),
         }
     }
 }

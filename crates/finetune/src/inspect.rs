@@ -5,7 +5,8 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use etude_data::ledger::{
-    Account, Amount, Asked, BatchView, ExampleView, Inspection, Ledger, Line, Unit, findings,
+    Account, Amount, Asked, BatchView, ExampleView, Inspection, Ledger, Line, Unit, counted,
+    findings,
 };
 use etude_data::{DataError, FinetuneBatches, SourceRef, Split, TaskExample};
 use etude_train::RunContext;
@@ -90,10 +91,7 @@ fn accounts(task: &Task, batches: &FinetuneBatches) -> Vec<Account> {
 
     let epoch = batches.first_epoch();
     let (first, later) = (epoch.first, epoch.later);
-    let steps = match epoch.steps {
-        1 => "1 step".to_owned(),
-        steps => format!("{steps} steps"),
-    };
+    let steps = counted(epoch.steps, "step", "steps");
     let mut held = vec![
         tokens("padding", epoch.padding),
         tokens(
@@ -102,6 +100,8 @@ fn accounts(task: &Task, batches: &FinetuneBatches) -> Vec<Account> {
         ),
         tokens("read, what follows supervised", first.supervised).keyed("supervised"),
     ];
+    // What the lengths of the examples say about places is held to the batches themselves.
+    let (places, targets) = batches.held(epoch.steps);
     if later.rows > 0 {
         held.push(tokens("of the next epoch, in these steps", later.inputs));
     }
@@ -137,8 +137,17 @@ fn accounts(task: &Task, batches: &FinetuneBatches) -> Vec<Account> {
         Account {
             title: format!("places of one epoch, {steps}"),
             units: vec![Unit::Tokens],
-            incoming: vec![tokens("rows × columns of the batches", epoch.places)],
+            incoming: vec![tokens("rows × columns of the batches", places)],
             outgoing: held,
+        },
+        Account {
+            title: "targets in them".into(),
+            units: vec![Unit::Tokens],
+            incoming: vec![tokens("in the batches", targets)],
+            outgoing: vec![
+                tokens("supervised", first.supervised).keyed("supervised"),
+                tokens("of the next epoch", later.supervised),
+            ],
         },
     ]
 }

@@ -16,38 +16,17 @@ use support::{Place, assert_same, metrics, tasks, wait_for};
 const CHILD: &str = "ETUDE_TEST_FINETUNE_FOLDER";
 
 #[test]
-fn a_run_learns_and_rows_at_a_time_do_not_change_the_losses() {
+fn a_run_learns() {
     let root = tempfile::tempdir().expect("a folder");
     let place = Place::new(root.path());
-    let losses = |run: &str, rows: &str| {
-        let Ended::Finished(summary) = place
-            .run(run, &["train.precision=float64", rows])
-            .expect("runs")
-        else {
-            panic!("nobody stopped it")
-        };
-        assert_eq!((summary.stage.as_str(), summary.steps), ("finetune", 40));
-        let lines = metrics(&place.folder(run));
-        lines
-            .iter()
-            .map(|line| line["loss"].as_f64().expect("finite"))
-            .collect::<Vec<_>>()
+    let Ended::Finished(summary) = place.run("run", &[]).expect("runs") else {
+        panic!("nobody stopped it")
     };
-    let whole = losses("whole", "train.micro_rows=0");
-    assert!(whole[whole.len() - 1] < whole[0] - 0.1, "{whole:?}");
-    for (run, rows) in [
-        ("one", "train.micro_rows=1"),
-        ("three", "train.micro_rows=3"),
-    ] {
-        let parts = losses(run, rows);
-        assert_eq!(whole.len(), parts.len());
-        let worst = whole
-            .iter()
-            .zip(&parts)
-            .map(|(a, b)| (a - b).abs())
-            .fold(0.0, f64::max);
-        assert!(worst < 1e-9, "{rows}: off by {worst}");
-    }
+    assert_eq!((summary.stage.as_str(), summary.steps), ("finetune", 40));
+    let lines = metrics(&place.folder("run"));
+    let loss = |line: &Value| line["loss"].as_f64().expect("finite");
+    let (first, last) = (loss(&lines[0]), loss(&lines[lines.len() - 1]));
+    assert!(last < first - 0.1, "{first} to {last}");
 }
 
 #[test]

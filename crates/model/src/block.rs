@@ -85,7 +85,7 @@ impl Attention {
             panic!("a layer takes (B, T, C)")
         };
         let (h, g, d) = (self.heads, self.groups, self.head_dim);
-        let qkv = self.qkv.forward(x);
+        let qkv = self.qkv.forward_at(x, at.places);
         let parts = qkv.split_with_sizes([(h + g) * d, g * d], -1);
         let qk = self.normed(&parts[0]).view([b, t, h + g, d]);
         let qk = self.rotate(qk, at); // (B, T, H + G, D)
@@ -100,7 +100,8 @@ impl Attention {
             }
             None => attention(&q, &k, &v, at.mask),
         };
-        self.out.forward(&y.transpose(1, 2).reshape([b, -1, h * d]))
+        let y = y.transpose(1, 2).reshape([b, -1, h * d]);
+        self.out.forward_at(&y, at.places)
     }
 
     /// Queries and keys, `(B, T, (H + G) D)`, behind their norms where these have weights.
@@ -168,15 +169,15 @@ impl Mlp {
         }
     }
 
-    fn forward(&self, x: &Tensor) -> Tensor {
-        let inner = self.up.forward(x); // (B, T, I), or (B, T, 2 I) with a gate
+    fn forward(&self, x: &Tensor, at: &Positions<'_>) -> Tensor {
+        let inner = self.up.forward_at(x, at.places); // (B, T, I), or (B, T, 2 I) with a gate
         let active = match self.kind {
             MlpKind::GeluTanh => ops::gelu_tanh(&inner),
             MlpKind::Gelu => inner.gelu("none"),
             MlpKind::ReluSquared => ops::relu_squared(&inner),
             MlpKind::SwiGlu => ops::swiglu(&inner),
         };
-        self.down.forward(&active)
+        self.down.forward_at(&active, at.places)
     }
 }
 
@@ -186,6 +187,8 @@ pub(crate) struct Positions<'a> {
     pub(crate) angles: Option<&'a Angles>,
     /// What the wanted positions see.
     pub(crate) mask: AttentionMask<'a>,
+    /// By what dropout draws.
+    pub(crate) places: Option<&'a Tensor>,
     /// Only the newest position is wanted: of the others the layer makes keys and values, and no output.
     pub(crate) newest: bool,
 }
@@ -242,12 +245,12 @@ impl Block {
         if self.norm_after {
             let inner = self.attn.forward(&to_compute_kind(x), at, cache);
             let x = at.wanted(x, 1) + self.attn_norm.forward(&inner);
-            let inner = self.mlp.forward(&to_compute_kind(&x));
+            let inner = self.mlp.forward(&to_compute_kind(&x), at);
             return &x + self.mlp_norm.forward(&inner);
         }
         let inner = to_compute_kind(&self.attn_norm.forward(x));
         let x = at.wanted(x, 1) + self.attn.forward(&inner, at, cache);
         let inner = to_compute_kind(&self.mlp_norm.forward(&x));
-        &x + self.mlp.forward(&inner)
+        &x + self.mlp.forward(&inner, at)
     }
 }

@@ -29,6 +29,9 @@ pub struct Input<'a> {
     /// The lengths of those documents, padding included, end to end through the rows. With them, attention on
     /// the CPU goes document by document and needs no mask.
     pub lengths: Option<&'a [i64]>,
+    /// `(B, T)`, int64: what dropout draws by. With a number that names the token, wherever it lies, training does not
+    /// depend on how rows are put together. None means the place in these rows.
+    pub places: Option<&'a Tensor>,
 }
 
 impl<'a> Input<'a> {
@@ -39,6 +42,7 @@ impl<'a> Input<'a> {
             positions: None,
             documents: None,
             lengths: None,
+            places: None,
         }
     }
 }
@@ -137,6 +141,13 @@ impl Decoder {
     /// Its parameters.
     pub fn params(&self) -> &Params {
         &self.params
+    }
+
+    /// Whether training drops a part of what the adapter's updates see.
+    pub fn has_dropout(&self) -> bool {
+        self.adapter
+            .as_ref()
+            .is_some_and(|adapter| adapter.config().dropout > 0.0)
     }
 
     /// Its adapter, see [`crate::lora::attach`].
@@ -278,6 +289,7 @@ impl Decoder {
         let at = Positions {
             angles: angles.as_ref(),
             mask,
+            places: input.places,
             newest: false,
         };
         let row = match newest {
@@ -346,7 +358,7 @@ impl Decoder {
         let logits = if head.kind() == hidden.kind() || head.requires_grad() {
             ops::linear(hidden, head, None)
         } else {
-            frozen_linear(hidden, head, None, None)
+            frozen_linear(hidden, head, None, None, None)
         };
         loss::soft_cap(&logits, self.config.logit_cap)
     }

@@ -271,6 +271,7 @@ fn documents_in_one_row_are_as_if_alone() {
             positions: Some(&positions),
             documents: Some(&documents),
             lengths: None,
+            places: None,
         };
         let alone = ids.narrow(1, first, second);
         for lengths in [None, Some(&[first, second][..])] {

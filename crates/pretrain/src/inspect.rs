@@ -5,7 +5,7 @@ use std::ops::Range;
 use anyhow::{Context, Result};
 use etude_data::ledger::{
     Account, Amount, Asked, BatchView, ExampleView, Inspection, Ledger, Line, TokenView, Unit,
-    spelled,
+    counted, spelled,
 };
 use etude_data::{DataError, Format, Split, TokenStream, Windows};
 use etude_train::RunContext;
@@ -88,7 +88,7 @@ pub(crate) fn ledger(prepared: &Prepared, windows: &Windows, rows: usize) -> Led
         ));
     }
     accounts.push(Account {
-        title: format!("places of one epoch, {steps} steps"),
+        title: format!("places of one epoch, {}", counted(steps, "step", "steps")),
         units: vec![Unit::Tokens],
         incoming: vec![tokens(
             "rows × columns of the batches",

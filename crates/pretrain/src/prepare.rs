@@ -360,33 +360,53 @@ fn account(source: &Source, context: &RunContext) -> Result<ReadAccount> {
     Ok(account)
 }
 
-/// Documents that stand in the files twice, within the training split and between it and what is held out.
+/// Documents that stand in the files twice, or nearly so, within the training split and between it and what is held
+/// out.
 fn overlaps(sources: &[Read]) -> Vec<Finding> {
     let mut found = Vec::new();
     for source in sources {
-        let name = &source.dataset.manifest().name;
-        for (repeated, kind, text) in [
-            (
-                &source.read.repeated,
-                "duplicate",
-                "training documents repeat an earlier one",
-            ),
-            (
-                &source.read.held_out_repeated,
-                "overlap",
-                "held-out documents stand among the training documents too, so the validation loss is too low",
-            ),
-        ] {
-            let count = repeated.amount.items;
+        let (name, read) = (&source.dataset.manifest().name, &source.read);
+        let (near, near_held_out) = (&read.nearly_repeated, &read.held_out_nearly_repeated);
+        let mut tell = |kind: &str, count: u64, places: &[String], text: &str| {
             if count > 0 {
                 found.push(Finding {
                     kind: kind.into(),
                     text: format!("{name}: {count} {text}"),
                     count,
-                    places: repeated.places.clone(),
+                    places: places.to_vec(),
                 });
             }
-        }
+        };
+        tell(
+            "duplicate",
+            read.repeated.amount.items,
+            &read.repeated.places,
+            "training documents repeat an earlier one",
+        );
+        tell(
+            "near-duplicate",
+            near.documents,
+            &near.places,
+            "training documents are nearly an earlier one",
+        );
+        tell(
+            "overlap",
+            read.held_out_repeated.amount.items,
+            &read.held_out_repeated.places,
+            "held-out documents stand among the training documents too, so the validation loss is too low",
+        );
+        tell(
+            "near-overlap",
+            near_held_out.documents,
+            &near_held_out.places,
+            "held-out documents are nearly a training document, so the validation loss is too low",
+        );
+        tell(
+            "not-compared",
+            read.not_compared,
+            &[],
+            "documents were not compared with the others, as there are too many",
+        );
     }
     found
 }

@@ -238,42 +238,6 @@ fn child_that_is_killed() {
 }
 
 #[test]
-fn kept_boundaries_and_rows_at_a_time_do_not_change_the_losses() {
-    let _alone = alone();
-    let root = tempfile::tempdir().expect("a folder");
-    let place = Place::new(root.path(), &words().replace(".\n", ".\n\n"));
-    let common = [
-        "data.boundaries=kept",
-        "data.local.documents=blank-lines",
-        "train.steps=10",
-        "train.precision=float64",
-    ];
-    let losses = |run: &str, more: &str| {
-        place
-            .run(run, &[&common[..], &[more]].concat())
-            .expect("runs");
-        metrics(&place.folder(run))
-            .iter()
-            .map(|line| line["loss"].as_f64().expect("finite"))
-            .collect::<Vec<_>>()
-    };
-    let whole = losses("whole", "train.micro_rows=0");
-    for (run, rows) in [
-        ("one", "train.micro_rows=1"),
-        ("three", "train.micro_rows=3"),
-    ] {
-        let parts = losses(run, rows);
-        assert_eq!(whole.len(), parts.len());
-        let worst = whole
-            .iter()
-            .zip(&parts)
-            .map(|(a, b)| (a - b).abs())
-            .fold(0.0, f64::max);
-        assert!(worst < 1e-9, "{rows}: off by {worst}");
-    }
-}
-
-#[test]
 fn impossible_settings_are_refused_by_name() {
     let _alone = alone();
     let root = tempfile::tempdir().expect("a folder");

@@ -42,10 +42,15 @@ impl Linear {
 
     /// `(…, in)` to `(…, out)`.
     pub fn forward(&self, x: &Tensor) -> Tensor {
+        self.forward_at(x, None)
+    }
+
+    /// The same, with the numbers by which dropout draws, see [`lora::frozen_linear`].
+    pub fn forward_at(&self, x: &Tensor, places: Option<&Tensor>) -> Tensor {
         let (weight, bias) = (&self.weight, self.bias.as_ref());
         let converted = weight.kind() != x.kind() && !weight.requires_grad();
         if self.low_rank.is_some() || converted {
-            return lora::frozen_linear(x, weight, bias, self.low_rank.as_ref());
+            return lora::frozen_linear(x, weight, bias, self.low_rank.as_ref(), places);
         }
         ops::linear(x, weight, bias)
     }

@@ -4,11 +4,17 @@
 //! of its parts. Their `A` lie in one matrix, so that the input is read once; each `B` adds to its part's own
 //! columns of the output. Which layers are updated, and their files, are the model's business.
 //!
-//! I inputs, O outputs, R ranks of all parts together.
+//! Dropout draws nothing from a generator. Whether a part sees a number of its input is a hash of the seed that
+//! this thread gave last (every training step gives one), of the layer and the part, of the place and of the
+//! column. A place is a number of the caller's; where it names the token and not the row that the token happens to
+//! lie in, training does not depend on how rows are put together.
+//!
+//! I inputs, O outputs, R ranks of all parts together, N places.
 
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::native;
+use crate::seed::last_seed;
 
 /// The update of a layer.
 #[derive(Debug)]
@@ -19,6 +25,8 @@ pub struct LowRank {
     pub parts: Vec<LowRankPart>,
     /// The share of the input's numbers that `A` does not see while gradients are recorded.
     pub dropout: f64,
+    /// The layer's number: each draws for itself.
+    pub layer: u64,
 }
 
 /// The update of one part of a layer.
@@ -43,6 +51,7 @@ impl LowRank {
             a: self.a.shallow_clone(),
             parts: self.parts.iter().map(part).collect(),
             dropout: self.dropout,
+            layer: self.layer,
         }
     }
 
@@ -74,19 +83,21 @@ fn rank(part: &LowRankPart) -> i64 {
 }
 
 /// A frozen layer's output for `x` `(…, I)`: `x W^T + bias`, and the update where there is one. A weight
-/// that is kept in another dtype than `x` is converted for the product and not kept so.
+/// that is kept in another dtype than `x` is converted for the product and not kept so. `places`: what dropout draws
+/// by, an int64 for each row of `x`; with none, that is the row's number.
 pub fn frozen_linear(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
     update: Option<&LowRank>,
+    places: Option<&Tensor>,
 ) -> Tensor {
     let known = matches!(x.kind(), Kind::Float | Kind::Double | Kind::BFloat16);
     if x.device() == Device::Cpu && known {
-        return native::low_rank_linear(x, weight, bias, update)
+        return native::low_rank_linear(x, weight, bias, update, places)
             .expect("shapes and dtypes are the layer's own");
     }
-    composed(x, weight, bias, update)
+    composed(x, weight, bias, update, places)
 }
 
 fn composed(
@@ -94,6 +105,7 @@ fn composed(
     weight: &Tensor,
     bias: Option<&Tensor>,
     update: Option<&LowRank>,
+    places: Option<&Tensor>,
 ) -> Tensor {
     // Where autocast is on, it converts by itself.
     let own = |tensor: &Tensor| tensor.to_kind(x.kind());
@@ -111,13 +123,14 @@ fn composed(
     let dropout = update.dropout > 0.0 && native::records_gradients();
     let shared = (!dropout).then(|| x.linear(&own(&update.a), None::<&Tensor>)); // (…, R)
     let mut first = 0;
-    for (a, part) in update.pairs() {
+    for (number, (a, part)) in update.pairs().enumerate() {
         let rank = rank(part);
         let inner = match &shared {
             Some(shared) => shared.narrow(-1, first, rank),
-            None => x
-                .dropout(update.dropout, true)
-                .linear(&own(&a), None::<&Tensor>),
+            None => {
+                let kept = kept(x, update, number as u64, places).to_kind(x.kind());
+                (x * kept / (1.0 - update.dropout)).linear(&own(&a), None::<&Tensor>)
+            }
         }; // (…, rank)
         skip(part.start, filled, &mut pieces);
         let product = inner.linear(&own(&part.b), None::<&Tensor>) * part.scale;
@@ -129,9 +142,50 @@ fn composed(
     y + Tensor::cat(&pieces, -1) // (…, O)
 }
 
+/// One where a part sees a number of `x` `(…, I)`, and zero where not: what `Dropout` of `native/lora.cpp` draws.
+fn kept(x: &Tensor, update: &LowRank, part: u64, places: Option<&Tensor>) -> Tensor {
+    const STEP: i64 = 0x9e37_79b9_7f4a_7c15u64 as i64;
+    let width = *x.size().last().expect("at least one dimension");
+    let rows = x.numel() as i64 / width;
+    let int = (Kind::Int64, x.device());
+    let shifted = |z: &Tensor, by: i64| {
+        let copies_of_the_sign = z.bitwise_right_shift_tensor_scalar(by);
+        copies_of_the_sign.bitwise_and(u64::MAX.wrapping_shr(by as u32) as i64)
+    };
+    let splitmix = |state: &Tensor| {
+        let z = state + STEP;
+        let z = z.bitwise_xor_tensor(&shifted(&z, 30)) * 0xbf58_476d_1ce4_e5b9u64 as i64;
+        let z = z.bitwise_xor_tensor(&shifted(&z, 27)) * 0x94d0_49bb_1331_11ebu64 as i64;
+        z.bitwise_xor_tensor(&shifted(&z, 31))
+    };
+    let layer_key = mixed(mixed(last_seed()) ^ (update.layer << 8 | part)) as i64;
+    let places = match places {
+        Some(places) => places.reshape([-1]),
+        None => Tensor::arange(rows, int),
+    }; // (N)
+    let state = splitmix(&places.bitwise_xor(layer_key)).unsqueeze(1); // (N, 1)
+    let pairs = (width + 1) / 2;
+    let drawn = splitmix(&(state + Tensor::arange(pairs, int) * STEP)); // (N, I / 2)
+    let halves = [drawn.bitwise_and(i64::from(u32::MAX)), shifted(&drawn, 32)];
+    let halves = Tensor::stack(&halves, -1)
+        .view([rows, -1])
+        .narrow(1, 0, width); // (N, I)
+    let least = (update.dropout * 4_294_967_296.0) as i64;
+    halves.ge(least).view(&x.size()[..])
+}
+
+/// SplitMix64's next number (Steele, Lea and Flood 2014).
+fn mixed(state: u64) -> u64 {
+    let z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::seed_everything;
 
     const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
 
@@ -148,6 +202,7 @@ mod tests {
             a: draw([5, 7]),
             parts: vec![part(0, [4, 2], 0.5), part(6, [3, 3], 2.0)],
             dropout,
+            layer: 3,
         }
     }
 
@@ -157,14 +212,14 @@ mod tests {
 
     /// Output and the gradients of x, A and both B.
     fn run(
-        f: impl Fn(&Tensor, &Tensor, Option<&Tensor>, Option<&LowRank>) -> Tensor,
+        f: impl Fn(&Tensor, &Tensor, Option<&Tensor>, Option<&LowRank>, Option<&Tensor>) -> Tensor,
         biased: bool,
     ) -> Vec<Tensor> {
         let update = update(0.0);
         let x = Tensor::randn([2, 3, 7], DOUBLE).set_requires_grad(true);
         let weight = Tensor::randn([11, 7], DOUBLE);
         let bias = biased.then(|| Tensor::randn([11], DOUBLE));
-        let y = f(&x, &weight, bias.as_ref(), Some(&update));
+        let y = f(&x, &weight, bias.as_ref(), Some(&update), None);
         y.sin().sum(Kind::Double).backward();
         let grads = update.parts.iter().map(|part| part.b.grad());
         [y.detach(), x.grad(), update.a.grad()]
@@ -179,7 +234,7 @@ mod tests {
             let fused = run(frozen_linear, biased);
             let plain = run(composed, biased);
             let dense = run(
-                |x, weight, bias, update| {
+                |x, weight, bias, update, _| {
                     let update = update.expect("given");
                     let pieces: Vec<Tensor> = update
                         .pairs()
@@ -203,7 +258,7 @@ mod tests {
         let update = update(0.0);
         let x = Tensor::randn([6, 7], DOUBLE);
         let weight = Tensor::randn([11, 7], DOUBLE);
-        let apart = frozen_linear(&x, &weight, None, Some(&update));
+        let apart = frozen_linear(&x, &weight, None, Some(&update), None);
         update.merge_into(&weight, 1.0);
         assert!(largest(apart - x.linear(&weight, None::<&Tensor>)) < 1e-12);
     }
@@ -213,7 +268,7 @@ mod tests {
         tch::manual_seed(5);
         let x = Tensor::randn([6, 7], (Kind::Float, Device::Cpu)).set_requires_grad(true);
         let weight = Tensor::randn([11, 7], (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
-        let y = frozen_linear(&x, &weight, None, None);
+        let y = frozen_linear(&x, &weight, None, None, None);
         let wide = x.linear(&weight.to_kind(Kind::Float), None::<&Tensor>);
         assert_eq!(y.kind(), Kind::Float);
         assert!(largest(&y - &wide) < 1e-6);
@@ -239,16 +294,54 @@ mod tests {
         };
         let x = Tensor::randn([1, 7], DOUBLE).set_requires_grad(true);
         let weight = Tensor::zeros([11, 7], DOUBLE);
-        let whole = frozen_linear(&x, &weight, None, Some(&update)).detach();
-        let quiet = no_grad(|| frozen_linear(&x, &weight, None, Some(&dropped)));
+        let whole = frozen_linear(&x, &weight, None, Some(&update), None).detach();
+        let quiet = no_grad(|| frozen_linear(&x, &weight, None, Some(&dropped), None));
         assert!(largest(&whole - quiet) < 1e-12);
         let many = x.expand([200_000, 7], false);
         for form in [frozen_linear, composed] {
-            let y = form(&many, &weight, None, Some(&dropped));
+            let y = form(&many, &weight, None, Some(&dropped), None);
             let mean = y.mean_dim([0i64].as_slice(), false, Kind::Double);
             let spread = f64::try_from(y.std(true).max()).expect("a number");
             assert!(largest(&whole - mean) < 0.1, "the mean is the whole");
             assert!(spread > 0.5, "something is dropped");
+        }
+    }
+
+    #[test]
+    fn dropout_is_drawn_by_place_in_both_forms() {
+        let mut update = update(0.3);
+        let x = Tensor::randn([6, 7], DOUBLE);
+        let weight = Tensor::zeros([11, 7], DOUBLE);
+        let places = Tensor::from_slice(&[5i64, -9, 1 << 40, 0, i64::MIN, 5]);
+        seed_everything(8);
+        let whole = frozen_linear(&x, &weight, None, Some(&update), Some(&places));
+        let plain = composed(&x, &weight, None, Some(&update), Some(&places));
+        assert!(largest(&whole - plain) < 1e-12);
+        // A row is the same wherever it lies, and what was drawn before does not matter.
+        for row in 0..6 {
+            let _ = Tensor::randn([3], DOUBLE);
+            let (x, place) = (x.narrow(0, row, 1), places.narrow(0, row, 1));
+            let alone = frozen_linear(&x, &weight, None, Some(&update), Some(&place));
+            assert!(
+                largest(whole.narrow(0, row, 1) - alone) < 1e-12,
+                "row {row}"
+            );
+        }
+        // Another seed, another layer and other places draw otherwise.
+        let drawn = |update: &LowRank, places| {
+            let ones = Tensor::ones([400, 7], DOUBLE);
+            kept(&ones, update, 0, places).to_kind(Kind::Double)
+        };
+        let one = drawn(&update, None);
+        let later = Tensor::arange_start(400, 800, (Kind::Int64, Device::Cpu));
+        let elsewhere = drawn(&update, Some(&later));
+        seed_everything(9);
+        let reseeded = drawn(&update, None);
+        seed_everything(8);
+        update.layer += 1;
+        for other in [elsewhere, reseeded, drawn(&update, None)] {
+            let both = f64::try_from((&one * other).mean(Kind::Double)).expect("a number");
+            assert!((both - 0.49).abs() < 0.03, "independent: {both}");
         }
     }
 
@@ -258,7 +351,13 @@ mod tests {
         // of the same draw: f = Σ B ∂f/∂B = Σ A ∂f/∂A.
         let update = update(0.5);
         let x = Tensor::randn([50, 7], DOUBLE).set_requires_grad(true);
-        let y = frozen_linear(&x, &Tensor::zeros([11, 7], DOUBLE), None, Some(&update));
+        let y = frozen_linear(
+            &x,
+            &Tensor::zeros([11, 7], DOUBLE),
+            None,
+            Some(&update),
+            None,
+        );
         let f = y.sum(Kind::Double);
         f.backward();
         let f = f64::try_from(f).expect("a number");

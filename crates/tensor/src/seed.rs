@@ -1,10 +1,15 @@
 //! Seeds. Everything random in training is a function of (seed, step), so that no generator's state
 //! has to be saved: the generator is seeded anew where it is used.
 
+use std::cell::Cell;
 use std::sync::{Mutex, PoisonError};
 
 /// libtorch's generators belong to the whole process, so whoever seeds them may disturb another thread.
 static GENERATORS: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    static LAST: Cell<u64> = const { Cell::new(0) };
+}
 
 /// Seeds libtorch's generators on all devices.
 pub fn seed_everything(seed: u64) {
@@ -19,7 +24,14 @@ pub fn with_seed<T>(seed: u64, make: impl FnOnce() -> T) -> T {
     // The lock guards no data that a panic could have left half-made.
     let _held = GENERATORS.lock().unwrap_or_else(PoisonError::into_inner);
     tch::manual_seed(seed as i64);
+    LAST.set(seed);
     make()
+}
+
+/// The seed that this thread gave last; 0 before it gave one. For what is drawn by a hash and from no generator, so
+/// that no other thread can disturb it.
+pub(crate) fn last_seed() -> u64 {
+    LAST.get()
 }
 
 /// The seed of one step: well mixed, so that neighbouring steps and seeds are unrelated (the finalizer

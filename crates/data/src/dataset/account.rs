@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{Dataset, Part, Scan};
 use crate::error::DataError;
-use crate::ledger::{Account, Amount, Line, Unit};
+use crate::ledger::{Account, Amount, Line, NearDocuments, NearPair, Unit};
 use crate::manifest::Kind;
 use crate::mapping::{Mapped, Mapping};
 use crate::split::Split;
@@ -44,6 +44,12 @@ pub struct ReadAccount {
     pub repeated: LeftOut,
     /// Held-out documents that stand in the training split too.
     pub held_out_repeated: LeftOut,
+    /// Training documents that are nearly an earlier one.
+    pub nearly_repeated: Nearly,
+    /// Held-out documents that are nearly a training document.
+    pub held_out_nearly_repeated: Nearly,
+    /// Documents that were not compared with the others, as there are too many.
+    pub not_compared: u64,
 }
 
 /// Records left out or set apart for one reason.
@@ -52,6 +58,15 @@ pub struct LeftOut {
     /// How many, and the text in their fields.
     pub amount: Amount,
     /// The first of them.
+    pub places: Vec<String>,
+}
+
+/// Documents that are nearly another one, whose text nobody counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nearly {
+    /// How many.
+    pub documents: u64,
+    /// The first of them, each with the one that it is like.
     pub places: Vec<String>,
 }
 
@@ -138,11 +153,22 @@ impl LeftOut {
     }
 }
 
+impl Nearly {
+    fn add(&mut self, pair: &NearPair) {
+        self.documents += 1;
+        if self.places.len() < PLACES {
+            self.places
+                .push(format!("{} and {}", pair.place, pair.like));
+        }
+    }
+}
+
 /// The documents met so far, by a hash of their text.
 #[derive(Default)]
 struct Met {
     train: HashSet<u64>,
     held_out: Vec<(u64, Amount, SourceRef)>,
+    near: NearDocuments,
 }
 
 impl Met {
@@ -153,18 +179,27 @@ impl Met {
         if split != Split::Train {
             self.held_out.push((hash, amount, place.clone()));
         } else if !self.train.insert(hash) {
-            account.repeated.add(amount, place);
+            return account.repeated.add(amount, place);
         }
+        self.near.add(split, text, place);
     }
 
     fn finish(self, account: &mut ReadAccount) {
-        for (_, amount, place) in self
-            .held_out
-            .iter()
-            .filter(|(hash, ..)| self.train.contains(hash))
-        {
-            account.held_out_repeated.add(*amount, place);
+        let mut repeated = HashSet::new();
+        for (hash, amount, place) in &self.held_out {
+            if self.train.contains(hash) {
+                account.held_out_repeated.add(*amount, place);
+                repeated.insert(place);
+            }
         }
+        for pair in self.near.pairs() {
+            if !pair.held_out {
+                account.nearly_repeated.add(&pair);
+            } else if !repeated.contains(&pair.place) {
+                account.held_out_nearly_repeated.add(&pair);
+            }
+        }
+        account.not_compared = self.near.not_compared();
     }
 }
 

@@ -292,13 +292,18 @@ impl Renderer {
         };
         let RenderedPrompt { mut ids, truncated } = fitted.prompt;
         let answer = plain.completion.replace("{completion}", completion);
-        let mut parts = vec![TokenPart::Said(Role::User); ids.len()];
-        if plain.begin && self.tokenizer.bos_id().is_some() {
-            parts[0] = TokenPart::Template;
-        }
+        let begin = usize::from(plain.begin && self.tokenizer.bos_id().is_some());
+        let mut parts = vec![TokenPart::Template; begin];
+        parts.extend(self.parts(&ids[begin..], &plain.prompt, "{prompt}", Role::User));
         let mut supervised = vec![false; ids.len()];
-        ids.extend(self.tokenizer.encode(&answer)?);
-        parts.resize(ids.len(), TokenPart::Said(Role::Assistant));
+        let answer_ids = self.tokenizer.encode(&answer)?;
+        parts.extend(self.parts(
+            &answer_ids,
+            &plain.completion,
+            "{completion}",
+            Role::Assistant,
+        ));
+        ids.extend(answer_ids);
         ids.push(self.end.expect("checked when the renderer was made"));
         parts.push(TokenPart::Template);
         supervised.resize(ids.len(), true);
@@ -311,6 +316,33 @@ impl Renderer {
             prompt_cut: fitted.cut,
             target_bytes,
         }))
+    }
+
+    /// Whose each token of a filled-in template is: its own at both ends, as far as they hold its words alone, and
+    /// the role's between them.
+    fn parts(&self, ids: &[u32], template: &str, field: &str, role: Role) -> Vec<TokenPart> {
+        let mut parts = vec![TokenPart::Said(role); ids.len()];
+        let Some((before, behind)) = template.split_once(field) else {
+            return parts;
+        };
+        // Byte-level tokens are spelled with a character for each byte.
+        let bytes = |id: u32| {
+            let token = self.tokenizer.id_to_token(id);
+            token.map_or(usize::MAX, |token| token.chars().count())
+        };
+        let name = |both: &mut dyn Iterator<Item = (&mut TokenPart, &u32)>, mut left: usize| {
+            for (part, &id) in both {
+                let bytes = bytes(id);
+                if bytes > left {
+                    break;
+                }
+                left -= bytes;
+                *part = TokenPart::Template;
+            }
+        };
+        name(&mut parts.iter_mut().zip(ids), before.len());
+        name(&mut parts.iter_mut().zip(ids).rev(), behind.len());
+        parts
     }
 
     /// The plain prompt's ids, cut where the policy allows it and the length asks for it.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::view::{BatchView, ExampleView};
-use super::{Account, Amount, Ledger, Line, Unit};
+use super::{Account, Amount, Ledger, Line, Unit, counted};
 use crate::split::Split;
 
 /// What is to be shown beside the ledger.
@@ -46,10 +46,10 @@ pub struct Inspection {
 impl Seen {
     /// What the run counted against what its batches hold: the places of their rows, and the supervised ones.
     pub fn accounts(&self, places: u64, supervised: u64) -> [Account; 2] {
-        let account = |what: &str, counted, held| Account {
-            title: format!("{what} in the {} steps made", self.step),
+        let account = |what: &str, seen, held| Account {
+            title: format!("{what} in the {} made", counted(self.step, "step", "steps")),
             units: vec![Unit::Tokens],
-            incoming: vec![Line::new("counted by the run", Amount::tokens(0, counted))],
+            incoming: vec![Line::new("counted by the run", Amount::tokens(0, seen))],
             outgoing: vec![Line::new("held by its batches", Amount::tokens(0, held))],
         };
         [

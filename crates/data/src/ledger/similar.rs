@@ -15,8 +15,8 @@ use crate::order::mix;
 
 /// Two texts are nearly equal from this Jaccard similarity of their word triples on.
 const NEAR: f64 = 0.8;
-const BANDS: usize = 8;
-const BAND: usize = 4;
+pub(super) const BANDS: usize = 8;
+pub(super) const BAND: usize = 4;
 /// A text with fewer triples of its own is too short to be nearly equal to another.
 const LEAST: usize = 4;
 /// Triples that stand in more than one of so many texts are common.
@@ -122,15 +122,7 @@ impl Sketch {
         if shingles.len() < LEAST {
             shingles.clear();
         }
-        let mut least = [u64::MAX; BANDS * BAND];
-        for &shingle in &shingles {
-            for (number, least) in least.iter_mut().enumerate() {
-                // Multiplying by odd numbers of its own makes each order of the hashes another one.
-                let key = (number as u64 * 2 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-                let hash = (shingle ^ key).wrapping_mul(key);
-                *least = (*least).min(hash ^ (hash >> 32));
-            }
-        }
+        let least = least(shingles.iter().copied());
         let mut bands = [0; BANDS];
         for (band, least) in bands.iter_mut().zip(least.chunks(BAND)) {
             *band = chain(least);
@@ -164,15 +156,29 @@ fn common(texts: &[String]) -> HashSet<u64> {
     counts.into_keys().collect()
 }
 
-fn words(text: &str) -> Vec<u64> {
+/// MinHash: of each of 32 orders of all possible triples, the place of the first one that is in the set.
+pub(super) fn least(triples: impl Iterator<Item = u64>) -> [u64; BANDS * BAND] {
+    let mut least = [u64::MAX; BANDS * BAND];
+    for triple in triples {
+        for (number, least) in least.iter_mut().enumerate() {
+            // Multiplying by odd numbers of its own makes each order of the hashes another one.
+            let key = (number as u64 * 2 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+            let hash = (triple ^ key).wrapping_mul(key);
+            *least = (*least).min(hash ^ (hash >> 32));
+        }
+    }
+    least
+}
+
+pub(super) fn words(text: &str) -> Vec<u64> {
     text.split_whitespace().map(word_hash).collect()
 }
 
-fn triples(words: &[u64]) -> impl Iterator<Item = u64> {
+pub(super) fn triples(words: &[u64]) -> impl Iterator<Item = u64> {
     words.windows(3).map(chain)
 }
 
-fn chain(words: &[u64]) -> u64 {
+pub(super) fn chain(words: &[u64]) -> u64 {
     words.iter().fold(0, |hash, &word| mix(hash, word))
 }
 

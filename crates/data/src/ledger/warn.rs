@@ -41,6 +41,11 @@ impl std::fmt::Display for Finding {
     }
 }
 
+/// A count with the words for one, or those for more or none.
+pub fn counted(count: u64, one: &str, more: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { more })
+}
+
 /// Gathers the examples of a finding.
 #[derive(Default)]
 struct Found {
@@ -115,17 +120,27 @@ fn masks(tokenizer: &Tokenizer, rendered: &[RenderedExample], out: &mut Vec<Find
     }
     endless.tell(
         "no-end",
-        |count| format!("{count} examples teach no end token, so the model is not taught to stop after such answers; shorten them or raise the context"),
+        |count| format!("{} no end token, so the model is not taught to stop after such answers; shorten them or raise the context", counted(count, "example teaches", "examples teach")),
         out,
     );
     empty.tell(
         "empty-answer",
-        |count| format!("the supervised part of {count} examples has no text"),
+        |count| {
+            format!(
+                "{} no text in the supervised part",
+                counted(count, "example has", "examples have")
+            )
+        },
         out,
     );
     twice.tell(
         "begin-twice",
-        |count| format!("{count} examples begin with the beginning token twice: the chat template writes it once more"),
+        |count| {
+            format!(
+                "{} with the beginning token twice: the chat template writes it once more",
+                counted(count, "example begins", "examples begin")
+            )
+        },
         out,
     );
 }
@@ -140,7 +155,7 @@ fn lengths(rendered: &[RenderedExample], report: &RenderReport, out: &mut Vec<Fi
     if report.truncated * 100 > all {
         cut.tell(
             "truncated",
-            |count| format!("{count} examples ({}) are truncated", share(count)),
+            |count| format!("truncated: {count} of {all} examples ({})", share(count)),
             out,
         );
     }
@@ -154,7 +169,7 @@ fn lengths(rendered: &[RenderedExample], report: &RenderReport, out: &mut Vec<Fi
             "left-out",
             |count| {
                 format!(
-                    "{count} examples ({}) are left out, as they do not fit the context",
+                    "left out, as they do not fit the context: {count} of {all} examples ({})",
                     share(count)
                 )
             },
@@ -172,7 +187,12 @@ fn left_empty(read: &ReadAccount, out: &mut Vec<Finding>) {
             };
             found.tell(
                 "empty-record",
-                |count| format!("{count} records are left out: {reason}"),
+                |count| {
+                    format!(
+                        "{} left out: {reason}",
+                        counted(count, "record is", "records are")
+                    )
+                },
                 out,
             );
         }
@@ -194,12 +214,26 @@ fn repetitions(examples: &[TaskExample], out: &mut Vec<Finding>) {
     }
     same.tell(
         "duplicate",
-        |count| format!("{count} training examples repeat an earlier one"),
+        |count| {
+            format!(
+                "{} an earlier one",
+                counted(
+                    count,
+                    "training example repeats",
+                    "training examples repeat"
+                )
+            )
+        },
         out,
     );
     near.tell(
         "near-duplicate",
-        |count| format!("{count} training examples are nearly an earlier one"),
+        |count| {
+            format!(
+                "{} nearly an earlier one",
+                counted(count, "training example is", "training examples are")
+            )
+        },
         out,
     );
     // The same question, another answer.
@@ -219,7 +253,11 @@ fn repetitions(examples: &[TaskExample], out: &mut Vec<Finding>) {
     other.tell(
         "two-answers",
         |count| {
-            format!("{count} training examples ask what an earlier one asks, and answer otherwise")
+            counted(
+                count,
+                "training example asks what an earlier one asks, and answers otherwise",
+                "training examples ask what an earlier one asks, and answer otherwise",
+            )
         },
         out,
     );
@@ -238,14 +276,20 @@ fn overlaps(
         pair(like, example, train, &mut same, &mut near);
     }
     let (name, of) = (split.name(), held_out.len());
+    let asks = |count| if count == 1 { "asks" } else { "ask" };
     same.tell(
         "overlap",
-        |count| format!("{count} of {of} {name} examples ask what a training example asks, so scores on them are too good"),
+        |count| format!("{count} of {of} {name} examples {} what a training example asks, so scores on them are too good", asks(count)),
         out,
     );
     near.tell(
         "near-overlap",
-        |count| format!("{count} of {of} {name} examples ask nearly what a training example asks"),
+        |count| {
+            format!(
+                "{count} of {of} {name} examples {} nearly what a training example asks",
+                asks(count)
+            )
+        },
         out,
     );
 }

@@ -65,6 +65,7 @@ impl<'a> Rows<'a> {
             positions: positions.as_ref(),
             documents: None,
             lengths: None,
+            places: None,
         };
         let hidden = self.decoder.newest_hidden(input, &mut self.cache); // (B, C)
         self.decoder.logits(&hidden) // (B, V)

@@ -83,7 +83,8 @@ pub fn attach(decoder: &mut Decoder, config: LoraConfig, frozen: Frozen) -> Resu
     let mut params = Params::new(decoder.device(), decoder.params().kind());
     let mut layers: Vec<AdaptedLayer> = Vec::new();
     for group in targets.chunk_by(|one, other| one.linear == other.linear) {
-        layers.push(fresh(&mut params, group, &config));
+        let number = layers.len() as u64;
+        layers.push(fresh(&mut params, group, &config, number));
     }
     for (name, linear) in decoder.linears_mut() {
         if let Some(layer) = layers.iter().find(|layer| layer.linear == name) {
@@ -180,7 +181,12 @@ fn freeze(decoder: &Decoder, whole: &[String], frozen: Kind) {
 }
 
 /// A fresh update of the modules `group`, which lie in one layer.
-fn fresh(params: &mut Params, group: &[LinearModule], config: &LoraConfig) -> AdaptedLayer {
+fn fresh(
+    params: &mut Params,
+    group: &[LinearModule],
+    config: &LoraConfig,
+    layer: u64,
+) -> AdaptedLayer {
     let (rank, inputs) = (config.rank, group[0].inputs);
     let ranks = vec![rank; group.len()];
     let mut root = params.root();
@@ -209,6 +215,7 @@ fn fresh(params: &mut Params, group: &[LinearModule], config: &LoraConfig) -> Ad
             a,
             parts,
             dropout: config.dropout,
+            layer,
         },
     }
 }

@@ -7,6 +7,7 @@ use tch::Tensor;
 
 use super::{NativeError, Ptr, check, made, raw, raws};
 use crate::lora::LowRank;
+use crate::seed::last_seed;
 
 unsafe extern "C" {
     fn etude_low_rank_linear(
@@ -19,6 +20,9 @@ unsafe extern "C" {
         scales: *const f64,
         parts: i64,
         dropout: f64,
+        seed: u64,
+        layer: u64,
+        places: Ptr,
         out: *mut Ptr,
     ) -> *const c_char;
     fn etude_records_gradients(out: *mut c_int) -> *const c_char;
@@ -30,6 +34,7 @@ pub(crate) fn low_rank_linear(
     weight: &Tensor,
     bias: Option<&Tensor>,
     update: Option<&LowRank>,
+    places: Option<&Tensor>,
 ) -> Result<Tensor, NativeError> {
     let parts = update.map_or(&[][..], |update| &update.parts);
     let b = raws(parts.iter().map(|part| &part.b));
@@ -48,6 +53,9 @@ pub(crate) fn low_rank_linear(
             scales.as_ptr(),
             parts.len() as i64,
             update.map_or(0.0, |update| update.dropout),
+            last_seed(),
+            update.map_or(0, |update| update.layer),
+            optional(places),
             out,
         )
     })

@@ -74,6 +74,7 @@ pub fn merge(decoder: &mut Decoder, adapters: &[(PathBuf, f64)]) -> Result<(), F
                     scale: update.scale,
                 }],
                 dropout: 0.0,
+                layer: 0,
             };
             alone.merge_into(param, *weight);
         }

@@ -3,7 +3,9 @@
 
 use std::io::IsTerminal;
 
-use etude_data::ledger::{Account, ExampleView, Inspection, Ledger, Line, SegmentView, TokenView};
+use etude_data::ledger::{
+    Account, ExampleView, Inspection, Ledger, Line, SegmentView, TokenView, counted,
+};
 
 use crate::output::{self, count, plain};
 
@@ -28,10 +30,7 @@ pub(super) fn text(inspection: &Inspection, tokens: bool) -> String {
         text.push_str(&body(&example.tokens));
     }
     if let Some(batch) = &inspection.batch {
-        let shown = match batch.rows.len() {
-            1 => "1 row".to_owned(),
-            rows => format!("{rows} rows"),
-        };
+        let shown = counted(batch.rows.len() as u64, "row", "rows");
         text.push_str(&format!(
             "\nbatch of step {}: {} places, {} of them padding, {} supervised; {shown} shown\n",
             batch.step,
@@ -63,7 +62,8 @@ fn heading(example: &ExampleView) -> String {
     let [prompt, answer] = example.cut;
     if prompt + answer > 0 {
         heading.push_str(&format!(
-            "; cut: {prompt} tokens of the prompt, {answer} of the answer"
+            "; cut: {} of the prompt, {answer} of the answer",
+            counted(prompt, "token", "tokens")
         ));
     }
     heading
