@@ -115,19 +115,24 @@ impl FinetuneBatches {
 
     /// The batch of step `step`, a pure function of (seed, step).
     pub fn finetune_batch(&self, step: u64) -> Batch {
+        let packs = self.finetune_rows(step);
+        match self.settings.layout {
+            Rows::Padded | Rows::Grouped => collate(&packs.concat(), self.settings.pad),
+            Rows::Packed(cols) => collate_packed(&packs, cols, self.settings.pad),
+        }
+    }
+
+    /// The examples of each row of step `step`.
+    pub fn finetune_rows(&self, step: u64) -> Vec<Vec<&RenderedExample>> {
         let rows = self.settings.rows as u64;
         let indices = match self.settings.layout {
             Rows::Grouped => self.grouped(step),
             Rows::Padded | Rows::Packed(_) => (step * rows..(step + 1) * rows).collect(),
         };
-        let packs: Vec<Vec<&RenderedExample>> = indices
-            .into_iter()
+        let packs = indices.into_iter();
+        packs
             .map(|index| self.row(&self.packs[self.order.at(index).item as usize]))
-            .collect();
-        match self.settings.layout {
-            Rows::Padded | Rows::Grouped => collate(&packs.concat(), self.settings.pad),
-            Rows::Packed(cols) => collate_packed(&packs, cols, self.settings.pad),
-        }
+            .collect()
     }
 
     /// The places in the stream of epochs that step `step` reads: those of [`GROUP`] steps together are

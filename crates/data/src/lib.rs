@@ -59,7 +59,7 @@ mod stream;
 mod tokenize;
 mod windows;
 
-pub use batch::{Batch, IGNORE};
+pub use batch::{Batch, IGNORE, Stretch};
 pub use collate::{FinetuneBatches, FinetuneSettings, Rows, collate, collate_packed};
 pub use example::{
     ChatFormat, DropReason, ExampleFormat, ExampleSettings, PlainFormat, RenderReport,

@@ -7,6 +7,8 @@
 
 mod validation;
 
+use std::ops::Range;
+
 use anyhow::{Result, ensure};
 
 use crate::batch::{Batch, IGNORE};
@@ -110,13 +112,20 @@ impl Windows {
 
     /// The batch of step `step`, a pure function of (seed, step).
     pub fn pretrain_batch(&self, step: u64) -> Batch {
-        let rows = self.settings.rows as u64;
         let mut batch = RowBuilder::new(self.settings.context, self.settings.boundaries);
-        for row in 0..rows {
-            let start = self.window_start(step * rows + row);
-            batch.push(&self.stream, start + 1, self.settings.context, None);
+        for targets in self.pretrain_targets(step) {
+            batch.push(&self.stream, targets.start, self.settings.context, None);
         }
         batch.finish()
+    }
+
+    /// The tokens of the stream that each row of step `step` predicts, each from the one before it.
+    pub fn pretrain_targets(&self, step: u64) -> impl Iterator<Item = Range<u64>> + '_ {
+        let (rows, context) = (self.settings.rows as u64, self.settings.context as u64);
+        (step * rows..(step + 1) * rows).map(move |index| {
+            let start = self.window_start(index) + 1;
+            start..start + context
+        })
     }
 
     /// The first token of the window at place `index` of the endless stream of windows.

@@ -13,7 +13,7 @@ mod task;
 mod text;
 
 pub use compare::{Comparison, compare};
-pub use nats::{batch_loss, batch_nats, windows_loss};
+pub use nats::{batch_loss, batch_nats, batch_stream, token_nats, windows_loss};
 pub use predictions::{read_predictions, write_predictions};
 pub use progress::{Progress, Stage};
 pub use task::{TaskItem, TaskMetric, TaskResult, TaskSettings, evaluate, score_items};

@@ -101,23 +101,42 @@ pub fn windows_loss(decoder: &Decoder, batches: impl IntoIterator<Item = Batch>)
 /// # Panics
 /// As [`windows_loss`].
 pub fn batch_nats(decoder: &Decoder, batch: &Batch) -> Vec<f64> {
-    let places = supervised_places(&batch.targets);
     let mut rows = vec![0.0; batch.rows];
-    no_grad(|| {
-        let tensors = Tensors::new(decoder, batch);
-        let hidden = decoder.hidden(tensors.input(), None); // (B, T, C)
-        let flat = hidden.reshape([-1, decoder.config().n_embd]); // (B * T, C)
-        let targets = tensors.targets.reshape([-1]); // (B * T)
-        for places in places.chunks(PLACES) {
-            let index = Tensor::from_slice(places).to_device(decoder.device());
-            let nats = place_nats(decoder, &flat, &targets, &index);
-            let nats = Vec::<f64>::try_from(nats.to_kind(Kind::Double)).expect("float64"); // sync
-            for (place, nats) in places.iter().zip(nats) {
-                rows[*place as usize / batch.cols] += nats;
-            }
-        }
-    });
+    for (place, nats) in no_grad(|| token_nats(decoder, batch)) {
+        rows[place / batch.cols] += nats;
+    }
     rows
+}
+
+/// The place of each target in row-major order, and its cross-entropy in nats. No gradients are kept; but where
+/// gradients are recorded, the layers compute as in training, with dropout.
+///
+/// # Panics
+/// As [`windows_loss`].
+pub fn token_nats(decoder: &Decoder, batch: &Batch) -> Vec<(usize, f64)> {
+    let places = supervised_places(&batch.targets);
+    let tensors = Tensors::new(decoder, batch);
+    let hidden = decoder.hidden(tensors.input(), None).detach(); // (B, T, C)
+    let flat = hidden.reshape([-1, decoder.config().n_embd]); // (B * T, C)
+    let targets = tensors.targets.reshape([-1]); // (B * T)
+    let mut found = Vec::with_capacity(places.len());
+    for places in places.chunks(PLACES) {
+        let index = Tensor::from_slice(places).to_device(decoder.device());
+        let nats = no_grad(|| place_nats(decoder, &flat, &targets, &index));
+        let nats = Vec::<f64>::try_from(nats.to_kind(Kind::Double)).expect("float64"); // sync
+        found.extend(places.iter().map(|&place| place as usize).zip(nats));
+    }
+    found
+}
+
+/// Shows `look` the stream of a batch, `(B, T, C)`, as each part of the decoder leaves it: `embedding`,
+/// `layers.0` and so on, `norm`. No gradients are kept.
+///
+/// # Panics
+/// As [`windows_loss`].
+pub fn batch_stream(decoder: &Decoder, batch: &Batch, look: &mut dyn FnMut(&str, &Tensor)) {
+    let tensors = Tensors::new(decoder, batch);
+    no_grad(|| decoder.watched(tensors.input(), look));
 }
 
 /// The cross-entropy at some places, `(N)`.

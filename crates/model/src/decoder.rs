@@ -215,7 +215,7 @@ impl Decoder {
     /// # Panics
     /// When the input is longer than the context, or the cache has no room for it: callers check both.
     pub fn hidden(&self, input: Input<'_>, cache: Option<&mut KvCache>) -> Tensor {
-        self.stream(input, cache, false)
+        self.stream(input, cache, false, &mut |_, _| ())
     }
 
     /// [`Decoder::hidden`] of the last position alone, `(B, C)`: the last layer makes no output for the others.
@@ -223,10 +223,25 @@ impl Decoder {
     /// # Panics
     /// As [`Decoder::hidden`].
     pub fn newest_hidden(&self, input: Input<'_>, cache: &mut KvCache) -> Tensor {
-        self.stream(input, Some(cache), true).squeeze_dim(1)
+        let stream = self.stream(input, Some(cache), true, &mut |_, _| ());
+        stream.squeeze_dim(1)
     }
 
-    fn stream(&self, input: Input<'_>, mut cache: Option<&mut KvCache>, newest: bool) -> Tensor {
+    /// Shows `look` the stream, `(B, T, C)`, after each part: `embedding`, `layers.N`, `norm`.
+    ///
+    /// # Panics
+    /// As [`Decoder::hidden`].
+    pub fn watched(&self, input: Input<'_>, look: &mut dyn FnMut(&str, &Tensor)) {
+        let _ = self.stream(input, None, false, look);
+    }
+
+    fn stream(
+        &self,
+        input: Input<'_>,
+        mut cache: Option<&mut KvCache>,
+        newest: bool,
+        look: &mut dyn FnMut(&str, &Tensor),
+    ) -> Tensor {
         let [_, t] = input.ids.size()[..] else {
             panic!("ids are (B, T)")
         };
@@ -259,6 +274,7 @@ impl Decoder {
         if let Some(norm) = &self.embed_norm {
             x = norm.forward(&x);
         }
+        look("embedding", &x);
         let angles = self
             .rotary
             .as_ref()
@@ -296,11 +312,14 @@ impl Decoder {
             let last = index + 1 == self.layers.len();
             let at = if newest && last { &at_the_newest } else { &at };
             x = layer.forward(&x, at, room);
+            look(&format!("layers.{index}"), &x);
         }
         if let Some(cache) = cache {
             cache.length += t;
         }
-        to_compute_kind(&self.norm.forward(&x))
+        let x = self.norm.forward(&x);
+        look("norm", &x);
+        to_compute_kind(&x)
     }
 
     /// The lengths of packed documents, where attention is to go by them.

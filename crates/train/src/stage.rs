@@ -1,7 +1,7 @@
 //! What a stage gives the loop, and what the loop gives back.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -64,11 +64,54 @@ pub trait Stage {
     fn prompts(&self) -> Vec<Prompt> {
         Vec::new()
     }
+    /// Where the pieces of a step's batch are from, a list for each stretch of the batch, as far as is known.
+    ///
+    /// # Errors
+    /// When the data cannot be read again.
+    fn origins(&self, _step: u64, batch: &Batch) -> Result<Vec<Vec<Origin>>> {
+        Ok(vec![Vec::new(); batch.stretches().len()])
+    }
+    /// The text of tokens; without a tokenizer, their numbers.
+    fn text(&self, ids: &[u32]) -> String {
+        ids.iter().map(|id| format!("<{id}>")).collect()
+    }
     /// Writes what a model folder holds besides weights and configuration: the tokenizer.
     ///
     /// # Errors
     /// When a file cannot be written.
     fn save_tokenizer(&self, folder: &Path) -> Result<()>;
+}
+
+/// Where a piece of a batch is from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Origin {
+    /// The file.
+    pub file: PathBuf,
+    /// The line in it, from 1: where the example, or the document, or the piece of it begins.
+    pub line: u64,
+    /// The example's or the document's name.
+    pub name: String,
+    /// Whether it was cut to fit.
+    pub truncated: bool,
+}
+
+/// A stage and all that its run starts from, before the first step.
+pub struct Ready {
+    /// Batches, validation, samples.
+    pub stage: Box<dyn Stage>,
+    /// The decoder as it starts.
+    pub decoder: Decoder,
+    /// How it is trained.
+    pub settings: TrainerSettings,
+}
+
+impl std::fmt::Debug for Ready {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ready")
+            .field("stage", &self.stage.name())
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The settings of a run that both stages have.

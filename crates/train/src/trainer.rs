@@ -134,12 +134,7 @@ impl<'a> Trainer<'a> {
             let summary = self.finished_before().map_or_else(|| self.conclude(), Ok)?;
             return Ok(Ended::Finished(Box::new(summary)));
         }
-        let step_settings = StepSettings {
-            rows: train.rows_at_a_time(),
-            precision: train.precision,
-            max_norm: (self.settings.optimizer.clip > 0.0).then_some(self.settings.optimizer.clip),
-            seed: train.seed,
-        };
+        let step_settings = StepSettings::of(self.settings);
         self.try_largest_batch(&step_settings)?;
         let make = self.stage.batches();
         let ahead = LoaderSettings {

@@ -1,0 +1,140 @@
+//! What a run wrote of its steps and of where it ran, set beside what a replay finds.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use anyhow::Result;
+use etude_data::DataError;
+use serde::Serialize;
+use serde_json::Value;
+
+/// A step as the log has it. A number that was not finite is none.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Recorded {
+    pub(super) loss: Option<f64>,
+    pub(super) grad_norm: Option<f64>,
+}
+
+/// A number of the log and the one that was found again; none stands for one that is not finite.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Pair {
+    /// What the log has.
+    pub recorded: Option<f64>,
+    /// What the replay found.
+    pub replayed: Option<f64>,
+    /// Whether the two have the same bits.
+    pub exact: bool,
+}
+
+impl Pair {
+    fn new(recorded: Option<f64>, replayed: f64) -> Self {
+        let replayed = Some(replayed).filter(|value| value.is_finite());
+        Self {
+            recorded,
+            replayed,
+            exact: recorded.map(f64::to_bits) == replayed.map(f64::to_bits),
+        }
+    }
+
+    /// How far the two are apart, as a share of the recorded one.
+    pub fn off(&self) -> Option<f64> {
+        let (recorded, replayed) = (self.recorded?, self.replayed?);
+        Some((replayed - recorded).abs() / recorded.abs().max(f64::MIN_POSITIVE))
+    }
+}
+
+/// A step in the log and in the replay.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Comparison {
+    /// The step, from 1.
+    pub step: u64,
+    /// Whether loss and gradient norm are the same to the last bit.
+    pub exact: bool,
+    /// The mean loss.
+    pub loss: Pair,
+    /// The gradients' norm before clipping.
+    pub grad_norm: Pair,
+}
+
+impl Comparison {
+    pub(super) fn new(step: u64, recorded: Recorded, loss: f64, grad_norm: f64) -> Self {
+        let loss = Pair::new(recorded.loss, loss);
+        let grad_norm = Pair::new(recorded.grad_norm, grad_norm);
+        Self {
+            step,
+            exact: loss.exact && grad_norm.exact,
+            loss,
+            grad_norm,
+        }
+    }
+}
+
+/// The logged training steps of a run. A line that is being written, or was torn, counts for nothing.
+pub(super) fn steps(run: &Path) -> Result<BTreeMap<u64, Recorded>> {
+    let path = run.join("metrics.jsonl");
+    let bytes = fs::read(&path).map_err(|_| {
+        DataError::in_file(
+            run,
+            "no step was made here: there is no metrics.jsonl",
+            "give the folder of a run that has begun",
+        )
+    })?;
+    let text = String::from_utf8_lossy(&bytes);
+    let lines = text.lines().filter_map(|line| {
+        let line: Value = serde_json::from_str(line).ok()?;
+        let number = |key: &str| line.get(key).and_then(Value::as_f64);
+        let recorded = Recorded {
+            loss: number("loss"),
+            grad_norm: number("grad_norm"),
+        };
+        (line["kind"] == "train").then_some((line["step"].as_u64()?, recorded))
+    });
+    Ok(lines.collect())
+}
+
+/// A fact of the environment that is not what it was.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Difference {
+    /// Which, by its name in `environment.json`.
+    pub what: String,
+    /// In the run.
+    pub run: String,
+    /// Now.
+    pub now: String,
+}
+
+/// What in `environment.json` bears on the numbers that come out.
+const FACTS: [&str; 8] = [
+    "etude",
+    "git_revision",
+    "libtorch",
+    "device",
+    "processor",
+    "threads",
+    "products",
+    "system",
+];
+
+/// `environment.json` of a run; null when there is none.
+pub(super) fn environment(run: &Path) -> Value {
+    let bytes = fs::read(run.join("environment.json")).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
+}
+
+/// How the environment differs from that of the run.
+pub(super) fn differences(run: &Value, now: &Value) -> Vec<Difference> {
+    let show = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => "unknown".to_owned(),
+        other => other.to_string(),
+    };
+    let changed = FACTS.iter().filter(|&&fact| run[fact] != now[fact]);
+    changed
+        .map(|&fact| Difference {
+            what: fact.to_owned(),
+            run: show(&run[fact]),
+            now: show(&now[fact]),
+        })
+        .collect()
+}
