@@ -4,7 +4,8 @@
     python check_peft.py RUN_DIR ...
 
 For each run folder: PEFT loads `adapter/` onto the base that it names, with no key missing or left over;
-the logits are those of `model/`, which Etude merged, within 1e-4; and PEFT's own merge gives them, too.
+the logits are those of `model/`, which Etude merged, within 1e-4, or where an adapter moves them so far that
+rounding alone is more, within twice of what PEFT's own merge is off; and that merge gives ours within 1e-4.
 The folder must be one that the adapter's base can be found from (a relative path counts from here).
 
 Exit status 1 when a check fails. Needs torch, transformers 5 and peft.
@@ -42,13 +43,16 @@ def check(run):
     ours, theirs = keys(adapter), set(peft.get_peft_model_state_dict(model, save_embedding_layers=False))
     merged = transformers.AutoModelForCausalLM.from_pretrained(run / "model", dtype=torch.float32)
     expected = logits(merged, ids)
-    apart = (logits(model, ids) - expected).abs().max().item()
-    by_peft = (logits(model.merge_and_unload(), ids) - expected).abs().max().item()
+    apart_logits = logits(model, ids)
+    apart = (apart_logits - expected).abs().max().item()
+    peft_merged = logits(model.merge_and_unload(), ids)
+    by_peft = (peft_merged - expected).abs().max().item()
+    rounding = (peft_merged - apart_logits).abs().max().item()
     moved = (plain - expected).abs().max().item()
-    ok = ours == theirs and apart < TOLERANCE and by_peft < TOLERANCE and moved > 0
+    ok = ours == theirs and apart < max(TOLERANCE, 2 * rounding) and by_peft < TOLERANCE and moved > 0
     print(
         f"{'ok  ' if ok else 'FAIL'} {run}: {len(ours)} tensors, {len(ours ^ theirs)} keys differ; logits off by "
-        f"{apart:.1e} apart, {by_peft:.1e} merged; the adapter moves them by {moved:.2g}"
+        f"{apart:.1e} apart (PEFT's own merge: {rounding:.1e}), {by_peft:.1e} merged; the adapter moves them by {moved:.2g}"
     )
     return ok
 

@@ -5,6 +5,8 @@
 
 #[path = "cli/bench.rs"]
 mod bench;
+#[path = "cli/benchmarks.rs"]
+mod benchmarks;
 #[path = "cli/certificate.rs"]
 mod certificate;
 #[path = "cli/data.rs"]
@@ -19,13 +21,19 @@ mod generate;
 mod help;
 #[path = "cli/import.rs"]
 mod import;
+#[path = "cli/inspect.rs"]
+mod inspect;
 #[path = "cli/lora.rs"]
 mod lora;
 #[path = "cli/model.rs"]
 mod model;
+#[path = "cli/plan.rs"]
+mod plan;
 #[path = "cli/stages.rs"]
 mod stages;
 #[path = "cli/support.rs"]
 mod support;
 #[path = "cli/tokenizer.rs"]
 mod tokenizer;
+#[path = "cli/verify_resume.rs"]
+mod verify_resume;

@@ -10,6 +10,8 @@ use std::process::Command;
 
 #[path = "tidy/arrows.rs"]
 mod arrows;
+#[path = "tidy/lesson.rs"]
+mod lesson;
 
 /// A longer file must stand in [`LONG_FILES`].
 const MAX_LINES: usize = 450;
@@ -180,6 +182,11 @@ fn long_files_say_why() {
         .filter(|(file, _)| all.iter().all(|name| name != file));
     faults.extend(gone.map(|(file, _)| format!("{file} is no more: take it off the list")));
     demand_none(faults, "LONG_FILES in tests/tidy.rs:");
+}
+
+#[test]
+fn the_lesson_says_what_its_runs_said() {
+    demand_none(lesson::faults(&root()), "docs/lesson.md:");
 }
 
 #[test]

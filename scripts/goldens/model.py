@@ -87,6 +87,8 @@ def configs():
             **(SHARED | dict(intermediate_size=64)),
             final_logit_softcapping=15.0, rope_parameters=default_rope(10000.0),
         ),  # fmt: skip
+        # Grouped heads, so that the norms of queries and keys differ in width.
+        "olmo2": t.Olmo2Config(**SHARED, rope_parameters=default_rope(500.0)),
         "qwen2": t.Qwen2Config(**SHARED, rope_parameters=default_rope(1000.0)),
         "qwen3": t.Qwen3Config(
             **(SHARED | dict(num_hidden_layers=3, intermediate_size=24)), head_dim=8,

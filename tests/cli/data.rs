@@ -20,6 +20,7 @@ fn the_list_is_complete_and_filtered_by_kind() {
             "kind",
             "licence",
             "name",
+            "needs_debian",
             "origin",
             "title"
         ]

@@ -30,21 +30,24 @@ fn the_commands_stand_in_the_order_of_use() {
         .and_then(|rest| rest.split("\n\n").next())
         .unwrap();
     insta::assert_snapshot!(list, @"
-      quickstart   Run the main job from end to end: both stages on real text, and what each one bought
-      doctor       Say what is installed and what is missing, or check a model folder
-      data         List, fetch and look at data sets
-      tokenizer    Train a tokenizer, encode and decode with one, look at one
-      recipe       List and show the built-in recipes
-      pretrain     Pre-train: general text to a base model
-      finetune     Fine-tune: a base model and examples of one task to a task model
-      eval         Measure a model on a text or on a task
-      generate     Continue a prompt
-      chat         Converse with a fine-tuned model
-      import       Make a published model (GGUF, Hugging Face) into a model folder
-      export       Write a model out as a Hugging Face folder or a GGUF file
-      report       Write the report of one run, or of several side by side
-      bench        Measure how fast this machine trains and multiplies
-      completions  Print the completion script for a shell
+      quickstart     Run the main job from end to end: both stages on real text, and what each one bought
+      doctor         Say what is installed and what is missing, or check a model folder
+      data           List, fetch and look at data sets
+      tokenizer      Train a tokenizer, encode and decode with one, look at one
+      recipe         List and show the built-in recipes
+      plan           Say what a run will take before it is made: time, memory, disk
+      pretrain       Pre-train: general text to a base model
+      finetune       Fine-tune: a base model and examples of one task to a task model
+      transfer       Learn a task with and without pre-training, at several amounts of data
+      verify-resume  Prove that a run of a recipe may be killed at any moment and ends the same
+      eval           Measure a model on a text or on a task
+      generate       Continue a prompt
+      chat           Converse with a fine-tuned model
+      import         Make a published model (GGUF, Hugging Face) into a model folder
+      export         Write a model out as a Hugging Face folder or a GGUF file
+      report         Write the report of one run, or of several side by side
+      bench          Measure how fast this machine trains and multiplies
+      completions    Print the completion script for a shell
     ");
 }
 
@@ -53,8 +56,10 @@ fn every_command_shows_examples() {
     let commands = [
         "quickstart",
         "doctor",
+        "plan",
         "pretrain",
         "finetune",
+        "verify-resume",
         "eval",
         "generate",
         "chat",

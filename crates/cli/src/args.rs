@@ -4,8 +4,8 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    bench, chat, completions, data, doctor, eval, export, finetune, generate, import, pretrain,
-    quickstart, recipe, report, tokenizer,
+    bench, chat, completions, data, doctor, eval, export, finetune, generate, import, plan,
+    pretrain, quickstart, recipe, report, tokenizer, transfer, verify_resume,
 };
 
 const ABOUT: &str = "\
@@ -25,7 +25,7 @@ Three commands to begin with:
   etude recipe list             the recipes that are built in
 
 `etude COMMAND --help` explains each command and shows examples.
-Exit status: 0 done, 1 failed, 2 wrong use or bad input, 130 stopped by Ctrl-C.";
+Exit status: 0 done, 1 failed, 2 wrong use or bad input, 130 stopped by a signal, all saved.";
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -58,10 +58,16 @@ pub(crate) enum Command {
     Tokenizer(tokenizer::TokenizerArgs),
     /// List and show the built-in recipes
     Recipe(recipe::RecipeArgs),
+    /// Say what a run will take before it is made: time, memory, disk
+    Plan(plan::PlanArgs),
     /// Pre-train: general text to a base model
     Pretrain(pretrain::PretrainArgs),
     /// Fine-tune: a base model and examples of one task to a task model
     Finetune(finetune::FinetuneArgs),
+    /// Learn a task with and without pre-training, at several amounts of data
+    Transfer(transfer::TransferArgs),
+    /// Prove that a run of a recipe may be killed at any moment and ends the same
+    VerifyResume(verify_resume::VerifyResumeArgs),
     /// Measure a model on a text or on a task
     Eval(eval::EvalArgs),
     /// Continue a prompt

@@ -10,11 +10,14 @@ pub(crate) mod export;
 pub(crate) mod finetune;
 pub(crate) mod generate;
 pub(crate) mod import;
+pub(crate) mod plan;
 pub(crate) mod pretrain;
 pub(crate) mod quickstart;
 pub(crate) mod recipe;
 pub(crate) mod report;
 pub(crate) mod tokenizer;
+pub(crate) mod transfer;
+pub(crate) mod verify_resume;
 
 use anyhow::Result;
 
@@ -28,9 +31,12 @@ pub(crate) fn run(command: Command) -> Result<Exit> {
         Command::Doctor(args) => doctor::run(&args),
         Command::Data(args) => data::run(&args),
         Command::Tokenizer(args) => tokenizer::run(&args),
+        Command::Transfer(args) => transfer::run(&args),
         Command::Recipe(args) => recipe::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Pretrain(args) => pretrain::run(&args),
         Command::Finetune(args) => finetune::run(&args),
+        Command::VerifyResume(args) => verify_resume::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Generate(args) => generate::run(&args),
         Command::Chat(args) => chat::run(&args),

@@ -24,6 +24,11 @@ pub(crate) const BUILT_IN: &[BuiltIn] = built_in![
     "pretrain-shakespeare-llama",
     "finetune-smollm2-descriptions",
     "finetune-smollm2-descriptions-full",
+    "finetune-smollm2-questions",
+    "finetune-smollm2-cooking",
+    "finetune-smollm2-sentiment",
+    "transfer-descriptions",
+    "transfer-lesson",
 ];
 
 /// A recipe that needs no file.
@@ -42,22 +47,24 @@ pub(crate) enum Stage {
     Pretrain,
     /// A base model and examples to a task model.
     Finetune,
+    /// Both, at several amounts of data.
+    Transfer,
 }
 
 impl Stage {
+    const ALL: [Stage; 3] = [Stage::Pretrain, Stage::Finetune, Stage::Transfer];
+
     /// The command's name, with which its built-in recipes begin.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Stage::Pretrain => "pretrain",
             Stage::Finetune => "finetune",
+            Stage::Transfer => "transfer",
         }
     }
 
-    fn other(self) -> Stage {
-        match self {
-            Stage::Pretrain => Stage::Finetune,
-            Stage::Finetune => Stage::Pretrain,
-        }
+    fn others(self) -> impl Iterator<Item = Stage> {
+        Self::ALL.into_iter().filter(move |&other| other != self)
     }
 
     fn begins(self, name: &str) -> bool {
@@ -69,11 +76,8 @@ impl Stage {
 impl BuiltIn {
     /// The stage that its name begins with.
     pub(crate) fn stage(&self) -> Stage {
-        if Stage::Finetune.begins(self.name) {
-            Stage::Finetune
-        } else {
-            Stage::Pretrain
-        }
+        let named = Stage::ALL.into_iter().find(|stage| stage.begins(self.name));
+        named.unwrap_or(Stage::Pretrain)
     }
 
     /// What its first line says.
@@ -130,6 +134,60 @@ pub(crate) fn for_stage(stage: Stage, name_or_path: &str) -> Result<RecipeText> 
     })
 }
 
+/// The recipe of either stage that `etude plan` was given, and which it is of.
+///
+/// # Errors
+/// No such recipe, a file that cannot be read or is of neither stage, or a short name that both stages know.
+pub(crate) fn of_any_stage(name_or_path: &str) -> Result<(Stage, RecipeText)> {
+    let found = [Stage::Pretrain, Stage::Finetune].map(|stage| for_stage(stage, name_or_path));
+    let [pretrain, finetune] = match found {
+        [Ok(one), Ok(other)] if one.name != other.name => {
+            return Err(Misuse::error(
+                format!("`{name_or_path}` names a recipe of each stage"),
+                format!("say which: `{}` or `{}`", one.name, other.name),
+            ));
+        }
+        found => found,
+    };
+    match (pretrain, finetune) {
+        // A file is read for either stage; its tables tell which one it is of.
+        (Ok(recipe), Ok(_)) => {
+            let tables = recipe.text.parse::<toml::Table>().unwrap_or_default();
+            let has = |name: &str| tables.contains_key(name);
+            let stage = match (has("data"), has("base") || has("task")) {
+                (true, _) => Stage::Pretrain,
+                (_, true) => Stage::Finetune,
+                _ if has("transfer") => Stage::Transfer,
+                // What is wrong with a file that is no TOML, parsing says.
+                _ if tables.is_empty() && !recipe.text.trim().is_empty() => Stage::Pretrain,
+                _ => {
+                    let what = format!(
+                        "{}: is a recipe of neither stage: it has no table [data], [base] or [task]",
+                        recipe.origin.display()
+                    );
+                    let remedy = "begin with a built-in one: `etude recipe list`";
+                    return Err(Misuse::error(what, remedy));
+                }
+            };
+            Ok((stage, recipe))
+        }
+        (Ok(recipe), Err(_)) => Ok((Stage::Pretrain, recipe)),
+        (Err(_), Ok(recipe)) => Ok((Stage::Finetune, recipe)),
+        (Err(failure), Err(_)) => match for_stage(Stage::Transfer, name_or_path) {
+            Ok(recipe) => Ok((Stage::Transfer, recipe)),
+            Err(_) => Err(failure),
+        },
+    }
+}
+
+/// That a transfer experiment is not one run.
+pub(crate) fn many_runs(name: &str) -> anyhow::Error {
+    Misuse::error(
+        format!("`{name}` is a transfer experiment, which makes many runs"),
+        "name the fine-tuning recipe in it",
+    )
+}
+
 /// Refuses a file of the other stage, whose every key would be unknown.
 pub(crate) fn check_stage(stage: Stage, recipe: &RecipeText) -> Result<()> {
     let Ok(tables) = recipe.text.parse::<toml::Table>() else {
@@ -138,11 +196,12 @@ pub(crate) fn check_stage(stage: Stage, recipe: &RecipeText) -> Result<()> {
     let of = |stage: Stage| match stage {
         Stage::Pretrain => tables.contains_key("data"),
         Stage::Finetune => tables.contains_key("base") || tables.contains_key("task"),
+        Stage::Transfer => tables.contains_key("transfer"),
     };
-    if of(stage) || !of(stage.other()) {
+    let Some(other) = stage.others().find(|&other| of(other) && !of(stage)) else {
         return Ok(());
-    }
-    let (verb, file) = (stage.other().name(), recipe.origin.display());
+    };
+    let (verb, file) = (other.name(), recipe.origin.display());
     Err(Misuse::error(
         format!(
             "{file}: is a recipe for `etude {verb}`, not for `etude {}`",
@@ -161,8 +220,9 @@ fn pick_for<'a>(stage: Stage, recipes: &'a [BuiltIn], name: &str) -> Result<&'a 
     {
         return Ok(found);
     }
-    if let Some(found) = named(name).or_else(|| named(&with_prefix(stage.other()))) {
-        let verb = stage.other().name();
+    let elsewhere = || stage.others().find_map(|other| named(&with_prefix(other)));
+    if let Some(found) = named(name).or_else(elsewhere) {
+        let verb = found.stage().name();
         let what = format!(
             "`{}` is a recipe for `etude {verb}`, not for `etude {}`",
             found.name,
@@ -234,7 +294,7 @@ mod tests {
     #[test]
     fn every_recipe_tells_its_stage_and_what_it_is_for() {
         for recipe in BUILT_IN {
-            let known = [Stage::Pretrain, Stage::Finetune]
+            let known = Stage::ALL
                 .into_iter()
                 .any(|stage| stage.begins(recipe.name));
             assert!(known, "{}", recipe.name);

@@ -1,10 +1,13 @@
 //! What `pretrain` and `finetune` share: from a recipe's name to a run folder and its summary.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
 use etude_data::Cache;
+use etude_finetune::Scores;
+use etude_scores::Score;
 use etude_tensor::memory;
 use etude_train::{Ended, RunContext, Summary, recipe};
 use serde::Serialize;
@@ -95,7 +98,7 @@ where
     }
 }
 
-fn tell(summary: &Summary, folder: &std::path::Path, page: Option<PathBuf>) -> String {
+fn tell(summary: &Summary, folder: &Path, page: Option<PathBuf>) -> String {
     let row = |key: &str, value: String| vec![key.to_owned(), value];
     let last = &summary.last;
     let mut rows = vec![
@@ -123,12 +126,47 @@ fn tell(summary: &Summary, folder: &std::path::Path, page: Option<PathBuf>) -> S
             ),
         ),
     ];
-    rows.extend(
-        summary
-            .scores
-            .iter()
-            .map(|(name, value)| row(name, format!("{value:.4}"))),
-    );
+    match scores(folder) {
+        Some(scores) => rows.extend(score_rows(&scores)),
+        None => rows
+            .extend((summary.scores.iter()).map(|(name, value)| row(name, format!("{value:.4}")))),
+    }
+    if let Some(forecast) = &summary.forecast {
+        let seconds = forecast.seconds;
+        let memory = forecast.peak_memory.map(|memory| {
+            let [said, came] =
+                [memory.forecast, memory.fact].map(|bytes| output::size(bytes as u64));
+            format!("; memory {came}, forecast {said}")
+        });
+        rows.push(row(
+            "forecast",
+            format!("{:.1} s{}", seconds.forecast, memory.unwrap_or_default()),
+        ));
+    }
     rows.extend(page.map(|page| row("report", page.display().to_string())));
     output::columns(&rows)
+}
+
+/// The test split's scores, where the recipe asked for them.
+fn scores(folder: &Path) -> Option<Scores> {
+    let text = fs::read(folder.join("scores.json")).ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+/// A line a metric: after, before and the gain, with their 95% intervals.
+fn score_rows(scores: &Scores) -> Vec<Vec<String>> {
+    let line = |(name, after): (&String, &Score)| {
+        let mut text = format!("{:.3} [{:.3}, {:.3}]", after.value, after.low, after.high);
+        if let (Some(before), Some(gain)) = (scores.before.get(name), scores.gains.get(name)) {
+            text.push_str(&format!(
+                ", before {:.3}, gain {:+.3} [{:+.3}, {:+.3}]",
+                before.value, gain.value, gain.low, gain.high
+            ));
+        }
+        vec![name.clone(), text]
+    };
+    let head = format!("of {} test examples, with 95% intervals", scores.n);
+    let mut rows = vec![vec!["scores".to_owned(), head]];
+    rows.extend(scores.after.iter().map(line));
+    rows
 }

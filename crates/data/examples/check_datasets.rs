@@ -6,7 +6,7 @@
 use std::path::Path;
 use std::process::ExitCode;
 
-use etude_data::{Cache, Catalog, Counts, DataError, Manifest, Progress};
+use etude_data::{Cache, Catalog, Counts, DataError, Manifest, Progress, Registry};
 
 fn main() -> ExitCode {
     match check() {
@@ -52,7 +52,8 @@ fn check() -> Result<usize, DataError> {
                 "{}: the manifest says {:?}\n",
                 manifest.name, manifest.counts
             ));
-            wrong += 1;
+            // Lists of descriptions change with the system's release.
+            wrong += usize::from(manifest.source.registry != Registry::AptLists);
         }
     }
     Ok(wrong)

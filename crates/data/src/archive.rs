@@ -1,9 +1,10 @@
-//! Takes chosen files out of a zip (wheel) or tar archive, and matches file patterns. Nothing is
+//! Takes chosen files out of a zip (wheel), tar or Debian archive, and matches file patterns. Nothing is
 //! ever written outside the target folder, whatever names the archive holds.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Component, Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use flate2::read::GzDecoder;
 
@@ -29,11 +30,13 @@ pub(crate) fn unpack(
         untar(archive, GzDecoder::new(reader), patterns, target)?
     } else if name.ends_with(".tar") {
         untar(archive, reader, patterns, target)?
+    } else if name.ends_with(".deb") {
+        undeb(archive, patterns, target)?
     } else {
         return Err(DataError::in_file(
             archive,
             "unknown kind of archive",
-            "use .whl, .zip, .tar, .tar.gz or .tgz",
+            "use .whl, .zip, .tar, .tar.gz, .tgz or .deb",
         ));
     };
     names.sort();
@@ -43,7 +46,7 @@ pub(crate) fn unpack(
 /// Whether a file's name says that it is an archive this module opens.
 pub(crate) fn is_archive(path: &Path) -> bool {
     let name = path.to_string_lossy().to_ascii_lowercase();
-    [".whl", ".zip", ".tar.gz", ".tgz", ".tar"]
+    [".whl", ".zip", ".tar.gz", ".tgz", ".tar", ".deb"]
         .iter()
         .any(|end| name.ends_with(end))
 }
@@ -80,12 +83,52 @@ fn untar(
     let mut names = Vec::new();
     for entry in tar.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
-        let name = entry.path().map_err(broken)?.to_string_lossy().into_owned();
+        let path = entry.path().map_err(broken)?.to_string_lossy().into_owned();
+        // Debian's archives write `./usr` for `usr`.
+        let name = path.strip_prefix("./").unwrap_or(&path).to_string();
         // Links are never followed or made: only plain files are taken.
         if entry.header().entry_type().is_file() && matches_any(patterns, &name) {
             write_entry(archive, &name, &mut entry, target)?;
             names.push(name);
         }
+    }
+    Ok(names)
+}
+
+/// A Debian package: `dpkg-deb` opens it and knows its compression, and what it prints is a tar
+/// archive like any other. Nothing of the package is run.
+fn undeb(archive: &Path, patterns: &[String], target: &Path) -> Result<Vec<String>, DataError> {
+    let mut child = Command::new("dpkg-deb")
+        .arg("--fsys-tarfile")
+        .arg(archive)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|error| {
+            let remedy = "Debian's tools open this archive; use a Debian or Ubuntu system";
+            DataError::in_file(
+                archive,
+                format!("`dpkg-deb` does not start: {error}"),
+                remedy,
+            )
+        })?;
+    let mut output = BufReader::new(child.stdout.take().expect("its output was piped"));
+    let names = untar(archive, &mut output, patterns, target);
+    if names.is_ok() {
+        // What pads a tar archive's end: unread, it would make the tool fail.
+        io::copy(&mut output, &mut io::sink()).map_err(DataError::io("read", archive))?;
+    }
+    // After an error too the tool must end: it does when nobody reads.
+    drop(output);
+    let status = child.wait().map_err(DataError::io("read", archive))?;
+    let names = names?;
+    if !status.success() {
+        return Err(DataError::in_file(
+            archive,
+            "`dpkg-deb` cannot read it",
+            BROKEN,
+        ));
     }
     Ok(names)
 }

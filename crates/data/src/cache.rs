@@ -65,6 +65,8 @@ impl Cache {
         let registry = match source.registry {
             Registry::Pypi => "pypi",
             Registry::Npm => "npm",
+            Registry::Apt => "apt",
+            Registry::AptLists => "apt-lists",
             Registry::Local => "local",
         };
         let plain = |text: &str| -> String {
@@ -83,6 +85,7 @@ impl Cache {
         };
         let parts = [
             registry,
+            &plain(&source.languages.join("-")),
             &plain(&source.package),
             &plain(&source.version),
             &sha256[..12],
@@ -158,36 +161,53 @@ impl Slot {
             .then(|| (folder.clone(), sizes.into_keys().collect()))
     }
 
-    /// Unpacks `archive` into the slot. Only under the lock.
+    /// Unpacks `archives` into the slot. Only under the lock.
     pub(crate) fn unpack(
         &self,
-        archive: &Path,
+        archives: &[PathBuf],
         patterns: &[String],
         held: &Lock,
     ) -> Result<(), DataError> {
-        let (folder, list) = self.paths(patterns);
         let staging = self.staging(held)?;
+        self.publish(&staging, patterns, held, |fresh| {
+            let mut names = Vec::new();
+            for archive in archives {
+                names.extend(archive::unpack(archive, patterns, fresh)?);
+            }
+            let unmatched = patterns.iter().find(|pattern| {
+                let pattern = std::slice::from_ref(*pattern);
+                !names.iter().any(|name| archive::matches_any(pattern, name))
+            });
+            match unmatched {
+                Some(pattern) => Err(DataError::in_file(
+                    &archives[0],
+                    format!("no file in the archive matches `{pattern}`"),
+                    "correct `source.files` in the manifest",
+                )),
+                None => Ok(names),
+            }
+        })
+    }
+
+    /// Gives the slot the files that `make` writes into the empty folder it is handed, all at once;
+    /// `make` answers their names. Takes the staging folder away. Only under the lock.
+    pub(crate) fn publish(
+        &self,
+        staging: &Path,
+        patterns: &[String],
+        held: &Lock,
+        make: impl FnOnce(&Path) -> Result<Vec<String>, DataError>,
+    ) -> Result<(), DataError> {
+        let (folder, list) = self.paths(patterns);
         let fresh = staging.join("files");
         fs::create_dir_all(&fresh).map_err(DataError::io("create", &fresh))?;
         let mut sizes = BTreeMap::new();
-        for name in archive::unpack(archive, patterns, &fresh)? {
+        for name in make(&fresh)? {
             let path = fresh.join(&name);
             let size = fs::metadata(&path)
                 .map_err(DataError::io("read", &path))?
                 .len();
             sizes.insert(name, size);
-        }
-        let unmatched = patterns.iter().find(|pattern| {
-            let pattern = std::slice::from_ref(*pattern);
-            !sizes.keys().any(|name| archive::matches_any(pattern, name))
-        });
-        if let Some(pattern) = unmatched {
-            let what = format!("no file in the archive matches `{pattern}`");
-            return Err(DataError::in_file(
-                archive,
-                what,
-                "correct `source.files` in the manifest",
-            ));
         }
         remove(&folder)?;
         fs::rename(&fresh, &folder).map_err(DataError::io("rename", &fresh))?;

@@ -124,15 +124,66 @@ impl FinetuneBatches {
 
     /// The examples of each row of step `step`.
     pub fn finetune_rows(&self, step: u64) -> Vec<Vec<&RenderedExample>> {
-        let rows = self.settings.rows as u64;
-        let indices = match self.settings.layout {
-            Rows::Grouped => self.grouped(step),
-            Rows::Padded | Rows::Packed(_) => (step * rows..(step + 1) * rows).collect(),
-        };
-        let packs = indices.into_iter();
+        let packs = self.places(step).into_iter();
         packs
             .map(|index| self.row(&self.packs[self.order.at(index).item as usize]))
             .collect()
+    }
+
+    /// The places in the stream of epochs that step `step` reads.
+    fn places(&self, step: u64) -> Vec<u64> {
+        let rows = self.settings.rows as u64;
+        match self.settings.layout {
+            Rows::Grouped => self.grouped(step),
+            Rows::Padded | Rows::Packed(_) => (step * rows..(step + 1) * rows).collect(),
+        }
+    }
+
+    /// What the steps before `end` read, counted by lengths alone, without making a batch.
+    pub fn seen(&self, end: u64) -> Epoch {
+        let mut seen = Epoch {
+            steps: end,
+            ..Epoch::default()
+        };
+        for step in 0..end {
+            let places = self.places(step);
+            let mut lengths = Vec::with_capacity(places.len());
+            for &place in &places {
+                let at = self.order.at(place);
+                let row = self.row(&self.packs[at.item as usize]);
+                let tokens: usize = row.iter().map(|example| inputs(example)).sum();
+                let learnt: usize = row.iter().map(|example| example.targets()).sum();
+                lengths.push(tokens);
+                let of = match at.epoch {
+                    0 => &mut seen.first,
+                    _ => &mut seen.later,
+                };
+                of.rows += 1;
+                of.examples += row.len() as u64;
+                of.inputs += tokens as u64;
+                of.supervised += learnt as u64;
+            }
+            let cols = match self.settings.layout {
+                Rows::Packed(cols) => cols,
+                Rows::Padded | Rows::Grouped => lengths.iter().copied().max().unwrap_or(0),
+            };
+            seen.places += (cols * places.len()) as u64;
+            seen.padding += lengths
+                .iter()
+                .map(|length| (cols - length) as u64)
+                .sum::<u64>();
+        }
+        seen
+    }
+
+    /// The first epoch: the steps until each example was read once, and what they read.
+    pub fn first_epoch(&self) -> Epoch {
+        let steps = self.steps_per_epoch();
+        self.seen(match self.settings.layout {
+            // The rows of an epoch lie anywhere in its groups.
+            Rows::Grouped => steps.next_multiple_of(GROUP),
+            Rows::Padded | Rows::Packed(_) => steps,
+        })
     }
 
     /// The places in the stream of epochs that step `step` reads: those of [`GROUP`] steps together are
@@ -172,6 +223,34 @@ impl FinetuneBatches {
             Rows::Packed(cols) => collate_packed(&rows, cols, self.settings.pad),
         }
     }
+}
+
+/// What a number of steps read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Epoch {
+    /// The steps.
+    pub steps: u64,
+    /// Rows times columns of all their batches.
+    pub places: u64,
+    /// Those of them that hold nothing.
+    pub padding: u64,
+    /// What was read for the first time.
+    pub first: EpochPart,
+    /// What was read again, in later epochs.
+    pub later: EpochPart,
+}
+
+/// What was read of one epoch, or of several.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EpochPart {
+    /// Rows.
+    pub rows: u64,
+    /// Examples in them.
+    pub examples: u64,
+    /// Tokens read.
+    pub inputs: u64,
+    /// Targets.
+    pub supervised: u64,
 }
 
 /// One example to a row, padded on the right to the longest. No document numbers are needed: causal

@@ -2,6 +2,7 @@
 //! Everything is a pure function of the files and the manifest; nothing is kept in memory but the
 //! plan of the split.
 
+mod account;
 mod plan;
 mod scan;
 
@@ -21,6 +22,7 @@ use crate::split::Split;
 use crate::task::{SourceRef, TaskExample};
 use plan::Plan;
 
+pub use account::{LeftOut, ReadAccount};
 pub use scan::{Part, Scan};
 
 pub(crate) use plan::file_split;
@@ -122,6 +124,9 @@ impl Dataset {
         );
         hasher.update(serde_json::to_vec(&rules).expect("a manifest is plain data"));
         hasher.update(&manifest.source.sha256);
+        for archive in &manifest.source.more {
+            hasher.update(&archive.sha256);
+        }
         for (name, path) in self.0.names.iter().zip(self.files()) {
             hasher.update([0]);
             hasher.update(name);

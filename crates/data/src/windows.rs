@@ -128,6 +128,12 @@ impl Windows {
         })
     }
 
+    /// The tokens of the stream that the first epoch predicts, end to end.
+    pub fn first_epoch(&self) -> Range<u64> {
+        let start = mix(self.settings.seed ^ OFFSET_KEY, 0) % self.offsets + 1;
+        start..start + self.per_epoch() * self.settings.context as u64
+    }
+
     /// The first token of the window at place `index` of the endless stream of windows.
     fn window_start(&self, index: u64) -> u64 {
         let place = self.order.at(index);

@@ -2,6 +2,7 @@
 //! likelihood it gives to those.
 
 mod answers;
+mod choices;
 mod likelihood;
 mod metric;
 
@@ -28,6 +29,9 @@ pub struct TaskSettings {
     pub max_tokens: usize,
     /// Texts that end an answer, besides the end tokens. Default none.
     pub stop: Vec<String>,
+    /// What `choice_accuracy` and `choice_macro_f1` choose from; default all different right answers of the
+    /// examples, which must be 2 to 64.
+    pub choices: Vec<String>,
     /// Answers generated at a time, at most; default 32.
     pub rows: usize,
     /// How intervals are made.
@@ -40,6 +44,7 @@ impl Default for TaskSettings {
             metrics: TaskMetric::usual(),
             max_tokens: 128,
             stop: Vec::new(),
+            choices: Vec::new(),
             rows: 32,
             bootstrap: Bootstrap::default(),
         }
@@ -79,7 +84,7 @@ pub struct TaskItem {
     pub prompt: String,
     /// The right answer.
     pub reference: String,
-    /// The model's.
+    /// The model's; of a classification that asks for nothing else, the likeliest answer.
     pub prediction: String,
     /// Why the model's ends.
     pub finish_reason: FinishReason,
@@ -90,6 +95,9 @@ pub struct TaskItem {
     pub nats: f64,
     /// The bytes of the right answer that `nats` is for; the end token stands for none.
     pub bytes: u64,
+    /// The likeliest of a classification's answers, where they were compared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chosen: Option<String>,
 }
 
 /// A model's result on a task.
@@ -137,12 +145,33 @@ pub fn evaluate(
     settings.validate()?;
     check_context(decoder, renderer)?;
     let (items, left_out) = render(renderer, examples)?;
-    let nats = likelihood::nats(decoder, &items, on_progress)?;
-    let answers = answers::answers(decoder, tokenizer, renderer, &items, settings, on_progress)?;
+    let wholes: Vec<_> = items
+        .iter()
+        .map(|item| (&item.whole, &item.example.source))
+        .collect();
+    let nats = likelihood::nats(decoder, &wholes, on_progress)?;
+    let chosen = if settings.metrics.iter().any(TaskMetric::is_choice) {
+        let candidates = choices::candidates(&items, settings)?;
+        let chosen = choices::chosen(decoder, renderer, &items, &candidates, on_progress)?;
+        Some(chosen.into_iter().map(str::to_owned).collect::<Vec<_>>())
+    } else {
+        None
+    };
+    let answers = match &chosen {
+        // A classification alone needs no text of the model's own.
+        Some(chosen) if !settings.metrics.iter().any(TaskMetric::needs_answers) => {
+            answers::Answers::given(chosen)
+        }
+        _ => answers::answers(decoder, tokenizer, renderer, &items, settings, on_progress)?,
+    };
+    let chosen = match chosen {
+        Some(chosen) => chosen.into_iter().map(Some).collect(),
+        None => vec![None; items.len()],
+    };
     let truncated_prompts = items.iter().filter(|item| item.prompt.truncated).count() as u64;
     let tokens: u64 = answers.rows.iter().map(|answer| answer.tokens).sum();
-    let items: Vec<TaskItem> = (items.iter().zip(answers.rows).zip(nats))
-        .map(|((item, answer), nats)| TaskItem {
+    let items: Vec<TaskItem> = (items.iter().zip(answers.rows).zip(nats).zip(chosen))
+        .map(|(((item, answer), nats), chosen)| TaskItem {
             id: item.example.id.clone(),
             prompt: item.example.prompt_text(),
             reference: item.example.reference_text().to_owned(),
@@ -151,6 +180,7 @@ pub fn evaluate(
             tokens: answer.tokens,
             nats,
             bytes: item.whole.target_bytes,
+            chosen,
         })
         .collect();
     Ok(TaskResult {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use etude_data::Split;
+use etude_data::{Split, spread};
 use etude_eval::{TaskItem, TaskMetric, TaskResult, TaskSettings, evaluate};
 use etude_finetune::{Task, TaskSettings as TaskRecipe, prepare};
 use etude_model::hf;
@@ -20,10 +20,20 @@ pub(crate) fn metrics() -> Result<Vec<TaskMetric>> {
         .collect()
 }
 
+/// What a model is asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Questions {
+    /// What its answers are scored by.
+    pub(crate) metrics: Vec<TaskMetric>,
+    /// Test examples, evenly from the test split; 0 means all.
+    pub(crate) limit: usize,
+}
+
 /// One model's answers to the test split of the task, and their scores.
 pub(crate) fn answers(
     model: &Path,
     recipe: &TaskRecipe,
+    questions: &Questions,
     device: &str,
     context: &RunContext,
 ) -> Result<(Task, TaskResult)> {
@@ -33,23 +43,30 @@ pub(crate) fn answers(
         progress: false,
         ..context.for_folder(context.folder.clone())
     };
+    // Nothing is trained here: one example stands for all.
+    let recipe = TaskRecipe {
+        examples: 1,
+        mix: None,
+        ..recipe.clone()
+    };
     let task = prepare(
-        recipe,
+        &recipe,
         loaded.decoder.config().context as usize,
         &tokenizer,
         &silent,
     )?;
     let settings = TaskSettings {
-        metrics: metrics()?,
+        metrics: questions.metrics.clone(),
         max_tokens: recipe.answer_tokens,
         rows: 64,
         ..TaskSettings::default()
     };
+    let test = spread(task.test.clone(), questions.limit);
     let result = evaluate(
         &loaded.decoder,
         &tokenizer,
         &task.renderer,
-        &task.test,
+        &test,
         &settings,
         &mut |_| {},
     )

@@ -13,7 +13,7 @@ use etude_train::{Ended, RunContext, Summary, durable};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::arms;
+use crate::arms::{self, Questions};
 
 /// The metric that the summary's two gains are in.
 const METRIC: &str = "rouge_l";
@@ -145,6 +145,10 @@ pub fn quickstart(plan: &Plan, context: &RunContext, say: &mut dyn FnMut(&str)) 
         let (prepared, result) = arms::answers(
             &path.join("model"),
             &recipe.task,
+            &Questions {
+                metrics: arms::metrics()?,
+                limit: 0,
+            },
             &recipe.train.device,
             context,
         )?;

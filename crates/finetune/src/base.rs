@@ -61,6 +61,25 @@ pub(crate) fn load(recipe: &Recipe, device: Device) -> Result<Base> {
     })
 }
 
+/// The tokenizer of the base model and the most positions it has, without its weights.
+///
+/// # Errors
+/// When the folder holds no model, or no tokenizer.
+pub(crate) fn outline(recipe: &Recipe) -> Result<(Tokenizer, usize)> {
+    let folder = model_folder(&recipe.base.path);
+    let (config, _) = match peft::is_adapter(&folder) {
+        true => hf::load_config(&peft::base(&folder)?)?,
+        false => hf::load_config(&folder)?,
+    };
+    let tokenizer = Tokenizer::load(&tokenizer_folder(&folder)?).with_context(|| {
+        format!(
+            "base.path = {}: its tokenizer cannot be loaded",
+            recipe.base.path.display()
+        )
+    })?;
+    Ok((tokenizer, config.context as usize))
+}
+
 /// Freezes the decoder and gives it the adapter that is to be trained. Returns the fingerprint of where that
 /// starts.
 fn adapt(decoder: &mut Decoder, settings: &LoraSettings, base: PathBuf) -> Result<String> {
@@ -78,15 +97,15 @@ fn adapt(decoder: &mut Decoder, settings: &LoraSettings, base: PathBuf) -> Resul
 }
 
 /// An adapter folder without a tokenizer has its base's.
-fn tokenizer_folder(folder: &Path) -> Result<PathBuf> {
+pub(crate) fn tokenizer_folder(folder: &Path) -> Result<PathBuf> {
     if peft::is_adapter(folder) && !folder.join("tokenizer.json").is_file() {
         return Ok(peft::base(folder)?);
     }
     Ok(folder.to_owned())
 }
 
-/// A run folder stands for its result.
-fn model_folder(path: &Path) -> PathBuf {
+/// The model folder that a base path means: a run folder stands for its result.
+pub fn model_folder(path: &Path) -> PathBuf {
     let inside = path.join("model");
     if !path.join("config.json").is_file() && inside.is_dir() {
         inside

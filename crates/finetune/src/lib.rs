@@ -6,7 +6,11 @@
 //! from scratch: the arm that shows what pre-training was worth.
 
 mod base;
+mod inspect;
+mod mix;
+mod plan;
 mod recipe;
+mod score;
 mod stage;
 mod task;
 
@@ -15,9 +19,14 @@ use etude_model::hf::TokenIds;
 use etude_tensor::{device, parse_device};
 use etude_train::{Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings, recipe as text};
 
+pub use base::model_folder;
+pub use inspect::{inspect, ledger};
+pub use mix::MixSettings;
+pub use plan::{make_ready, plan};
 pub use recipe::{
     BaseDtype, BaseSettings, Layout, LoraSettings, Method, Recipe, TaskEvalSettings, TaskSettings,
 };
+pub use score::Scores;
 pub use stage::batches;
 pub use task::{Task, prepare};
 
@@ -32,17 +41,60 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
     device::set_threads(recipe.train.threads);
     let on = parse_device(&recipe.train.device)?;
     let base = base::load(recipe, on)?;
-    let task = prepare(
+    let mut task = prepare(
         &recipe.task,
         base.decoder.config().context as usize,
         &base.tokenizer,
         context,
     )?;
-    folder.write_json("data.json", &task.description)?;
-
     let context_tokens = base.decoder.config().context as usize;
     let stage = stage::Finetuning::new(recipe, &task, &base.tokenizer, context_tokens)?;
-    let settings = TrainerSettings {
+    task.description.ledger = ledger(&task, stage.rows());
+    task.description.base = base.fingerprint.clone();
+    let settings = trainer_settings(recipe, &base, &task, &stage);
+    folder.record_data(&task.description, &settings.data_fingerprint)?;
+    etude_train::progress::tell(context, &task.description.ledger);
+    let stage: &dyn Stage = &stage;
+    let unfinished = || {
+        format!(
+            "{}: the run did not finish; what is saved there is whole",
+            context.folder.display()
+        )
+    };
+    let ended = Trainer::new(stage, &base.decoder, &settings, context, &folder)?
+        .run()
+        .with_context(unfinished)?;
+    let Ended::Finished(mut summary) = ended else {
+        return Ok(ended);
+    };
+    let say = |line: &str| {
+        use std::io::Write;
+        if context.progress {
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+    };
+    let (decoder, tokenizer) = (&base.decoder, &base.tokenizer);
+    score::score(
+        recipe,
+        &task,
+        decoder,
+        tokenizer,
+        &folder,
+        &mut summary,
+        &say,
+    )
+    .with_context(unfinished)?;
+    Ok(Ended::Finished(summary))
+}
+
+/// What the loop is told.
+fn trainer_settings(
+    recipe: &Recipe,
+    base: &base::Base,
+    task: &Task,
+    stage: &stage::Finetuning,
+) -> TrainerSettings {
+    TrainerSettings {
         train: recipe.train.clone(),
         optimizer: recipe.optimizer.clone(),
         schedule: recipe.schedule.clone(),
@@ -53,14 +105,5 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
         },
         length: stage.typical_length(),
         data_fingerprint: format!("{} {}", base.fingerprint, task.fingerprint),
-    };
-    let stage: &dyn Stage = &stage;
-    Trainer::new(stage, &base.decoder, &settings, context, &folder)?
-        .run()
-        .with_context(|| {
-            format!(
-                "{}: the run did not finish; what is saved there is whole",
-                context.folder.display()
-            )
-        })
+    }
 }

@@ -4,10 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
 use etude_data::{ChatFormat, ExampleFormat, LocalOptions, PlainFormat, Truncation};
+use etude_eval::TaskMetric;
 use etude_model::lora::{LoraConfig, Targets};
 use etude_tensor::Kind;
 use etude_train::{OptimizerSettings, ScheduleSettings, TrainSettings};
 use serde::{Deserialize, Serialize};
+
+use crate::mix::MixSettings;
 
 /// A fine-tuning recipe, one table a component.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -51,6 +54,10 @@ pub enum Method {
 pub struct BaseSettings {
     /// A model folder: its weights, configuration and tokenizer. A run folder stands for its `model/`.
     pub path: PathBuf,
+    /// The pre-training recipe that makes a run at `path` first, where no model is there: a built-in one's name, or
+    /// a file. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pretrain: Option<String>,
     /// True leaves the weights aside and starts the same decoder, with the same tokenizer, from scratch.
     #[serde(default)]
     pub from_scratch: bool,
@@ -164,9 +171,15 @@ pub struct TaskSettings {
     /// At most this many training examples, the first by a fixed shuffle; 0 (default) takes all.
     #[serde(default)]
     pub examples: usize,
+    /// Which shuffle `examples` are the first by; default 0. Another number draws others.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub draw: u64,
     /// How a source that is a path is read.
     #[serde(default)]
     pub local: LocalOptions,
+    /// General text that is learnt beside the examples; default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mix: Option<MixSettings>,
 }
 
 /// How examples make rows.
@@ -190,6 +203,9 @@ fn plain_completion() -> String {
 }
 fn answer_tokens() -> usize {
     32
+}
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl TaskSettings {
@@ -217,6 +233,12 @@ impl TaskSettings {
     }
 }
 
+const USUAL_TEST: usize = 200;
+
+fn is_usual_test(number: &usize) -> bool {
+    *number == USUAL_TEST
+}
+
 /// `[eval]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -225,6 +247,13 @@ pub struct TaskEvalSettings {
     pub examples: usize,
     /// Validation examples answered at each sampling. Default 4.
     pub samples: usize,
+    /// What the answers to the test split are scored by when the run is done, before fine-tuning and after it:
+    /// `rouge_l`, `exact_match`, `bits_per_byte` and others. Default none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<TaskMetric>,
+    /// Test examples that are then answered, evenly from the split; 0 means all. Default 200.
+    #[serde(skip_serializing_if = "is_usual_test")]
+    pub test: usize,
 }
 
 impl Default for TaskEvalSettings {
@@ -232,6 +261,8 @@ impl Default for TaskEvalSettings {
         Self {
             examples: 200,
             samples: 4,
+            metrics: Vec::new(),
+            test: USUAL_TEST,
         }
     }
 }
@@ -247,6 +278,10 @@ impl Recipe {
             "task.source is empty: name a task or a JSONL file"
         );
         self.task.format()?;
+        self.task
+            .mix
+            .as_ref()
+            .map_or(Ok(()), MixSettings::validate)?;
         match (self.base.method, &self.lora) {
             (Method::Full, None) => {}
             (Method::Full, Some(_)) => {

@@ -11,6 +11,7 @@ use etude_data::{
 use etude_eval::windows_loss;
 use etude_model::{Decoder, Prompt, TextGenerator, TextSettings};
 use etude_tokenizer::Tokenizer;
+use etude_train::forecast::DataFacts;
 use etude_train::{Evaluation, MakeBatch, Sample, Stage};
 
 use crate::recipe::{Layout, Recipe};
@@ -28,6 +29,7 @@ pub(crate) struct Finetuning {
     shown: Vec<Shown>,
     tokenizer: Tokenizer,
     rows: usize,
+    steps: u64,
     pad: u32,
     answer_tokens: usize,
 }
@@ -73,9 +75,15 @@ impl Finetuning {
             shown,
             tokenizer: tokenizer.clone(),
             rows: recipe.train.rows_at_a_time(),
+            steps: recipe.train.steps,
             pad: pad(tokenizer),
             answer_tokens: recipe.task.answer_tokens,
         })
+    }
+
+    /// The rows that it trains on.
+    pub(crate) fn rows(&self) -> &FinetuneBatches {
+        &self.batches
     }
 
     /// The mean length of the training examples, in tokens.
@@ -154,11 +162,7 @@ impl Stage for Finetuning {
     }
 
     fn evaluate(&self, decoder: &Decoder, _last: bool) -> Result<Evaluation> {
-        let rows = self.validation.chunks(self.rows.max(16));
-        let (nats, tokens) = windows_loss(
-            decoder,
-            rows.map(|rows| collate(&rows.iter().collect::<Vec<_>>(), self.pad)),
-        );
+        let (nats, tokens) = windows_loss(decoder, self.validation_batches(true));
         let bytes: u64 = self
             .validation
             .iter()
@@ -172,6 +176,23 @@ impl Stage for Finetuning {
             perplexity: loss.exp(),
             scores: Default::default(),
         })
+    }
+
+    fn validation_batches(&self, _last: bool) -> Box<dyn Iterator<Item = Batch> + '_> {
+        let rows = self.validation.chunks(self.rows.max(16));
+        Box::new(rows.map(|rows| collate(&rows.iter().collect::<Vec<_>>(), self.pad)))
+    }
+
+    fn data_facts(&self) -> DataFacts {
+        let examples = self.batches.examples();
+        DataFacts {
+            epoch_tokens: examples
+                .iter()
+                .map(|example| example.ids.len() as u64)
+                .sum(),
+            epochs: self.batches.epochs(self.steps),
+            mapped_bytes: 0,
+        }
     }
 
     fn samples(&self, decoder: &Decoder) -> Result<Vec<Sample>> {

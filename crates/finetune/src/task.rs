@@ -3,15 +3,18 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
+use etude_data::ledger::{Amount, Ledger};
 use etude_data::{
-    DataError, ExampleSettings, Order, Progress, RenderReport, RenderedExample, Renderer, Split,
-    TaskExample,
+    DataError, ExampleSettings, Order, Progress, ReadAccount, RenderReport, RenderedExample,
+    Renderer, Split, TaskExample,
 };
 use etude_tokenizer::Tokenizer;
 use etude_train::RunContext;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::inspect::text_of;
+use crate::mix;
 use crate::recipe::TaskSettings;
 
 /// A task, ready: training examples rendered, validation and test examples as they are.
@@ -21,6 +24,14 @@ pub struct Task {
     pub name: String,
     /// Rendered training examples.
     pub train: Vec<RenderedExample>,
+    /// The training examples they are made of, with those that are left out.
+    pub examples: Vec<TaskExample>,
+    /// Training examples that `task.examples` leaves aside.
+    pub not_chosen: Amount,
+    /// What was read from the files.
+    pub read: ReadAccount,
+    /// What became of the training examples.
+    pub report: RenderReport,
     /// Validation examples.
     pub validation: Vec<TaskExample>,
     /// Test examples.
@@ -42,15 +53,23 @@ pub struct Description {
     supervised_tokens: u64,
     truncated: u64,
     dropped: BTreeMap<String, u64>,
+    /// The tokenizer's fingerprint.
+    tokenizer: String,
+    /// The fingerprint of the weights that training starts from; filled in when they are known.
+    pub(crate) base: String,
+    /// The books; closed when the batches are known.
+    pub(crate) ledger: Ledger,
 }
 
 #[derive(Debug, Serialize)]
-struct SourceDescription {
-    name: String,
-    title: String,
-    licence: String,
-    documents: u64,
-    bytes: u64,
+pub(crate) struct SourceDescription {
+    pub(crate) name: String,
+    pub(crate) title: String,
+    pub(crate) licence: String,
+    pub(crate) documents: u64,
+    pub(crate) bytes: u64,
+    /// Of the files and how they are read: the data set's fingerprint.
+    pub(crate) sha256: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -85,10 +104,20 @@ pub fn prepare(
             .examples(&[split])?
             .collect::<Result<Vec<TaskExample>, _>>()
     };
-    let train = chosen(read(Split::Train)?, settings.examples);
+    let train = read(Split::Train)?;
+    let all = text_of(&train);
+    let train = chosen(train, settings);
+    let used = text_of(&train);
+    let not_chosen = Amount {
+        items: all.items - used.items,
+        characters: all.characters - used.characters,
+        bytes: all.bytes - used.bytes,
+        tokens: 0,
+    };
     let (validation, test) = (read(Split::Validation)?, read(Split::Test)?);
     // Counts what was left out, and says why when nothing is left to learn from.
-    let left_out = dataset.scan()?.dropped;
+    let account = dataset.account()?;
+    let left_out = account.dropped();
     if validation.is_empty() {
         return Err(DataError::input(
             format!("{}: holds out no example for validation", settings.source),
@@ -111,14 +140,29 @@ pub fn prepare(
         .iter()
         .map(|example| (example.prompt_text().len() + example.reference_text().len()) as u64)
         .sum();
-    let (rendered, report) = renderer.render_all(&train)?;
+    let (mut rendered, report) = renderer.render_all(&train)?;
     if run.progress {
         use std::io::Write;
         let _ = writeln!(std::io::stderr(), "{}: {report}", manifest.name);
     }
     let mut hasher = Sha256::new();
-    hasher.update(dataset.fingerprint()?);
+    let fingerprint = dataset.fingerprint()?;
+    hasher.update(&fingerprint);
     hasher.update(tokenizer.fingerprint());
+    let mut sources = vec![SourceDescription {
+        name: manifest.name.clone(),
+        title: manifest.title.clone(),
+        licence: manifest.licence.clone(),
+        documents: train.len() as u64,
+        bytes,
+        sha256: fingerprint,
+    }];
+    if let Some(mix) = &settings.mix {
+        let general = mix::stretches(mix, report.supervised, context, tokenizer, run)?;
+        rendered.extend(general.stretches);
+        sources.push(general.description);
+        hasher.update(general.fingerprint);
+    }
     for example in &rendered {
         example
             .ids
@@ -126,19 +170,18 @@ pub fn prepare(
             .for_each(|id| hasher.update(id.to_le_bytes()));
         hasher.update([0xff; 4]);
     }
-    let source = SourceDescription {
-        name: manifest.name.clone(),
-        title: manifest.title.clone(),
-        licence: manifest.licence.clone(),
-        documents: train.len() as u64,
-        bytes,
-    };
     let examples = Examples {
         train: report.kept,
         validation: validation.len() as u64,
         test: test.len() as u64,
     };
-    let description = describe(source, examples, &report, left_out);
+    let description = describe(
+        sources,
+        examples,
+        &report,
+        tokenizer.fingerprint(),
+        left_out,
+    );
     let fingerprint = hasher
         .finalize()
         .iter()
@@ -147,6 +190,10 @@ pub fn prepare(
     Ok(Task {
         name: manifest.name.clone(),
         train: rendered,
+        examples: train,
+        not_chosen,
+        read: account,
+        report,
         validation,
         test,
         renderer,
@@ -155,12 +202,13 @@ pub fn prepare(
     })
 }
 
-/// The first `limit` by a fixed shuffle, so that a smaller set is part of a larger one.
-fn chosen(examples: Vec<TaskExample>, limit: usize) -> Vec<TaskExample> {
+/// The first `settings.examples` by a fixed shuffle, so that a smaller set of a draw is part of its larger ones.
+fn chosen(examples: Vec<TaskExample>, settings: &TaskSettings) -> Vec<TaskExample> {
+    let limit = settings.examples;
     if limit == 0 || limit >= examples.len() {
         return examples;
     }
-    let order = Order::new(examples.len() as u64, 0x0e70_de5e_ed00);
+    let order = Order::new(examples.len() as u64, 0x0e70_de5e_ed00 ^ settings.draw);
     let mut places: Vec<usize> = (0..limit as u64)
         .map(|index| order.at(index).item as usize)
         .collect();
@@ -172,20 +220,24 @@ fn chosen(examples: Vec<TaskExample>, limit: usize) -> Vec<TaskExample> {
 }
 
 fn describe(
-    source: SourceDescription,
+    sources: Vec<SourceDescription>,
     examples: Examples,
     report: &RenderReport,
+    tokenizer: String,
     mut dropped: BTreeMap<String, u64>,
 ) -> Description {
     for (reason, count) in &report.dropped {
         *dropped.entry(reason.to_string()).or_default() += count;
     }
     Description {
-        sources: vec![source],
+        sources,
         examples,
         train_tokens: report.tokens,
         supervised_tokens: report.supervised,
         truncated: report.truncated,
         dropped,
+        tokenizer,
+        base: String::new(),
+        ledger: Ledger::default(),
     }
 }

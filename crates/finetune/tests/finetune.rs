@@ -7,6 +7,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
+use etude_finetune::{Scores, Task, prepare};
 use etude_train::{Ended, RunFolder};
 use serde_json::Value;
 use support::{Place, assert_same, metrics, tasks, wait_for};
@@ -228,4 +229,128 @@ fn changed_data_a_changed_base_and_a_second_process_are_refused() {
         place.run("run", &settings).expect("goes on"),
         Ended::Finished(_)
     ));
+}
+
+#[test]
+fn a_run_is_scored_before_and_after_when_its_recipe_asks() {
+    let root = tempfile::tempdir().expect("a folder");
+    let place = Place::new(root.path());
+    let metrics = "eval.metrics=[\"exact_match\", \"bits_per_byte\"]";
+    let finished = |settings: &[&str]| match place.run("scored", settings).expect("runs") {
+        Ended::Finished(summary) => summary,
+        Ended::Interrupted { .. } => panic!("nobody stopped it"),
+    };
+    let file = |name: &str| place.folder("scored").join(name);
+    let plain = finished(&[]);
+    assert!(plain.scores.is_empty() && !file("scores.json").exists());
+
+    // A finished run can be asked later, and is not trained again.
+    let summary = finished(&[metrics, "eval.test=5"]);
+    let scores: Scores =
+        serde_json::from_slice(&fs::read(file("scores.json")).expect("there")).expect("scores");
+    assert_eq!(
+        (scores.n, scores.after.len(), scores.before.len()),
+        (5, 2, 2)
+    );
+    let (before, after) = (
+        scores.before["bits_per_byte"],
+        scores.after["bits_per_byte"],
+    );
+    assert!(after.value < before.value, "{before:?} {after:?}");
+    let gain = scores.gains["bits_per_byte"];
+    assert!((gain.value - (after.value - before.value)).abs() < 1e-12);
+    assert_eq!(summary.scores["bits_per_byte"], after.value);
+    let saved: Value =
+        serde_json::from_slice(&fs::read(file("summary.json")).expect("there")).expect("JSON");
+    assert_eq!(saved["scores"]["bits_per_byte"], after.value);
+    for name in ["answers.jsonl", "answers-before.jsonl"] {
+        let text = fs::read_to_string(file(name)).expect("answers");
+        assert_eq!(text.lines().count(), 5, "{name}");
+    }
+    // The scores are there: the same again, without asking.
+    let stamp = fs::metadata(file("answers.jsonl"))
+        .and_then(|found| found.modified())
+        .expect("a time");
+    assert_eq!(finished(&[metrics, "eval.test=5"]).scores, summary.scores);
+    let again = fs::metadata(file("answers.jsonl"))
+        .and_then(|found| found.modified())
+        .expect("a time");
+    assert_eq!(stamp, again);
+
+    // From scratch there is nothing before.
+    place
+        .run(
+            "scratch",
+            &["base.from_scratch=true", metrics, "train.steps=2"],
+        )
+        .expect("runs");
+    let text = fs::read_to_string(place.folder("scratch").join("scores.json")).expect("there");
+    assert!(!text.contains("before"), "{text}");
+}
+
+#[test]
+fn general_text_is_mixed_in_by_its_share_of_learnt_tokens() {
+    let root = tempfile::tempdir().expect("a folder");
+    let place = Place::new(root.path());
+    let text: String = (0..300)
+        .map(|number| format!("line {number} of a plain text.\n"))
+        .collect();
+    fs::write(place.0.join("text.txt"), text).expect("writes");
+    let mix = |share: &str| {
+        format!(
+            "task.mix={{source={:?}, share={share}}}",
+            place.0.join("text.txt")
+        )
+    };
+    let prepared = |settings: &[&str]| {
+        let recipe = place.recipe(settings).expect("parses");
+        let tokenizer = etude_tokenizer::Tokenizer::load(&place.folder("base")).expect("loads");
+        prepare(&recipe.task, 64, &tokenizer, &place.context("unused")).expect("prepares")
+    };
+    let plain = prepared(&[]);
+    let mixed = prepared(&[&mix("0.5")]);
+    let learnt = |task: &Task| {
+        task.train
+            .iter()
+            .map(|example| example.targets())
+            .sum::<usize>() as f64
+    };
+    let share = 1.0 - learnt(&plain) / learnt(&mixed);
+    // Whole stretches of 64 tokens: half, up to one of them.
+    let stretch = 64.0 / learnt(&mixed);
+    assert!((share - 0.5).abs() <= stretch, "{share}");
+    assert_eq!(plain.train[..], mixed.train[..plain.train.len()]);
+    let general = &mixed.train[plain.train.len()..];
+    assert!(
+        general
+            .iter()
+            .all(|stretch| !stretch.supervised[0] && stretch.supervised[1..].iter().all(|&s| s))
+    );
+    assert_ne!(plain.fingerprint, mixed.fingerprint);
+    for share in ["0", "1", "-0.5"] {
+        assert!(place.refusal(&[&mix(share)]).contains("task.mix.share"));
+    }
+    place
+        .run(
+            "mixed",
+            &[&mix("0.3"), "task.layout=packed", "train.steps=3"],
+        )
+        .expect("runs");
+
+    // Another draw takes other examples, as many; one draw's smaller set is part of its larger one.
+    let names = |settings: &[&str]| {
+        let task = prepared(settings);
+        task.train
+            .iter()
+            .map(|example| example.id.clone())
+            .collect::<Vec<_>>()
+    };
+    let (first, second) = (
+        names(&["task.examples=6"]),
+        names(&["task.examples=6", "task.draw=1"]),
+    );
+    assert_eq!((first.len(), second.len()), (6, 6));
+    assert_ne!(first, second);
+    let larger = names(&["task.examples=9", "task.draw=1"]);
+    assert!(second.iter().all(|name| larger.contains(name)));
 }

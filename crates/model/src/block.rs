@@ -1,4 +1,4 @@
-//! One layer of the decoder: attention and feed-forward, each behind a norm and added to the stream.
+//! One layer of the decoder: attention and feed-forward, each with its norm and added to the stream.
 //!
 //! B rows, T new positions, S positions in all, H query heads, G key-value heads, D head width,
 //! C model width, I inner width.
@@ -29,6 +29,8 @@ struct Attention {
     qkv: Linear,
     out: Linear,
     qk_norm: Option<(Norm, Norm)>,
+    /// Whether that norm is over all heads together.
+    whole_norm: bool,
     plain_norm_eps: Option<f64>,
     heads: i64,
     groups: i64,
@@ -53,14 +55,24 @@ impl Attention {
             config.out_bias,
             init.output,
         );
-        let weighted = |scope: Scope<'_>| Norm::rms(scope, d, true, config.norm_eps);
-        let qk_norm = (config.qk_norm == QkNorm::Weighted)
-            .then(|| (weighted(scope.sub("q_norm")), weighted(scope.sub("k_norm"))));
+        let widths = match config.qk_norm {
+            QkNorm::Weighted => Some((d, d)),
+            QkNorm::Whole => Some((heads * d, groups * d)),
+            QkNorm::Plain | QkNorm::None => None,
+        };
+        let weighted = |scope: Scope<'_>, width| Norm::rms(scope, width, true, config.norm_eps);
+        let qk_norm = widths.map(|(q, k)| {
+            (
+                weighted(scope.sub("q_norm"), q),
+                weighted(scope.sub("k_norm"), k),
+            )
+        });
         let plain_norm_eps = (config.qk_norm == QkNorm::Plain).then_some(config.norm_eps);
         Self {
             qkv,
             out,
             qk_norm,
+            whole_norm: config.qk_norm == QkNorm::Whole,
             plain_norm_eps,
             heads,
             groups,
@@ -75,7 +87,8 @@ impl Attention {
         let (h, g, d) = (self.heads, self.groups, self.head_dim);
         let qkv = self.qkv.forward(x);
         let parts = qkv.split_with_sizes([(h + g) * d, g * d], -1);
-        let qk = self.rotate(parts[0].view([b, t, h + g, d]), at); // (B, T, H + G, D)
+        let qk = self.normed(&parts[0]).view([b, t, h + g, d]);
+        let qk = self.rotate(qk, at); // (B, T, H + G, D)
         let qk = qk.split_with_sizes([h, g], 2);
         let q = at.wanted(&qk[0].transpose(1, 2), 2); // (B, H, T, D)
         let k = qk[1].transpose(1, 2); // (B, G, T, D)
@@ -90,14 +103,27 @@ impl Attention {
         self.out.forward(&y.transpose(1, 2).reshape([b, -1, h * d]))
     }
 
-    fn rotate(&self, qk: Tensor, at: &Positions<'_>) -> Tensor {
-        let qk = match &self.qk_norm {
-            Some((q_norm, k_norm)) => {
-                let parts = qk.split_with_sizes([self.heads, self.groups], 2);
-                Tensor::cat(&[q_norm.forward(&parts[0]), k_norm.forward(&parts[1])], 2)
-            }
-            None => qk,
+    /// Queries and keys, `(B, T, (H + G) D)`, behind their norms where these have weights.
+    fn normed(&self, qk: &Tensor) -> Tensor {
+        let Some((q_norm, k_norm)) = &self.qk_norm else {
+            return qk.shallow_clone();
         };
+        let (h, g, d) = (self.heads, self.groups, self.head_dim);
+        let parts = qk.split_with_sizes([h * d, g * d], -1);
+        let [b, t, _] = qk.size()[..] else {
+            panic!("queries and keys lie side by side")
+        };
+        let normed = |norm: &Norm, part: &Tensor, heads: i64| match self.whole_norm {
+            true => norm.forward(part),
+            false => norm.forward(&part.view([b, t, heads, d])).view([b, t, -1]),
+        };
+        Tensor::cat(
+            &[normed(q_norm, &parts[0], h), normed(k_norm, &parts[1], g)],
+            -1,
+        )
+    }
+
+    fn rotate(&self, qk: Tensor, at: &Positions<'_>) -> Tensor {
         match at.angles {
             Some(angles) => ops::rope(&qk, angles, self.plain_norm_eps),
             None => qk,
@@ -182,6 +208,7 @@ pub(crate) struct Block {
     attn: Attention,
     mlp_norm: Norm,
     mlp: Mlp,
+    norm_after: bool,
 }
 
 impl Block {
@@ -191,6 +218,7 @@ impl Block {
             attn: Attention::new(scope.sub("attn"), config, init),
             mlp_norm: norm(scope.sub("mlp_norm"), config, config.n_embd),
             mlp: Mlp::new(scope.sub("mlp"), config, init),
+            norm_after: config.norm_after,
         }
     }
 
@@ -211,6 +239,12 @@ impl Block {
         at: &Positions<'_>,
         cache: Option<&mut LayerCache>,
     ) -> Tensor {
+        if self.norm_after {
+            let inner = self.attn.forward(&to_compute_kind(x), at, cache);
+            let x = at.wanted(x, 1) + self.attn_norm.forward(&inner);
+            let inner = self.mlp.forward(&to_compute_kind(&x));
+            return &x + self.mlp_norm.forward(&inner);
+        }
         let inner = to_compute_kind(&self.attn_norm.forward(x));
         let x = at.wanted(x, 1) + self.attn.forward(&inner, at, cache);
         let inner = to_compute_kind(&self.mlp_norm.forward(&x));

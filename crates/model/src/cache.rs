@@ -34,6 +34,26 @@ impl KvCache {
         }
     }
 
+    /// What the one row of this cache holds, for `rows` rows that go on differently, with room for `more`
+    /// positions.
+    ///
+    /// # Panics
+    /// When this cache has several rows, or padding.
+    pub fn repeated(&self, rows: i64, more: i64) -> Self {
+        assert!(self.padding.is_none(), "padding differs between rows");
+        let (length, capacity) = (self.length, self.length + more);
+        let layers = self
+            .layers
+            .iter()
+            .map(|layer| layer.repeated(rows, capacity));
+        Self {
+            layers: layers.collect(),
+            length,
+            capacity,
+            padding: None,
+        }
+    }
+
     /// Says that row i starts with `padding[i]` positions that are nobody's.
     pub fn with_left_padding(mut self, padding: Tensor) -> Self {
         self.padding = Some(padding);
@@ -60,6 +80,24 @@ pub(crate) struct LayerCache {
 }
 
 impl LayerCache {
+    fn repeated(&self, rows: i64, capacity: i64) -> Self {
+        let repeat = |held: &Tensor| {
+            let [one, heads, _, width] = held.size()[..] else {
+                panic!("a cache is (B, G, capacity, D)")
+            };
+            assert_eq!(one, 1, "only a cache of one row can be repeated");
+            let room = Tensor::empty([rows, heads, capacity, width], (held.kind(), held.device()));
+            room.narrow(2, 0, self.length)
+                .copy_(&held.narrow(2, 0, self.length)); // (B, G, length, D)
+            room
+        };
+        Self {
+            keys: repeat(&self.keys),
+            values: repeat(&self.values),
+            length: self.length,
+        }
+    }
+
     /// Adds `(B, G, T, D)` keys and values and gives back all there are, `(B, G, S, D)`.
     pub(crate) fn append(&mut self, k: &Tensor, v: &Tensor) -> (Tensor, Tensor) {
         let t = k.size()[2];

@@ -17,18 +17,21 @@ pub enum Family {
     Qwen2,
     /// Qwen3: Llama with weighted query-key norms.
     Qwen3,
+    /// OLMo 2: norms behind the sub-layers, and over all heads of queries and of keys (OLMo et al. 2024).
+    Olmo2,
     /// nanochat: norms without weights, squared ReLU, capped logits.
     NanoChat,
 }
 
 impl Family {
     /// All families, in the order of [`Family::name`]'s listing in messages.
-    pub const ALL: [Family; 6] = [
+    pub const ALL: [Family; 7] = [
         Family::Gpt2,
         Family::Llama,
         Family::Mistral,
         Family::Qwen2,
         Family::Qwen3,
+        Family::Olmo2,
         Family::NanoChat,
     ];
 
@@ -40,6 +43,7 @@ impl Family {
             Family::Mistral => "mistral",
             Family::Qwen2 => "qwen2",
             Family::Qwen3 => "qwen3",
+            Family::Olmo2 => "olmo2",
             Family::NanoChat => "nanochat",
         }
     }
@@ -87,7 +91,7 @@ pub enum RotaryScaling {
     },
 }
 
-/// Which norm stands before each sub-layer.
+/// Which norm goes with each sub-layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NormKind {
     /// Layer norm with weight and bias.
@@ -118,6 +122,8 @@ pub enum QkNorm {
     None,
     /// With a weight of the head's width, before the rotation (Qwen3).
     Weighted,
+    /// Over all heads together, with a weight as wide as they are, before the rotation (OLMo 2).
+    Whole,
     /// Without one (nanochat).
     Plain,
 }
@@ -145,8 +151,10 @@ pub struct ModelConfig {
     pub context: i64,
     /// How positions enter.
     pub position: Position,
-    /// The norm before each sub-layer and at the end.
+    /// The norm of each sub-layer and at the end.
     pub norm: NormKind,
+    /// Whether a sub-layer's norm stands behind it, before its output is added, and not before it.
+    pub norm_after: bool,
     /// Added to the variance or mean square.
     pub norm_eps: f64,
     /// A norm right after the embedding.
@@ -213,6 +221,7 @@ impl ModelConfig {
             context: sizes.context,
             position: rotary(10_000.0),
             norm: NormKind::Rms,
+            norm_after: false,
             norm_eps: 1e-5,
             embed_norm: false,
             qk_norm: QkNorm::None,
@@ -234,6 +243,11 @@ impl ModelConfig {
             Family::Qwen3 => Self {
                 qk_norm: QkNorm::Weighted,
                 norm_eps: 1e-6,
+                ..llama
+            },
+            Family::Olmo2 => Self {
+                norm_after: true,
+                qk_norm: QkNorm::Whole,
                 ..llama
             },
             Family::Gpt2 => Self {

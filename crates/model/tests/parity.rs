@@ -10,7 +10,7 @@ use etude_model::{Decoder, Input, KvCache, supervised_places};
 use etude_tensor::safetensors::SafetensorsFile;
 use etude_tensor::{Device, Kind, Tensor, no_grad, parse_device};
 
-const FAMILIES: [&str; 13] = [
+const FAMILIES: [&str; 14] = [
     "gpt2",
     "gpt2_bare",
     "llama",
@@ -21,6 +21,7 @@ const FAMILIES: [&str; 13] = [
     "llama_tied",
     "mistral",
     "nanochat",
+    "olmo2",
     "qwen2",
     "qwen2_bf16",
     "qwen3",

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use etude_data::ledger::{Finding, Ledger};
 use etude_data::{
-    DataError, Dataset, Progress, Shard, Split, TokenStream, TokenizeSettings, open_cached,
-    tokenize,
+    DataError, Dataset, Progress, ReadAccount, Shard, Split, TokenStream, TokenizeSettings,
+    open_cached, tokenize,
 };
 use etude_tokenizer::Tokenizer;
 use etude_train::RunContext;
@@ -25,6 +26,10 @@ pub struct Prepared {
     pub train: TokenStream,
     /// The held-out text.
     pub validation: TokenStream,
+    /// Each source with what was read of it, in the order of the recipe.
+    pub(crate) sources: Vec<Read>,
+    /// What should be looked at in them.
+    pub(crate) warnings: Vec<Finding>,
     /// `data.json`.
     pub description: Description,
     /// Hash of everything above: a run resumes only on the same.
@@ -41,8 +46,33 @@ pub struct Description {
     validation_tokens: u64,
     validation_bytes: u64,
     vocab_size: usize,
+    /// The tokenizer's fingerprint.
+    tokenizer: String,
     /// Records that were left out, by reason.
     dropped: BTreeMap<String, u64>,
+    /// The books; closed when the windows are known.
+    pub(crate) ledger: Ledger,
+}
+
+/// A source, read and tokenized.
+#[derive(Debug)]
+pub(crate) struct Read {
+    pub(crate) dataset: Dataset,
+    pub(crate) repeat: usize,
+    pub(crate) read: ReadAccount,
+    /// Of the training split.
+    pub(crate) shard: Shard,
+    held_out: Option<Shard>,
+}
+
+impl Prepared {
+    /// The source that a shard was made of.
+    pub(crate) fn source_of(&self, shard: &Shard) -> Option<&Read> {
+        self.sources.iter().find(|source| {
+            let held_out = source.held_out.as_ref().map(Shard::path);
+            source.shard.path() == shard.path() || held_out == Some(shard.path())
+        })
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -52,6 +82,8 @@ struct SourceDescription {
     licence: String,
     documents: u64,
     bytes: u64,
+    /// Of the files and how they are read: the source's fingerprint.
+    sha256: String,
     /// How often one pass over the data reads it.
     repeat: usize,
 }
@@ -97,10 +129,13 @@ pub(crate) fn prepare(recipe: &Recipe, context: &RunContext) -> Result<Prepared>
         }
     }
     let mut dropped = BTreeMap::new();
+    let mut accounts = Vec::with_capacity(sources.len());
     for source in &sources {
-        for (reason, count) in left_out(source, context)? {
+        let account = account(source, context)?;
+        for (reason, count) in account.dropped() {
             *dropped.entry(reason).or_default() += count;
         }
+        accounts.push(account);
     }
     let tokenizer = tokenizer(recipe, context, &sources)?;
     let separator = tokenizer.eos_id().context(
@@ -108,7 +143,8 @@ pub(crate) fn prepare(recipe: &Recipe, context: &RunContext) -> Result<Prepared>
     )?;
 
     let (mut train, mut validation, mut described) = (Vec::new(), Vec::new(), Vec::new());
-    for source in &sources {
+    let mut read = Vec::new();
+    for (source, account) in sources.iter().zip(accounts) {
         let shard = |split| shard(source, split, &tokenizer, separator, context);
         let of_source = shard(Split::Train)?;
         let (Some(shard_train), held_out) = (of_source, shard(Split::Validation)?) else {
@@ -125,7 +161,15 @@ pub(crate) fn prepare(recipe: &Recipe, context: &RunContext) -> Result<Prepared>
             licence: manifest.licence.clone(),
             documents: shard_train.documents(),
             bytes: shard_train.text_bytes(),
+            sha256: source.fingerprint.clone(),
             repeat: source.repeat,
+        });
+        read.push(Read {
+            dataset: source.dataset.clone(),
+            repeat: source.repeat,
+            read: account,
+            shard: shard_train.clone(),
+            held_out: held_out.clone(),
         });
         train.extend(std::iter::repeat_n(shard_train, source.repeat));
         validation.extend(held_out);
@@ -151,12 +195,16 @@ pub(crate) fn prepare(recipe: &Recipe, context: &RunContext) -> Result<Prepared>
         validation_tokens: validation.tokens(),
         validation_bytes: validation.text_bytes(),
         vocab_size: tokenizer.vocab_size(),
+        tokenizer: tokenizer.fingerprint(),
         dropped,
+        ledger: Ledger::default(),
     };
     Ok(Prepared {
         tokenizer,
         train,
         validation,
+        warnings: overlaps(&read),
+        sources: read,
         description,
         fingerprint: hex(&hasher.finalize()),
     })
@@ -299,17 +347,48 @@ fn shard(
     Ok(Some(made.shard))
 }
 
-/// Records of a source that its manifest leaves out, by reason; noted in the cache like its shards.
-fn left_out(source: &Source, context: &RunContext) -> Result<BTreeMap<String, u64>> {
+/// What was read of a source and what became of it; noted in the cache like its shards.
+fn account(source: &Source, context: &RunContext) -> Result<ReadAccount> {
     let folder = context.cache.root().join("shards");
-    let note = folder.join(format!("{}.dropped", &source.fingerprint[..32]));
+    let note = folder.join(format!("{}.account", &source.fingerprint[..32]));
     let noted = fs::read(&note).ok();
-    if let Some(counts) = noted.and_then(|text| serde_json::from_slice(&text).ok()) {
-        return Ok(counts);
+    if let Some(account) = noted.and_then(|text| serde_json::from_slice(&text).ok()) {
+        return Ok(account);
     }
-    let counts = source.dataset.scan()?.dropped;
-    write_note(&note, &serde_json::to_string(&counts).context("counts")?)?;
-    Ok(counts)
+    let account = source.dataset.account()?;
+    write_note(&note, &serde_json::to_string(&account).context("counts")?)?;
+    Ok(account)
+}
+
+/// Documents that stand in the files twice, within the training split and between it and what is held out.
+fn overlaps(sources: &[Read]) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for source in sources {
+        let name = &source.dataset.manifest().name;
+        for (repeated, kind, text) in [
+            (
+                &source.read.repeated,
+                "duplicate",
+                "training documents repeat an earlier one",
+            ),
+            (
+                &source.read.held_out_repeated,
+                "overlap",
+                "held-out documents stand among the training documents too, so the validation loss is too low",
+            ),
+        ] {
+            let count = repeated.amount.items;
+            if count > 0 {
+                found.push(Finding {
+                    kind: kind.into(),
+                    text: format!("{name}: {count} {text}"),
+                    count,
+                    places: repeated.places.clone(),
+                });
+            }
+        }
+    }
+    found
 }
 
 fn write_note(path: &Path, name: &str) -> Result<()> {

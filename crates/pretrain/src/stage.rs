@@ -1,15 +1,18 @@
 //! Next-token prediction over windows of the training text, for the training loop.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
 use etude_data::{
-    Batch, ValidationSettings, ValidationWindows, WindowSettings, Windows, token_byte_lengths,
+    Batch, Shard, ValidationSettings, ValidationWindows, WindowSettings, Windows,
+    token_byte_lengths,
 };
 use etude_eval::windows_loss;
 use etude_model::{Decoder, Prompt, Sampling, TextGenerator, TextSettings};
 use etude_tokenizer::Tokenizer;
+use etude_train::forecast::DataFacts;
 use etude_train::{Evaluation, MakeBatch, Sample, Stage};
 
 use crate::prepare::Prepared;
@@ -25,15 +28,9 @@ pub(crate) struct Pretraining {
 
 impl Pretraining {
     pub(crate) fn new(recipe: &Recipe, prepared: &Prepared) -> Result<Self> {
+        let windows = windows(recipe, prepared)?;
         let context = recipe.model.context as usize;
         let boundaries = recipe.data.boundaries;
-        let settings = WindowSettings {
-            context,
-            rows: recipe.train.batch_rows,
-            seed: recipe.train.seed,
-            boundaries,
-        };
-        let windows = Windows::new(prepared.train.clone(), settings)?;
         let tokenizer = prepared.tokenizer.clone();
         // The separator leads the text, so that every byte of it is scored.
         let lead = tokenizer.eos_id();
@@ -63,6 +60,17 @@ impl Pretraining {
     }
 }
 
+/// The rows of a recipe: what step reads which tokens.
+pub(crate) fn windows(recipe: &Recipe, prepared: &Prepared) -> Result<Windows> {
+    let settings = WindowSettings {
+        context: recipe.model.context as usize,
+        rows: recipe.train.batch_rows,
+        seed: recipe.train.seed,
+        boundaries: recipe.data.boundaries,
+    };
+    Windows::new(prepared.train.clone(), settings)
+}
+
 impl Stage for Pretraining {
     fn name(&self) -> &'static str {
         "pretrain"
@@ -88,6 +96,22 @@ impl Stage for Pretraining {
             perplexity: loss.exp(),
             scores: Default::default(),
         })
+    }
+
+    fn validation_batches(&self, last: bool) -> Box<dyn Iterator<Item = Batch> + '_> {
+        let windows = if last { &self.validation } else { &self.quick };
+        Box::new(windows.iter().map(|part| part.batch))
+    }
+
+    fn data_facts(&self) -> DataFacts {
+        let stream = self.windows.stream();
+        let files: BTreeSet<&Path> = stream.shards().iter().map(Shard::path).collect();
+        let bytes = |path: &Path| std::fs::metadata(path).map_or(0, |found| found.len());
+        DataFacts {
+            epoch_tokens: stream.tokens(),
+            epochs: self.windows.epochs(self.recipe.train.steps),
+            mapped_bytes: files.into_iter().map(bytes).sum(),
+        }
     }
 
     fn samples(&self, decoder: &Decoder) -> Result<Vec<Sample>> {

@@ -9,7 +9,7 @@ use anyhow::{Result, anyhow};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-use crate::chart::{Curve, Mark, Ranges};
+use crate::chart::{Axis, Curve, Mark, Ranges};
 use crate::format;
 use crate::series;
 use crate::ticks;
@@ -70,6 +70,9 @@ impl Ink {
     }
 }
 
+/// The width that tells a bar from a curve.
+const BAR: u32 = 12;
+
 /// The plotting area in units of the drawing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Frame {
@@ -85,11 +88,13 @@ pub(crate) struct Canvas<'a, 'b> {
     pub(crate) frame: Frame,
     pub(crate) ranges: Ranges,
     pub(crate) log: bool,
+    pub(crate) axis: Axis,
 }
 
 impl Canvas<'_, '_> {
     fn x(&self, step: f64) -> i32 {
         let (low, high) = self.ranges.x;
+        let [low, high, step] = [low, high, step].map(|value| self.axis.place(value));
         self.frame.left
             + ((step - low) / (high - low) * f64::from(self.frame.right - self.frame.left)).round()
                 as i32
@@ -148,6 +153,27 @@ impl Canvas<'_, '_> {
         let widest = format::tick(high, 1.0).chars().count() as f64 * DIGIT + 26.0;
         let wanted = ((f64::from(width) - 60.0) / widest) as usize;
         let (ticks, gap) = ticks::whole(low, high, wanted.clamp(2, 8));
+        let labels = ticks.iter().map(|tick| format::tick(*tick, gap));
+        self.horizontal(ticks.iter().copied().zip(labels))
+    }
+
+    /// The axis of a share, in percent.
+    pub(crate) fn shares(&self, width: i32) -> Result<()> {
+        let (low, high) = self.ranges.x;
+        let ticks = ticks::logarithmic(low, high, (width / 75) as usize);
+        let label = |tick: &f64| {
+            let percent = tick * 100.0;
+            format!(
+                "{}%",
+                format::tick(percent, 10f64.powf(percent.log10().floor()))
+            )
+        };
+        let labels = ticks.iter().map(label);
+        self.horizontal(ticks.iter().copied().zip(labels))
+    }
+
+    /// A line with ticks and their labels.
+    fn horizontal(&self, ticks: impl Iterator<Item = (f64, String)>) -> Result<()> {
         let Frame {
             left,
             right,
@@ -155,10 +181,9 @@ impl Canvas<'_, '_> {
             ..
         } = self.frame;
         self.path(vec![(left, bottom), (right, bottom)], Ink::Axis, 10)?;
-        for tick in ticks {
+        for (tick, label) in ticks {
             let x = self.x(tick);
             self.path(vec![(x, bottom), (x, bottom + 4 * SCALE)], Ink::Axis, 10)?;
-            let label = format::tick(tick, gap);
             self.label(
                 &label,
                 (x, bottom + 8 * SCALE),
@@ -173,6 +198,10 @@ impl Canvas<'_, '_> {
             Mark::Raw => 9,
             Mark::Line | Mark::Dots => 20,
         };
+        for &(at, low, high) in &curve.bars {
+            let (x, low, high) = (self.x(at), self.y(low), self.y(high));
+            self.path(vec![(x, low), (x, high)], curve.ink, BAR)?;
+        }
         let measured: usize = curve.segments.iter().map(Vec::len).sum();
         for segment in series::thin_all(&curve.segments, kept) {
             let place: Vec<(i32, i32)> = segment
@@ -219,6 +248,10 @@ pub(crate) fn themed(svg: &str) -> String {
             .replace(
                 &format!("stroke=\"{hex}\" stroke-width=\"9\""),
                 &format!("class=\"s{letter} raw\""),
+            )
+            .replace(
+                &format!("stroke=\"{hex}\" stroke-width=\"{BAR}\""),
+                &format!("class=\"s{letter} bar\""),
             )
             .replace(
                 &format!("stroke=\"{hex}\""),

@@ -22,6 +22,42 @@ pub(crate) enum Mark {
     Dots,
 }
 
+/// What lies on the horizontal axis.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Axis {
+    /// Optimizer steps, from left to right at even distances.
+    #[default]
+    Steps,
+    /// A share of something, on a logarithmic scale, in percent.
+    Share,
+}
+
+impl Axis {
+    /// What the page writes below it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Steps => "optimizer step",
+            Self::Share => "share of the training examples",
+        }
+    }
+
+    /// A value of it in words.
+    pub(crate) fn value(self, value: f64) -> String {
+        match self {
+            Self::Steps => format!("step {}", format::count(value)),
+            Self::Share => format!("{} of the examples", format::percent(value)),
+        }
+    }
+
+    /// A value's place on the axis, before it is scaled to the drawing.
+    pub(crate) fn place(self, value: f64) -> f64 {
+        match self {
+            Self::Steps => value,
+            Self::Share => value.log10(),
+        }
+    }
+}
+
 /// One curve; it has several segments where measurements are missing.
 #[derive(Debug, Clone)]
 pub(crate) struct Curve {
@@ -29,6 +65,8 @@ pub(crate) struct Curve {
     pub(crate) ink: Ink,
     pub(crate) mark: Mark,
     pub(crate) segments: Vec<Points>,
+    /// Upright bars: where, and from which value to which.
+    pub(crate) bars: Vec<(f64, f64, f64)>,
 }
 
 /// What to draw.
@@ -43,6 +81,8 @@ pub(crate) struct Chart {
     pub(crate) from_zero: bool,
     /// Values are shares, shown in percent.
     pub(crate) percent: bool,
+    /// What the horizontal axis holds.
+    pub(crate) axis: Axis,
 }
 
 /// How large a drawing is on the page, in pixels at full width.
@@ -94,6 +134,8 @@ pub(crate) struct Readout {
     pub(crate) y: [f64; 4],
     pub(crate) log: bool,
     pub(crate) percent: bool,
+    /// Whether the horizontal axis is a share on a logarithmic scale.
+    pub(crate) share: bool,
     pub(crate) curves: Vec<(char, String)>,
 }
 
@@ -125,6 +167,11 @@ impl Chart {
         };
         let x = bound(&mut self.points().map(|point| point.0));
         let (mut low, mut high) = bound(&mut self.points().map(|point| point.1));
+        let spread = |(low, high): (f64, f64)| match self.axis {
+            Axis::Steps => spread((low, high)),
+            // Room beside the outermost points, for their bars.
+            Axis::Share => (low / 1.15, high * 1.15),
+        };
         if !self.log
             && let Some(usual) = series::quantile(self.points().map(|point| point.1), 0.995)
         {
@@ -136,6 +183,9 @@ impl Chart {
                 high = usual.max(kept.1);
             }
         }
+        let bars = self.curves.iter().flat_map(|curve| &curve.bars);
+        let (bottom, top) = bound(&mut bars.flat_map(|bar| [bar.1, bar.2]));
+        (low, high) = (low.min(bottom), high.max(top));
         if let Some(level) = self.level {
             (low, high) = (low.min(level), high.max(level));
         }
@@ -194,9 +244,13 @@ impl Chart {
                 frame,
                 ranges,
                 log: self.log,
+                axis: self.axis,
             };
             canvas.horizontals(&y_ticks, &y_labels)?;
-            canvas.steps(size.width)?;
+            match self.axis {
+                Axis::Steps => canvas.steps(size.width)?,
+                Axis::Share => canvas.shares(size.width)?,
+            }
             if let Some(level) = self.level {
                 let y = canvas.y(level);
                 canvas.path(vec![(frame.left, y), (frame.right, y)], Ink::Level, 13)?;
@@ -231,6 +285,7 @@ impl Chart {
                 ],
                 log: self.log,
                 percent: self.percent,
+                share: self.axis == Axis::Share,
                 curves,
             },
         })
@@ -286,6 +341,7 @@ mod tests {
             ink: Ink::Series(1),
             mark: Mark::Raw,
             segments: vec![points],
+            bars: Vec::new(),
         };
         Chart {
             curves: vec![curve],
@@ -342,6 +398,36 @@ mod tests {
             .for_each(|value| *value = 2.0);
         assert!(chart(&values).ranges().y.1 < 100.0);
         assert!(chart(&[2.0, 3.0, 900.0]).ranges().y.1 > 900.0);
+    }
+
+    #[test]
+    fn bars_lie_inside_and_shares_are_logarithmic() {
+        let curve = Curve {
+            name: "pre-trained".into(),
+            ink: Ink::Series(0),
+            mark: Mark::Dots,
+            segments: vec![vec![(0.01, 0.1), (0.1, 0.2), (1.0, 0.3)]],
+            bars: vec![(0.01, 0.05, 0.2), (1.0, 0.2, 0.9)],
+        };
+        let chart = Chart {
+            curves: vec![curve],
+            axis: Axis::Share,
+            ..Chart::default()
+        };
+        let ranges = chart.ranges();
+        assert!(ranges.y.1 > 0.9 && ranges.x.0 < 0.01 && ranges.x.1 > 1.0);
+        for size in [WIDE, NARROW] {
+            let drawing = chart.draw(size).expect("draws");
+            assert!(drawing.readout.share);
+            for label in ["1%", "10%", "100%"] {
+                assert!(drawing.inner.contains(&format!(">{label}<")), "{label}");
+            }
+            let lines = drawing.inner.matches("<polyline").count();
+            assert!(
+                lines >= 2 && drawing.inner.contains("class=\"sa bar\""),
+                "{lines}"
+            );
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use crate::facts::Fact;
 use crate::format;
+use crate::ledger::{self, Books};
 use crate::run::{Run, text};
 use crate::sections::tokens;
 
@@ -16,6 +17,7 @@ pub(crate) struct Data {
     pub(crate) facts: Vec<Fact>,
     pub(crate) dropped: Vec<Fact>,
     pub(crate) passes: Option<String>,
+    pub(crate) books: Option<Books>,
 }
 
 /// One source of text.
@@ -61,6 +63,7 @@ pub(crate) fn data(run: &Run) -> Option<Data> {
         facts: data_facts(run),
         dropped: dropped(&run.data),
         passes: passes.map(|(seen, size)| format!("{:.1}", seen / size)),
+        books: run.data.get("ledger").and_then(ledger::books),
     })
 }
 

@@ -19,6 +19,8 @@ pub(crate) struct Figure {
     pub(crate) title: String,
     /// What the value axis counts.
     pub(crate) unit: String,
+    /// What the horizontal axis holds.
+    pub(crate) axis: &'static str,
     pub(crate) legend: Vec<Key>,
     /// Sentences under the chart.
     pub(crate) caption: Vec<String>,
@@ -210,6 +212,7 @@ pub(crate) fn curve(name: &str, ink: Ink, mark: Mark, segments: Vec<Points>) -> 
         ink,
         mark,
         segments,
+        bars: Vec::new(),
     }
 }
 
@@ -273,6 +276,7 @@ pub(crate) fn figure(mut chart: Chart, words: Words<'_>, sizes: &[Size]) -> Resu
         description: describe(&chart),
         title: words.title.to_owned(),
         unit: words.unit.to_owned(),
+        axis: chart.axis.name(),
         legend,
         caption,
         drawings,
@@ -294,12 +298,12 @@ fn describe(chart: &Chart) -> String {
             continue;
         };
         out.push(format!(
-            "{}: {} at step {}, {} at step {}.",
+            "{}: {} at {}, {} at {}.",
             curve.name,
             shown(first.1),
-            format::count(first.0),
+            chart.axis.value(first.0),
             shown(last.1),
-            format::count(last.0)
+            chart.axis.value(last.0)
         ));
     }
     out.join(" ")

@@ -4,7 +4,7 @@
 //! `summary.json`, `recipe.toml`, `environment.json`) and writes one `report.html` that needs
 //! nothing else: charts are inline SVG, styles are inline, and a content security policy in the
 //! page forbids it to load anything. A quickstart folder (`base/`, `task/`, `scratch/`) becomes one
-//! page in reading order, and [`write_many`] puts several runs side by side.
+//! page in reading order, so does the folder of a transfer experiment (`transfer.json`), and [`write_many`] puts several runs side by side.
 //!
 //! A run in progress, a killed run and damaged lines give a report of what there is, with a note
 //! that names file and line. The same input gives the same bytes.
@@ -33,12 +33,17 @@ mod mechanics;
 
 mod data;
 mod facts;
+mod forecast;
+mod ledger;
 mod scores;
 mod sections;
 
 mod quickstart;
+mod transfer;
 
+mod inspect;
 mod page;
 mod write;
 
+pub use inspect::write_inspection;
 pub use write::{write, write_many};

@@ -7,15 +7,17 @@ use minijinja::{AutoEscape, Environment, UndefinedBehavior, Value};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-const TEMPLATES: [(&str, &str); 5] = [
+const TEMPLATES: [(&str, &str); 7] = [
     ("layout.html", include_str!("../templates/layout.html")),
     ("parts.html", include_str!("../templates/parts.html")),
     ("run.html", include_str!("../templates/run.html")),
+    ("inspect.html", include_str!("../templates/inspect.html")),
     ("runs.html", include_str!("../templates/runs.html")),
     (
         "quickstart.html",
         include_str!("../templates/quickstart.html"),
     ),
+    ("transfer.html", include_str!("../templates/transfer.html")),
 ];
 
 const STYLE: &str = include_str!("../templates/style.css");

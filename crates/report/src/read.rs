@@ -67,6 +67,7 @@ pub(crate) fn run(dir: &Path) -> Result<Run> {
     run.samples = samples(dir, &mut notes)?;
     run.data = json(dir, "data.json", &mut notes)?;
     run.summary = json(dir, "summary.json", &mut notes)?;
+    run.scores = json(dir, "scores.json", &mut notes)?;
     run.environment = json(dir, "environment.json", &mut notes)?;
     run.recipe = recipe(dir, &mut notes)?;
     run.notes = notes;
@@ -276,7 +277,7 @@ fn read_text(dir: &Path, file: &str) -> Result<Option<String>> {
 
 /// Calls `each` for every JSON object of a JSONL file, and notes the lines that are none or that
 /// `each` refuses.
-fn lines(
+pub(crate) fn lines(
     dir: &Path,
     file: &str,
     notes: &mut Vec<Note>,

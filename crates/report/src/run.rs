@@ -12,6 +12,8 @@ pub(crate) struct Run {
     pub(crate) samples: Vec<Sample>,
     pub(crate) data: Value,
     pub(crate) summary: Value,
+    /// `scores.json`, where the run was scored on its test split.
+    pub(crate) scores: Value,
     pub(crate) environment: Value,
     pub(crate) recipe: Recipe,
     pub(crate) notes: Vec<Note>,

@@ -7,10 +7,11 @@ use serde_json::Value;
 use crate::data::{self, Data};
 use crate::facts::{self, Fact, Facts};
 use crate::figures::{self, Figure};
+use crate::forecast;
 use crate::format;
 use crate::mechanics;
 use crate::run::{Run, Sample, Stage};
-use crate::scores::{self, Group};
+use crate::scores::{self, Gain, Group};
 use crate::series;
 
 /// Characters of a generated sample that the page shows.
@@ -34,7 +35,10 @@ pub(crate) struct Section {
     pub(crate) samples: Vec<Prompt>,
     pub(crate) data: Option<Data>,
     pub(crate) finals: Vec<Fact>,
+    pub(crate) forecast: forecast::Table,
     pub(crate) scores: Vec<Group>,
+    /// What fine-tuning gained, where the model was asked before it, too.
+    pub(crate) gains: Vec<Gain>,
     pub(crate) recipe: Vec<Facts>,
     pub(crate) recipe_text: Option<String>,
     pub(crate) environment: Vec<Facts>,
@@ -88,18 +92,34 @@ pub(crate) fn section(run: &Run, id: &str) -> Result<Section> {
         samples: samples(run),
         data: data::data(run),
         finals: finals(run),
-        scores: scores::groups(
-            &[(
-                run.name.as_str(),
-                'a',
-                run.summary.get("scores").unwrap_or(&Value::Null),
-            )],
-            None,
-        ),
+        forecast: forecast::table(run),
+        scores: score_groups(run),
+        gains: score_gains(run),
         recipe,
         recipe_text,
         environment: facts::groups(&run.environment, "machine"),
     })
+}
+
+/// The scores on the test split: with their intervals and beside those before fine-tuning where the run has them.
+fn score_groups(run: &Run) -> Vec<Group> {
+    let plain = run.summary.get("scores").unwrap_or(&Value::Null);
+    let after = run.scores.get("after").unwrap_or(plain);
+    let mut arms = vec![("After fine-tuning", 'a', after)];
+    arms.extend(
+        run.scores
+            .get("before")
+            .map(|before| ("Before", 'c', before)),
+    );
+    scores::groups(&arms, None)
+}
+
+fn score_gains(run: &Run) -> Vec<Gain> {
+    let of = |name: &str| run.scores.get(name).cloned().unwrap_or(Value::Null);
+    let results = serde_json::json!({
+        "finetuned": of("after"), "base": of("before"), "gains": of("gains"),
+    });
+    scores::gains(&results, "gains", "base", "the model before fine-tuning")
 }
 
 fn lede(run: &Run) -> String {
@@ -146,7 +166,7 @@ fn tiles(run: &Run) -> Vec<Tile> {
             remark: remark.into(),
         })
     };
-    let scores = run.summary.get("scores").and_then(Value::as_object);
+    let scores = (run.scores.get("after").or(run.summary.get("scores"))).and_then(Value::as_object);
     let first_score = scores.and_then(|scores| {
         let (key, value) = scores
             .iter()

@@ -15,6 +15,7 @@ use crate::quickstart;
 use crate::read;
 use crate::run::{Note, Run};
 use crate::sections::{self, Section};
+use crate::transfer;
 
 /// A page about one run.
 #[derive(Serialize)]
@@ -33,14 +34,16 @@ struct RunsPage {
     notes: Vec<Note>,
 }
 
-/// Writes `report.html` into a run folder, or into a quickstart folder with `base/`, `task/` and
-/// `scratch/`, and returns its path. An older report is replaced whole or not at all.
+/// Writes `report.html` into a run folder, into a quickstart folder with `base/`, `task/` and `scratch/`, or
+/// into the folder of a transfer experiment, and returns its path. An older report is replaced whole or not at all.
 ///
 /// # Errors
 /// When the folder is missing or holds no run, or the page cannot be written.
 pub fn write(run: &Path) -> Result<PathBuf> {
     read::check_folder(run)?;
-    let html = if quickstart::is_quickstart(run) {
+    let html = if transfer::is_transfer(run) {
+        page::render("transfer.html", &transfer::page(run)?)?
+    } else if quickstart::is_quickstart(run) {
         page::render("quickstart.html", &quickstart::story(run)?)?
     } else {
         let mut run = read::run(run)?;
@@ -158,7 +161,7 @@ fn rows(sections: &[Section]) -> Vec<(String, Vec<String>)> {
 }
 
 /// Writes beside the target and renames, so that a reader never sees half a page.
-fn replace(out: &Path, html: &str) -> Result<()> {
+pub(crate) fn replace(out: &Path, html: &str) -> Result<()> {
     let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty());
     if let Some(parent) = parent {
         fs::create_dir_all(parent)

@@ -14,7 +14,7 @@ for (const svg of document.querySelectorAll("svg[data-readout]")) {
     for (const piece of pieces) {
       if (piece.tagName === "circle") {
         if (piece.classList.contains("f" + curve.ink)) curve.points.push([+piece.getAttribute("cx"), +piece.getAttribute("cy")]);
-      } else if (piece.classList.contains("s" + curve.ink) && piece.classList.contains("raw") === raw) {
+      } else if (!piece.classList.contains("bar") && piece.classList.contains("s" + curve.ink) && piece.classList.contains("raw") === raw) {
         for (const pair of piece.getAttribute("points").split(" ")) curve.points.push(pair.split(",").map(Number));
       }
     }
@@ -29,7 +29,10 @@ for (const svg of document.querySelectorAll("svg[data-readout]")) {
     const text = size >= 1000 ? Math.round(scaled).toLocaleString("en") : scaled.toPrecision(3);
     return scale.percent ? text + "%" : text;
   };
-  const step = (x) => Math.round(x0 + ((x - left) / (right - left)) * (x1 - x0)).toLocaleString("en");
+  const step = (x) => {
+    const way = (x - left) / (right - left);
+    return scale.share ? (100 * x0 * (x1 / x0) ** way).toPrecision(2) / 1 + "% of the examples" : "step " + Math.round(x0 + way * (x1 - x0)).toLocaleString("en");
+  };
   const layer = document.createElement("div");
   const rule = document.createElement("i");
   const box = document.createElement("p");
@@ -56,12 +59,12 @@ for (const svg of document.querySelectorAll("svg[data-readout]")) {
       key.style.display = "inline-block";
       // A curve measured more rarely has its nearest value elsewhere; the box then says where.
       const far = Math.abs(nearest[0] - at) > (right - left) / 100;
-      line.append(key, curve.name + ": " + shown(value(nearest[1])) + (far ? " at step " + step(nearest[0]) : ""));
+      line.append(key, curve.name + ": " + shown(value(nearest[1])) + (far ? " at " + step(nearest[0]) : ""));
       box.append(line);
     }
     if (at === null) return leave();
     const head = document.createElement("b");
-    head.textContent = "step " + step(at);
+    head.textContent = step(at);
     box.prepend(head);
     layer.classList.add("on");
     rule.style.left = at * unit + "px";

@@ -86,6 +86,48 @@ fn a_run_is_told_whole() {
 }
 
 #[test]
+fn the_forecast_stands_beside_the_fact() {
+    let dir = tempfile::tempdir().expect("folder");
+    let run = dir.path().join("run");
+    fixture::run(&run, &fixture::base());
+    assert!(
+        !report(&run).contains("Forecast and fact"),
+        "no forecast, no table"
+    );
+    let place = run.join("summary.json");
+    let text = fs::read_to_string(&place).expect("summary");
+    let mut summary: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    summary["forecast"] = serde_json::json!({
+        "made_by": "plan",
+        "seconds": {"forecast": 200.0, "fact": 250.0},
+        "peak_memory": {"forecast": 512e6, "fact": 480e6},
+        "disk": {"forecast": 40e6, "fact": 40.2e6},
+        "validation_loss": {"value": 2.5, "low": 2.4, "high": 2.6, "runs": 2, "method": "x", "fact": 2.53},
+    });
+    fs::write(&place, summary.to_string()).expect("summary");
+    let page = report(&run);
+    assert!(
+        outline(&page)
+            .iter()
+            .any(|entry| entry.contains("Forecast and fact"))
+    );
+    for expected in [
+        "made by etude plan, before the run",
+        "<td>3\u{a0}min\u{a0}20\u{a0}s</td><td>4\u{a0}min\u{a0}10\u{a0}s</td><td>+25.0%</td>",
+        "<td>512\u{a0}MB</td><td>480\u{a0}MB</td><td>−6.2%</td>",
+        "<td>40.0\u{a0}MB</td><td>40.2\u{a0}MB</td><td>+0.5%</td>",
+        "<td>2.500 (2.400 to 2.600)</td><td>2.530</td><td>inside the interval</td>",
+    ] {
+        assert!(page.contains(expected), "{expected} is missing");
+    }
+    summary["forecast"]["validation_loss"] = serde_json::Value::Null;
+    summary["forecast"]["made_by"] = "first-steps".into();
+    fs::write(&place, summary.to_string()).expect("summary");
+    let page = report(&run);
+    assert!(page.contains("from its first steps") && !page.contains("the interval</td>"));
+}
+
+#[test]
 fn a_quickstart_reads_from_pre_training_to_answers() {
     let dir = tempfile::tempdir().expect("folder");
     fixture::quickstart(&dir.path().join("quickstart"));
@@ -368,4 +410,32 @@ fn mistakes_are_explained() {
     );
     let none = error(etude_report::write_many(&[], &dir.path().join("out.html")));
     assert!(none.contains("at least one"), "{none}");
+}
+
+#[test]
+fn scores_before_and_after_stand_side_by_side() {
+    let dir = tempfile::tempdir().expect("folder");
+    small(dir.path());
+    let alone =
+        serde_json::json!({"after": {"rouge_l": {"value": 0.43, "low": 0.39, "high": 0.48}}});
+    fs::write(dir.path().join("scores.json"), alone.to_string()).expect("writes");
+    let page = report(dir.path());
+    assert!(page.contains("0.430") && page.contains("0.390 to 0.480"));
+    assert!(!page.contains("What fine-tuning gained"));
+    let both = serde_json::json!({
+        "after": {"rouge_l": {"value": 0.43, "low": 0.39, "high": 0.48}},
+        "before": {"rouge_l": {"value": 0.13, "low": 0.11, "high": 0.15}},
+        "gains": {"rouge_l": {"value": 0.3, "low": 0.26, "high": 0.34, "p": 0.001}},
+    });
+    fs::write(dir.path().join("scores.json"), both.to_string()).expect("writes");
+    let page = report(dir.path());
+    for words in [
+        "After fine-tuning",
+        "Before",
+        "What fine-tuning gained",
+        "+0.300",
+        "clearly better",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
 }

@@ -115,7 +115,7 @@ impl Bootstrap {
     /// The ends of the interval of the finite ones among these values.
     ///
     /// Only a ratio can be infinite, in the rare resample whose denominators are all zero.
-    fn ends(&self, values: &[f64], value: f64) -> (f64, f64) {
+    pub fn ends(&self, values: &[f64], value: f64) -> (f64, f64) {
         let mut sorted: Vec<f64> = values.iter().copied().filter(|v| v.is_finite()).collect();
         if sorted.is_empty() {
             return (value, value);
@@ -149,6 +149,25 @@ pub fn interval<S: Statistics>(
         low,
         high,
     })
+}
+
+/// The corpus-level score of every resample, in order. Resample `i` draws the same items for every system
+/// with as many of them.
+///
+/// # Errors
+/// As [`interval`].
+pub fn resampled<S: Statistics>(
+    items: &[S],
+    value: impl Fn(&S) -> f64 + Sync,
+    settings: &Bootstrap,
+) -> Result<Vec<f64>, ScoreError> {
+    settings.validate()?;
+    corpus(items, &value)?;
+    Ok(settings.resample(
+        items.len(),
+        |sum: &mut S, item| *sum += items[item],
+        |sum| value(sum),
+    ))
 }
 
 /// The difference `a - b` of two systems on the same items, with its interval and p-value.

@@ -40,6 +40,7 @@ mod bleu;
 mod bleu_tokens;
 mod bootstrap;
 mod chrf;
+mod classes;
 mod diversity;
 mod error;
 mod likelihood;
@@ -54,7 +55,9 @@ mod text;
 pub use answers::{accuracy, exact_match, normalize_answer, token_f1};
 pub use bleu::{Bleu, BleuScore, BleuStatistics, Smoothing};
 pub use bleu_tokens::BleuTokenizer;
-pub use bootstrap::{Bootstrap, Difference, Score, Statistics, interval, paired_interval};
+pub use bootstrap::{
+    Bootstrap, Difference, Score, Statistics, interval, paired_interval, resampled,
+};
 pub use chrf::{Chrf, ChrfStatistics};
 pub use diversity::{distinct, repetition};
 pub use error::ScoreError;

@@ -8,6 +8,7 @@ use crate::answers::{accuracy, exact_match, token_f1};
 use crate::bleu::{Bleu, BleuStatistics};
 use crate::bootstrap::{self, Bootstrap, Difference, Score, Statistics};
 use crate::chrf::{Chrf, ChrfStatistics};
+use crate::classes::Confusion;
 use crate::diversity::repetition;
 use crate::error::ScoreError;
 use crate::likelihood::Ratio;
@@ -50,6 +51,8 @@ enum Items {
     Mean(Metric, Vec<Ratio>),
     /// A quotient of sums that came from elsewhere.
     Quotient(Quotient, Vec<Ratio>),
+    /// Right and predicted classes.
+    MacroF1(Vec<Confusion>),
 }
 
 /// What is made of a quotient of sums.
@@ -97,6 +100,10 @@ macro_rules! with_items {
             }
             Items::Quotient(kind, $items) => {
                 let $value = |sum: &Ratio| kind.value(sum);
+                $body
+            }
+            Items::MacroF1($items) => {
+                let $value = |sum: &Confusion| sum.macro_f1();
                 $body
             }
         }
@@ -154,11 +161,67 @@ impl Measured {
         }
     }
 
+    /// The F1 of each class, averaged over the classes that are right or predicted anywhere, from each item's
+    /// right and predicted class, numbered from 0.
+    ///
+    /// # Errors
+    /// More than 64 classes.
+    pub fn macro_f1(items: &[(usize, usize)]) -> Result<Self, ScoreError> {
+        let items: Option<Vec<Confusion>> = items.iter().map(|&pair| Confusion::of(pair)).collect();
+        items
+            .map(|items| Self {
+                items: Items::MacroF1(items),
+            })
+            .ok_or(ScoreError::Undefined {
+                why: "macro-F1 is for at most 64 classes",
+            })
+    }
+
     /// Any other quotient of sums; with denominators of 1 the mean of a score of your own.
     pub fn ratio(items: Vec<Ratio>) -> Self {
         Self {
             items: Items::Quotient(Quotient::Plain, items),
         }
+    }
+
+    /// Several systems' outputs for the same items as one's: an item's statistics are added up. So the
+    /// corpus score is that of all outputs together, and a resample draws an item with all of its outputs.
+    ///
+    /// # Errors
+    /// No system, and systems that were measured differently or have different numbers of items.
+    pub fn pooled(systems: &[Self]) -> Result<Self, ScoreError> {
+        let (first, others) = systems.split_first().ok_or(ScoreError::NoItems)?;
+        let mut pooled = first.clone();
+        for other in others {
+            let (a, b) = (pooled.len(), other.len());
+            if a != b {
+                return Err(ScoreError::DifferentLengths { a, b });
+            }
+            match (&mut pooled.items, &other.items) {
+                (Items::Bleu(m, a), Items::Bleu(n, b)) if m == n => add(a, b),
+                (Items::Chrf(m, a), Items::Chrf(n, b)) if m == n => add(a, b),
+                (Items::Mean(m, a), Items::Mean(n, b)) if m == n => add(a, b),
+                (Items::Quotient(m, a), Items::Quotient(n, b)) if m == n => add(a, b),
+                _ => {
+                    return Err(ScoreError::DifferentMetrics {
+                        a: first.description(),
+                        b: other.description(),
+                    });
+                }
+            }
+        }
+        Ok(pooled)
+    }
+
+    /// The corpus-level score of every resample, in order: of the same items, resample by resample, for
+    /// every system that has as many.
+    ///
+    /// # Errors
+    /// As [`Measured::score`].
+    pub fn resampled(&self, settings: &Bootstrap) -> Result<Vec<f64>, ScoreError> {
+        with_items!(self, |items, value| bootstrap::resampled(
+            items, value, settings
+        ))
     }
 
     /// How many items there are.
@@ -217,6 +280,9 @@ impl Measured {
             (Items::Quotient(m, a), Items::Quotient(n, b)) if m == n => {
                 bootstrap::paired_interval(a, b, |sum| m.value(sum), settings)
             }
+            (Items::MacroF1(a), Items::MacroF1(b)) => {
+                bootstrap::paired_interval(a, b, Confusion::macro_f1, settings)
+            }
             _ => Err(differ()),
         }
     }
@@ -228,6 +294,7 @@ impl Measured {
             Items::Chrf(chrf, _) => format!("{chrf:?}"),
             Items::Mean(metric, _) => metric.name().to_owned(),
             Items::Quotient(kind, _) => kind.name().to_owned(),
+            Items::MacroF1(_) => "macro_f1".to_owned(),
         }
     }
 }
@@ -260,6 +327,11 @@ pub(crate) fn reference_count(pairs: &[Pair]) -> String {
         true => first.to_string(),
         false => "var".to_owned(),
     }
+}
+
+/// Adds the statistics of `b`'s items to `a`'s.
+fn add<S: Statistics>(a: &mut [S], b: &[S]) {
+    a.iter_mut().zip(b).for_each(|(a, &b)| *a += b);
 }
 
 /// The statistics of every item, in order.
@@ -321,6 +393,36 @@ mod tests {
         assert!((gain.value + 1.0).abs() < 1e-12 && gain.low >= -4.0 && gain.high <= 0.0);
         let perplexity = Measured::perplexity(vec![Ratio::new(3.0, 1.0), Ratio::new(1.0, 1.0)]);
         assert!((perplexity.value().expect("tokens") - 2_f64.exp()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn pooled_outputs_are_one_system() {
+        let settings = Bootstrap::default();
+        let (good, bad) = (pairs(&["x", "x y"], "x"), pairs(&["y", "x"], "x"));
+        for name in ["rouge_1", "bleu", "chrf"] {
+            let metric = Metric::parse(name).expect("known");
+            let [a, b] = [&good, &bad].map(|p| Measured::new(&metric, p).expect("measured"));
+            let pooled = Measured::pooled(&[a.clone(), b.clone()]).expect("alike");
+            let all = [good.clone(), bad.clone()].concat();
+            assert_eq!(pooled.len(), 2);
+            assert_eq!(
+                pooled.value(),
+                metric.score(&all).map(|s| s.value),
+                "{name}"
+            );
+            let score = pooled.score(&settings).expect("a score");
+            let resampled = pooled.resampled(&settings).expect("scores");
+            assert_eq!(resampled.len(), settings.resamples);
+            assert_eq!(
+                settings.ends(&resampled, score.value),
+                (score.low, score.high)
+            );
+            let other = Measured::new(&Metric::Accuracy, &good).expect("measured");
+            assert!(Measured::pooled(&[a.clone(), other]).is_err());
+            let short = Measured::new(&metric, &good[..1]).expect("measured");
+            assert!(Measured::pooled(&[a, short]).is_err());
+        }
+        assert!(Measured::pooled(&[]).is_err());
     }
 
     #[test]

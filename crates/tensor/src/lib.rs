@@ -9,6 +9,7 @@
 //! V vocabulary, N = B · T.
 
 pub mod attention;
+mod cgroup;
 pub mod device;
 pub mod init;
 pub mod layers;

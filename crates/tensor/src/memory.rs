@@ -4,6 +4,9 @@
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::Path;
+
+use crate::cgroup;
 
 /// Keeps freed tensor memory in the process. glibc gives every block over its threshold back to the
 /// system when it is freed and takes it anew at the next step, and the system zeroes each page again;
@@ -21,14 +24,22 @@ pub fn keep_freed_memory() {
     }
 }
 
-/// The memory that is free for this process, in bytes; none where the system does not tell.
+/// The memory that is free for this process, in bytes: what the machine has left, or, where that is less, what
+/// the process's control groups leave it. None where the system does not tell.
 pub fn available() -> Option<u64> {
-    told("/proc/meminfo", "MemAvailable:")
+    let machine = told("/proc/meminfo", "MemAvailable:");
+    let groups = cgroup::available(Path::new("/"));
+    [machine, groups].into_iter().flatten().min()
 }
 
 /// The most memory that this process has held, in bytes; none where the system does not tell.
 pub fn peak_rss() -> Option<u64> {
     told("/proc/self/status", "VmHWM:")
+}
+
+/// The memory that this process holds now, in bytes; none where the system does not tell.
+pub fn rss() -> Option<u64> {
+    told("/proc/self/status", "VmRSS:")
 }
 
 /// What Linux says after `label` in `file`, in bytes.

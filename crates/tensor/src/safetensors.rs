@@ -2,15 +2,18 @@
 //! `safetensors` crate: tensors lie end to end, each as long as its shape says; here: they end where the
 //! file does) before any tensor is made from it.
 
-use std::borrow::Cow;
+mod write;
+
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, Metadata, TensorInfo, View};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use tch::{Kind, Tensor, no_grad};
 
 use crate::map::MappedFile;
+
+pub use write::write;
 
 /// A longer header is refused before it is parsed, as the format's own library does.
 const MAX_HEADER: usize = 100_000_000;
@@ -233,88 +236,6 @@ fn read_header(bytes: &[u8]) -> Result<(Metadata, usize), String> {
         ));
     }
     Ok((metadata, 8 + length))
-}
-
-/// Writes tensors to one file; `metadata` gains `format = "pt"`, which Transformers asks for. The file
-/// is neither synced nor renamed here: that is the checkpoint's business.
-///
-/// # Errors
-/// When the file cannot be written.
-pub fn write(
-    path: &Path,
-    tensors: &[(String, Tensor)],
-    metadata: &[(&str, String)],
-) -> Result<(), SafetensorsError> {
-    let mut info: HashMap<String, String> = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    info.extend(
-        metadata
-            .iter()
-            .map(|(key, value)| ((*key).to_owned(), value.clone())),
-    );
-    let views: Vec<(&str, TensorBytes)> = tensors
-        .iter()
-        .map(|(name, tensor)| (name.as_str(), TensorBytes::new(tensor)))
-        .collect();
-    safetensors::serialize_to_file(views, Some(info), path).map_err(|error| match error {
-        safetensors::SafeTensorError::IoError(source) => SafetensorsError::Io {
-            path: path.to_owned(),
-            source,
-        },
-        other => SafetensorsError::Format {
-            path: path.to_owned(),
-            reason: other.to_string(),
-        },
-    })
-}
-
-/// One tensor as the `safetensors` crate wants to see it; bytes are copied out when they are written.
-struct TensorBytes {
-    tensor: Tensor,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: usize,
-}
-
-impl TensorBytes {
-    fn new(tensor: &Tensor) -> Self {
-        let dtype = match tensor.kind() {
-            Kind::Float => Dtype::F32,
-            Kind::Double => Dtype::F64,
-            Kind::Half => Dtype::F16,
-            Kind::BFloat16 => Dtype::BF16,
-            Kind::Int64 => Dtype::I64,
-            Kind::Int => Dtype::I32,
-            Kind::Uint8 => Dtype::U8,
-            Kind::Bool => Dtype::BOOL,
-            other => panic!("no safetensors dtype for {other:?}"),
-        };
-        let bytes = tensor.numel() * tensor.kind().elt_size_in_bytes();
-        let shape = tensor.size().iter().map(|&n| n as usize).collect();
-        Self {
-            tensor: tensor.detach(),
-            dtype,
-            shape,
-            bytes,
-        }
-    }
-}
-
-impl View for TensorBytes {
-    fn dtype(&self) -> Dtype {
-        self.dtype
-    }
-    fn shape(&self) -> &[usize] {
-        &self.shape
-    }
-    fn data(&self) -> Cow<'_, [u8]> {
-        let tensor = self.tensor.to_device(tch::Device::Cpu).contiguous(); // sync
-        let mut bytes = vec![0u8; self.bytes];
-        tensor.copy_data_u8(&mut bytes, tensor.numel());
-        Cow::Owned(bytes)
-    }
-    fn data_len(&self) -> usize {
-        self.bytes
-    }
 }
 
 fn kind_of(dtype: Dtype) -> Option<Kind> {

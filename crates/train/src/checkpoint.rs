@@ -9,6 +9,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use etude_model::certificate::{CERTIFICATE, REFERENCE};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -16,6 +17,7 @@ use crate::durable;
 
 pub(crate) const MANIFEST: &str = "manifest.json";
 const TRAINER: &str = "trainer";
+const WEIGHTS: &str = ".safetensors";
 const UNFINISHED: &str = ".unfinished-";
 
 /// What the loop needs besides weights and optimizer state.
@@ -33,6 +35,9 @@ pub struct TrainerState {
     pub bad_steps: u64,
     /// The best validation loss so far and its step.
     pub best: Option<(f64, u64)>,
+    /// Mean loss of the last step, nats a supervised token, where it is finite.
+    #[serde(default)]
+    pub last_loss: Option<f64>,
     /// The last validation's figures.
     pub last_evaluation: Option<crate::stage::Evaluation>,
     /// Hash of what the run is a function of: recipe and data. A run resumes only under the same one.
@@ -49,6 +54,7 @@ impl TrainerState {
             seconds: 0.0,
             bad_steps: 0,
             best: None,
+            last_loss: None,
             last_evaluation: None,
             fingerprint,
         }
@@ -181,6 +187,13 @@ impl Checkpoints {
         (None, torn)
     }
 
+    /// The checkpoint of the best validation loss among those that were saved, where it is still there and
+    /// whole, and that loss.
+    pub fn best(&self) -> Option<(Checkpoint, f64)> {
+        let (loss, step) = self.newest().0?.state.best?;
+        Some((self.open(step).ok()?, loss))
+    }
+
     /// Opens the checkpoint of one step and verifies it.
     ///
     /// # Errors
@@ -297,6 +310,13 @@ fn hash(path: &Path) -> Result<String> {
         .collect())
 }
 
+/// Whether a file of this name, were it in a checkpoint, could be taken for a part of it. Scores and
+/// certificates that somebody adds are not.
+fn would_be_read(name: &str) -> bool {
+    let added = [MANIFEST, CERTIFICATE, REFERENCE];
+    (name.ends_with(WEIGHTS) || name.ends_with(".json")) && !added.contains(&name)
+}
+
 /// Compares a checkpoint with its manifest.
 fn verify(folder: &Path) -> Result<()> {
     let path = folder.join(MANIFEST);
@@ -305,8 +325,23 @@ fn verify(folder: &Path) -> Result<()> {
         serde_json::from_slice(&text).with_context(|| format!("{}: is damaged", path.display()))?;
     let has = |name: &str| manifest.iter().any(|entry| entry.path == name);
     let model = has("config.json") || has("adapter_config.json");
-    if !has("trainer/state.json") || !model {
+    let weights = |entry: &Entry| !entry.path.contains('/') && entry.path.ends_with(WEIGHTS);
+    if !has("trainer/state.json")
+        || !has("trainer/optimizer.safetensors")
+        || !model
+        || !manifest.iter().any(weights)
+    {
         bail!("{}: does not list a whole checkpoint", path.display());
+    }
+    let mut present = Vec::new();
+    list(folder, folder, &mut present)?;
+    for name in present {
+        if would_be_read(&name) && !has(&name) {
+            bail!(
+                "{}: {name} lies in the checkpoint and is not listed",
+                path.display()
+            );
+        }
     }
     for entry in &manifest {
         let file = folder.join(&entry.path);

@@ -25,7 +25,9 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let place = || format!("{}: cannot be written", path.display());
     file.write_all(bytes).with_context(place)?;
     file.as_file().sync_all().with_context(place)?;
-    file.persist(path).with_context(place)?;
+    let written = file.into_temp_path();
+    fs::rename(&written, path).with_context(place)?;
+    written.keep().with_context(place)?; // it has another name now: nothing is left to remove
     sync_folder(folder)
 }
 

@@ -1,10 +1,12 @@
-//! Ctrl-C and a scheduler's SIGTERM: the run saves a checkpoint and ends; a second Ctrl-C ends at once.
+//! Ctrl-C, a scheduler's SIGTERM, a terminal that is gone (SIGHUP): the run saves a checkpoint and ends. A second
+//! Ctrl-C ends it at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Result};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
 
 /// Tells whether the run was asked to stop.
 #[derive(Debug, Clone, Default)]
@@ -13,17 +15,23 @@ pub struct Interrupt {
 }
 
 impl Interrupt {
-    /// Listens for Ctrl-C and SIGTERM from now on.
+    /// Listens for Ctrl-C, SIGTERM and SIGHUP from now on. `nohup` stays in force: a hang-up that was ignored when
+    /// the process started is ignored.
     ///
     /// # Errors
     /// When the system refuses the handlers.
     pub fn listen() -> Result<Self> {
         let asked = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            // In this order: the first signal finds the flag down and raises it, the second ends the process.
-            signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&asked))
-                .context("the signal cannot be listened to")?;
-            signal_hook::flag::register(signal, Arc::clone(&asked))
+        // In this order: the first Ctrl-C finds the flag down and raises it, the second ends the process. Others may
+        // well come twice (a closed terminal sends a hang-up by way of its shell and by itself) and mean the same.
+        flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&asked))
+            .context("the signal cannot be listened to")?;
+        let hang_up = hang_up_is_ignored() == Some(false);
+        for signal in [SIGINT, SIGTERM]
+            .into_iter()
+            .chain(hang_up.then_some(SIGHUP))
+        {
+            flag::register(signal, Arc::clone(&asked))
                 .context("the signal cannot be listened to")?;
         }
         Ok(Self { asked })
@@ -38,4 +46,14 @@ impl Interrupt {
     pub fn asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
     }
+}
+
+/// Whether this process ignores SIGHUP, where the system tells (Linux).
+fn hang_up_is_ignored() -> Option<bool> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))?;
+    let mask = u64::from_str_radix(mask.trim(), 16).ok()?;
+    Some(mask >> (SIGHUP - 1) & 1 == 1)
 }

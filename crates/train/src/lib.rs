@@ -2,11 +2,14 @@
 //!
 //! `pretrain` and `finetune` give the loop a [`Stage`]: where batches come from, what validation means,
 //! what a sample looks like. Reading order: [`settings`], [`schedule`], [`optimizer`] and [`muon`],
-//! [`step`], [`trainer`] (the loop) and `log` (what it tells), [`checkpoint`], [`metrics`].
+//! [`step`], [`trainer`] (the loop) and `log` (what it tells), [`checkpoint`], [`metrics`]; [`forecast`] says before
+//! a run what it will take.
 
 pub mod bench;
 pub mod checkpoint;
+mod data_record;
 pub mod durable;
+pub mod forecast;
 pub mod interrupt;
 mod log;
 pub mod metrics;

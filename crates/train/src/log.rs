@@ -103,6 +103,15 @@ impl<'a> RunLog<'a> {
         self.seconds_before + self.session.elapsed().as_secs_f64()
     }
 
+    /// Makes sure that what was logged is on the disk: a checkpoint stands for the log up to its step.
+    ///
+    /// # Errors
+    /// When the system says that it is not.
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.metrics.sync()?;
+        self.samples.sync()
+    }
+
     /// A line for whoever watches.
     pub(crate) fn say(&self, line: &str) {
         self.bar.say(line);

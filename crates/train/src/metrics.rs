@@ -61,6 +61,16 @@ impl JsonLines {
             .write_all(text.as_bytes())
             .with_context(|| format!("{}: cannot be written", self.path.display()))
     }
+
+    /// Makes sure that what was written is on the disk.
+    ///
+    /// # Errors
+    /// When the system says that it is not.
+    pub fn sync(&self) -> Result<()> {
+        self.file
+            .sync_data()
+            .with_context(|| format!("{}: cannot be synced", self.path.display()))
+    }
 }
 
 fn belongs(line: &str, step: u64) -> bool {

@@ -172,6 +172,13 @@ impl Optimizer {
         state
     }
 
+    /// The bytes of that state.
+    pub fn bytes(&self) -> u64 {
+        let size = |tensor: &Tensor| tensor.numel() * tensor.kind().elt_size_in_bytes();
+        let state = self.state();
+        state.iter().map(|(_, tensor)| size(tensor) as u64).sum()
+    }
+
     /// Writes the state to a safetensors file.
     ///
     /// # Errors

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use etude_data::ledger::Ledger;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::run::RunContext;
 
 /// A run's progress on stderr. Without a terminal, a plain line now and then.
 #[derive(Debug)]
@@ -77,5 +80,26 @@ impl Bar {
     /// Takes the bar away.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
+    }
+}
+
+/// Says on stderr what was found in a run's data, and what of its books does not add up.
+pub fn tell(context: &RunContext, ledger: &Ledger) {
+    use std::io::Write;
+    if !context.progress {
+        return;
+    }
+    let mut err = std::io::stderr();
+    for finding in &ledger.warnings {
+        // A closed stderr must not end a run.
+        let _ = writeln!(err, "warning: {finding}");
+    }
+    for rest in &ledger.rests {
+        let (place, unit) = (&rest.place, rest.unit.name());
+        let (incoming, outgoing) = (rest.incoming, rest.outgoing);
+        let _ = writeln!(
+            err,
+            "warning: {place}: {incoming} {unit} came in and {outgoing} are accounted for; this is a bug"
+        );
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -59,18 +60,21 @@ impl RunContext {
     }
 }
 
-/// Keys of `[train]` that change how a run goes but not what it computes.
-const FREE_KEYS: [&str; 10] = [
-    "device",
-    "threads",
-    "log_every",
-    "tensorboard",
-    "eval_every",
-    "sample_every",
-    "checkpoint_every",
-    "keep",
-    "loader_threads",
-    "micro_rows",
+/// Keys that change how a run goes, or what is measured of its result, but not what it computes.
+const FREE_KEYS: [&str; 13] = [
+    "train.device",
+    "train.threads",
+    "train.log_every",
+    "train.tensorboard",
+    "train.eval_every",
+    "train.sample_every",
+    "train.checkpoint_every",
+    "train.keep",
+    "train.loader_threads",
+    "train.micro_rows",
+    "base.pretrain",
+    "eval.metrics",
+    "eval.test",
 ];
 
 /// A run folder that this process alone may write to, until it is dropped.
@@ -233,10 +237,7 @@ fn differences(saved: Table, now: &str) -> Result<Vec<String>> {
     let mut keys: Vec<&String> = before.iter().chain(&after).map(|(key, _)| key).collect();
     keys.sort();
     keys.dedup();
-    let free = |key: &str| {
-        key.strip_prefix("train.")
-            .is_some_and(|key| FREE_KEYS.contains(&key))
-    };
+    let free = |key: &str| FREE_KEYS.contains(&key);
     let lines = keys.into_iter().filter(|key| !free(key)).filter_map(|key| {
         let (was, is) = (find(&before, key), find(&after, key));
         let show = |value: Option<String>| value.unwrap_or_else(|| "unset".to_owned());
@@ -300,12 +301,27 @@ impl Environment {
                 Kind::Double => "float64",
                 _ => "float32",
             },
-            matmul_peak: peak::matmul_peak(on, kind),
+            matmul_peak: matmul_peak(on, kind),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             git_revision: git_revision(Path::new(".")),
             command: std::env::args().collect(),
         }
     }
+}
+
+/// What a large product reaches, measured once a process: runs that follow each other share the machine.
+fn matmul_peak(on: Device, kind: Kind) -> f64 {
+    static MEASURED: Mutex<Vec<(Device, Kind, f64)>> = Mutex::new(Vec::new());
+    let mut measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
+    let known = measured
+        .iter()
+        .find(|(device, of, _)| (*device, *of) == (on, kind));
+    if let Some((_, _, peak)) = known {
+        return *peak;
+    }
+    let peak = peak::matmul_peak(on, kind);
+    measured.push((on, kind, peak));
+    peak
 }
 
 fn processor() -> Option<String> {

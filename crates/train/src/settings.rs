@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelSettings {
-    /// `nanochat` (default), `llama`, `qwen2`, `qwen3`, `mistral` or `gpt2`.
+    /// `nanochat` (default), `llama`, `qwen2`, `qwen3`, `olmo2`, `mistral` or `gpt2`.
     pub family: Family,
     /// Layers. Default 6.
     pub n_layer: i64,
@@ -158,6 +158,17 @@ impl OptimizerSettings {
         match self.kind {
             OptimizerKind::Muon => self.muon_lr,
             OptimizerKind::Adamw => self.lr,
+        }
+    }
+
+    /// The same with every learning rate times `factor`.
+    pub fn with_rates(&self, factor: f64) -> Self {
+        Self {
+            lr: self.lr * factor,
+            embedding_lr: self.embedding_lr * factor,
+            head_lr: self.head_lr * factor,
+            muon_lr: self.muon_lr * factor,
+            ..self.clone()
         }
     }
 

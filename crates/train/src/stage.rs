@@ -10,6 +10,7 @@ use etude_model::hf::TokenIds;
 use etude_model::{Decoder, Prompt};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::forecast::{Comparison, DataFacts};
 use crate::settings::{OptimizerSettings, ScheduleSettings, TrainSettings};
 
 /// What a validation found.
@@ -54,6 +55,16 @@ pub trait Stage {
     /// # Errors
     /// When the data cannot be read.
     fn evaluate(&self, decoder: &Decoder, last: bool) -> Result<Evaluation>;
+    /// The batches that [`Stage::evaluate`] scores, for a forecast that measures some of them in place of all. With
+    /// none, it measures a whole validation.
+    fn validation_batches(&self, last: bool) -> Box<dyn Iterator<Item = Batch> + '_> {
+        let _ = last;
+        Box::new(std::iter::empty())
+    }
+    /// What is known of the training data, for a forecast.
+    fn data_facts(&self) -> DataFacts {
+        DataFacts::default()
+    }
     /// A few texts to see how the model does.
     ///
     /// # Errors
@@ -172,6 +183,9 @@ pub struct Summary {
     pub last: FinalLosses,
     /// Task scores at the end.
     pub scores: BTreeMap<String, f64>,
+    /// What `forecast.json` said beside what came to pass.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Comparison>,
 }
 
 /// Losses at the end of a run.

@@ -42,7 +42,7 @@ pub struct StepSettings {
 
 impl StepSettings {
     /// Those of a run.
-    pub fn of(settings: &TrainerSettings) -> Self {
+    pub(crate) fn of(settings: &TrainerSettings) -> Self {
         let (train, clip) = (&settings.train, settings.optimizer.clip);
         Self {
             rows: train.rows_at_a_time(),

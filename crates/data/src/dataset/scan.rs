@@ -147,7 +147,7 @@ impl Dataset {
         Ok(best.into_values().collect())
     }
 
-    fn nothing_left(&self, scan: &Scan) -> DataError {
+    pub(super) fn nothing_left(&self, scan: &Scan) -> DataError {
         let held_out = scan.validation.documents + scan.test.documents;
         let reasons: Vec<String> = scan
             .dropped

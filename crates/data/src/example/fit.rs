@@ -13,6 +13,8 @@ pub(super) struct FittedText {
     pub(super) ids: Vec<u32>,
     /// How many bytes of the text were used.
     pub(super) used: usize,
+    /// How many ids the whole text would have given.
+    pub(super) whole: usize,
 }
 
 /// The text if `encode` gives at most `most` ids for it; otherwise, where it may be `cut`, a
@@ -24,6 +26,7 @@ pub(super) fn fit_text(
     mut encode: impl FnMut(&str) -> Result<Vec<u32>>,
 ) -> Result<Rendering<FittedText>> {
     let mut ids = encode(text)?;
+    let whole = ids.len();
     let mut used = text.len();
     if cut && ids.len() > most {
         let fixed = encode("")?.len();
@@ -34,7 +37,7 @@ pub(super) fn fit_text(
     }
     let fits = ids.len() <= most;
     Ok(if fits {
-        Rendering::Kept(FittedText { ids, used })
+        Rendering::Kept(FittedText { ids, used, whole })
     } else {
         Rendering::Dropped(DropReason::PromptTooLong)
     })

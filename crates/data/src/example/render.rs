@@ -1,16 +1,19 @@
 //! From a task example to ids and mask, through the tokenizer.
 
+mod chat;
+
 use anyhow::{Context, Result, ensure};
 use etude_tokenizer::Tokenizer;
 use rayon::prelude::*;
 
-use super::fit::{FittedText, drop_oldest_exchange, fit_text};
+use super::fit::{FittedText, fit_text};
 use super::{
-    ChatFormat, DropReason, ExampleFormat, ExampleSettings, PlainFormat, RenderReport,
-    RenderedExample, RenderedPrompt, Rendering, Truncation,
+    Cut, DropReason, ExampleFormat, ExampleSettings, Explained, PlainFormat, RenderReport,
+    RenderedExample, RenderedPrompt, Rendering, TokenPart, Truncation,
 };
 use crate::error::DataError;
-use crate::message::{Message, Role};
+use crate::ledger::Amount;
+use crate::message::Role;
 use crate::task::{TaskBody, TaskExample};
 
 /// Renders task examples for one tokenizer under one policy. Shared by training and evaluation.
@@ -26,16 +29,26 @@ pub struct Renderer {
 struct Whole {
     ids: Vec<u32>,
     supervised: Vec<bool>,
+    parts: Vec<TokenPart>,
     prompt_truncated: bool,
+    /// Tokens that the prompt lost.
+    prompt_cut: u64,
     /// The bytes of text that the supervised tokens stand for.
     target_bytes: u64,
+}
+
+/// A prompt that fits, and how many tokens it lost for that.
+struct Fitted {
+    prompt: RenderedPrompt,
+    cut: u64,
 }
 
 /// What becomes of one example.
 struct Rendered {
     rendering: Rendering<RenderedExample>,
+    cut: Cut,
     /// Of its prompts and answers.
-    characters: u64,
+    text: Amount,
     /// Whether the prompt of evaluation is not its beginning.
     prompt_differs: bool,
     /// Answers that are context alone.
@@ -75,6 +88,11 @@ impl Renderer {
         })
     }
 
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
+    }
+
     /// The settings in force.
     pub fn settings(&self) -> &ExampleSettings {
         &self.settings
@@ -93,14 +111,15 @@ impl Renderer {
             .map(|example| self.render_and_check(example))
             .collect::<Result<_>>()?;
         let (mut kept, mut report) = (Vec::new(), RenderReport::default());
-        for rendered in rendered {
+        for (rendered, source) in rendered.into_iter().zip(examples.iter().map(|e| &e.source)) {
             match rendered.rendering {
                 Rendering::Kept(example) => {
-                    report.keep(&example, rendered.characters, rendered.prompt_differs);
+                    let Rendered { text, cut, .. } = rendered;
+                    report.keep(&example, text, cut, rendered.prompt_differs);
                     report.answers_as_context += rendered.answers_as_context;
                     kept.push(example);
                 }
-                Rendering::Dropped(reason) => report.drop(reason),
+                Rendering::Dropped(reason) => report.drop(reason, rendered.text, source),
             }
         }
         ensure!(
@@ -133,13 +152,21 @@ impl Renderer {
     /// # Errors
     /// When the example has no answer to learn, or its shape does not fit the format.
     pub fn render(&self, example: &TaskExample) -> Result<Rendering<RenderedExample>> {
+        Ok(self.explain(example)?.rendering)
+    }
+
+    /// Renders one example for training, and says whose each token is and what was cut.
+    ///
+    /// # Errors
+    /// As [`Renderer::render`].
+    pub fn explain(&self, example: &TaskExample) -> Result<Explained> {
         let rendering = match &self.settings.format {
             ExampleFormat::Plain(plain) => self.plain_example(plain, example),
             ExampleFormat::Chat(chat) => self.chat_example(chat, example),
         };
         let whole = match rendering.with_context(|| example.source.to_string())? {
             Rendering::Kept(whole) => whole,
-            Rendering::Dropped(reason) => return Ok(Rendering::Dropped(reason)),
+            Rendering::Dropped(reason) => return Ok(left_out(reason)),
         };
         if !whole.supervised.iter().skip(1).any(|&s| s) {
             return Err(DataError::at(
@@ -158,18 +185,18 @@ impl Renderer {
     /// When the example's shape does not fit the format.
     pub fn render_prompt(&self, example: &TaskExample) -> Result<Rendering<RenderedPrompt>> {
         let prompt = match &self.settings.format {
-            ExampleFormat::Plain(plain) => {
-                plain_parts(example).and_then(|(prompt, _)| self.fit_plain_prompt(plain, prompt))
-            }
+            ExampleFormat::Plain(plain) => plain_parts(example)
+                .and_then(|(prompt, _)| self.fit_plain_prompt(plain, prompt))
+                .map(|fit| fit.map(|fitted| fitted.prompt)),
             ExampleFormat::Chat(chat) => self
                 .fit_chat_prompt(chat, example)
-                .map(|fit| fit.map(|(_, prompt)| prompt)),
+                .map(|fit| fit.map(|(_, fitted)| fitted.prompt)),
         };
         prompt.with_context(|| example.source.to_string())
     }
 
     fn render_and_check(&self, example: &TaskExample) -> Result<Rendered> {
-        let rendering = self.render(example)?;
+        let Explained { rendering, cut, .. } = self.explain(example)?;
         let differs = match (&rendering, self.render_prompt(example)?) {
             (Rendering::Kept(whole), Rendering::Kept(prompt)) => {
                 !whole.ids.starts_with(&prompt.ids)
@@ -177,7 +204,7 @@ impl Renderer {
             _ => false,
         };
         let texts = example.messages();
-        let characters = texts.iter().map(|m| m.content.chars().count() as u64).sum();
+        let text = Amount::of(texts.iter().map(|message| message.content.as_str()));
         let answers = texts.iter().filter(|m| m.role == Role::Assistant).count();
         let learnt = match &rendering {
             Rendering::Kept(whole) if !whole.truncated => stretches(&whole.supervised),
@@ -185,46 +212,61 @@ impl Renderer {
         };
         Ok(Rendered {
             rendering,
-            characters,
+            cut,
+            text,
             prompt_differs: differs,
             answers_as_context: answers.saturating_sub(learnt) as u64,
         })
     }
 
     /// Puts the context's limit to a whole example.
-    fn fit(&self, whole: Whole, example: &TaskExample) -> Result<Rendering<RenderedExample>> {
+    fn fit(&self, whole: Whole, example: &TaskExample) -> Result<Explained> {
         let Whole {
             mut ids,
             mut supervised,
+            mut parts,
             prompt_truncated,
+            prompt_cut,
             mut target_bytes,
         } = whole;
+        let mut cut = Cut {
+            prompt: prompt_cut,
+            answer: 0,
+        };
         let (most, mut truncated) = (self.settings.most_ids(), prompt_truncated);
         if ids.len() > most {
             match self.settings.truncation {
-                Truncation::Drop => return Ok(Rendering::Dropped(DropReason::TooLong)),
+                Truncation::Drop => return Ok(left_out(DropReason::TooLong)),
                 Truncation::TruncatePrompt => {
-                    return Ok(Rendering::Dropped(DropReason::AnswerTooLong));
+                    return Ok(left_out(DropReason::AnswerTooLong));
                 }
                 Truncation::Truncate => {
+                    cut.answer = supervised[most..].iter().filter(|&&s| s).count() as u64;
+                    cut.prompt += (ids.len() - most) as u64 - cut.answer;
                     ids.truncate(most);
+                    parts.truncate(most);
                     supervised.truncate(most);
                     truncated = true;
                     if !supervised.iter().skip(1).any(|&s| s) {
-                        return Ok(Rendering::Dropped(DropReason::AnswerCutAway));
+                        return Ok(left_out(DropReason::AnswerCutAway));
                     }
                     target_bytes = target_bytes.min(self.learnt_bytes(&ids, &supervised)?);
                 }
             }
         }
-        Ok(Rendering::Kept(RenderedExample {
+        let rendering = Rendering::Kept(RenderedExample {
             id: example.id.clone(),
             ids,
             supervised,
             source: example.source.clone(),
             truncated,
             target_bytes,
-        }))
+        });
+        Ok(Explained {
+            rendering,
+            parts,
+            cut,
+        })
     }
 
     fn plain_example(
@@ -240,34 +282,42 @@ impl Renderer {
             )
             .into());
         }
-        let RenderedPrompt { mut ids, truncated } = match self.fit_plain_prompt(plain, prompt)? {
-            Rendering::Kept(prompt) => prompt,
+        let fitted = match self.fit_plain_prompt(plain, prompt)? {
+            Rendering::Kept(fitted) => fitted,
             Rendering::Dropped(reason) => return Ok(Rendering::Dropped(self.dropped(reason))),
         };
+        let RenderedPrompt { mut ids, truncated } = fitted.prompt;
         let answer = plain.completion.replace("{completion}", completion);
+        let mut parts = vec![TokenPart::Said(Role::User); ids.len()];
+        if plain.begin && self.tokenizer.bos_id().is_some() {
+            parts[0] = TokenPart::Template;
+        }
         let mut supervised = vec![false; ids.len()];
         ids.extend(self.tokenizer.encode(&answer)?);
+        parts.resize(ids.len(), TokenPart::Said(Role::Assistant));
         ids.push(self.end.expect("checked when the renderer was made"));
+        parts.push(TokenPart::Template);
         supervised.resize(ids.len(), true);
         let target_bytes = answer.len() as u64;
         Ok(Rendering::Kept(Whole {
             ids,
             supervised,
+            parts,
             prompt_truncated: truncated,
+            prompt_cut: fitted.cut,
             target_bytes,
         }))
     }
 
     /// The plain prompt's ids, cut where the policy allows it and the length asks for it.
-    fn fit_plain_prompt(
-        &self,
-        plain: &PlainFormat,
-        prompt: &str,
-    ) -> Result<Rendering<RenderedPrompt>> {
+    fn fit_plain_prompt(&self, plain: &PlainFormat, prompt: &str) -> Result<Rendering<Fitted>> {
         let fitted = self.fit_text(prompt, |text| self.plain_prompt(plain, text))?;
-        Ok(fitted.map(|text| RenderedPrompt {
-            ids: text.ids,
-            truncated: text.used < prompt.len(),
+        Ok(fitted.map(|text| Fitted {
+            cut: (text.whole - text.ids.len()) as u64,
+            prompt: RenderedPrompt {
+                ids: text.ids,
+                truncated: text.used < prompt.len(),
+            },
         }))
     }
 
@@ -281,91 +331,11 @@ impl Renderer {
         Ok(ids)
     }
 
-    fn chat_example(&self, chat: &ChatFormat, example: &TaskExample) -> Result<Rendering<Whole>> {
-        let answer = example
-            .messages()
-            .into_iter()
-            .rfind(|m| m.role == Role::Assistant);
-        let remedy = "leave the example out or give it an answer";
-        let Some(answer) = answer else {
-            return Err(DataError::input(
-                "the conversation has no assistant turn, so no token of it is supervised",
-                remedy,
-            )
-            .into());
-        };
-        if answer.content.trim().is_empty() {
-            return Err(DataError::input(
-                "the last assistant turn is empty, so nothing can be learnt from it",
-                remedy,
-            )
-            .into());
-        }
-        let (mut messages, prompt) = match self.fit_chat_prompt(chat, example)? {
-            Rendering::Kept(kept) => kept,
-            Rendering::Dropped(reason) => return Ok(Rendering::Dropped(self.dropped(reason))),
-        };
-        messages.push(answer);
-        let segments = self.tokenizer.render_conversation(&turns(&messages))?;
-        let rendered = self.tokenizer.encode_segments(&segments)?;
-        let target_bytes = self.learnt_bytes(&rendered.ids, &rendered.supervised)?;
-        Ok(Rendering::Kept(Whole {
-            ids: rendered.ids,
-            supervised: rendered.supervised,
-            prompt_truncated: prompt.truncated,
-            target_bytes,
-        }))
-    }
-
     /// The bytes of text that the supervised ids stand for, special tokens aside.
     fn learnt_bytes(&self, ids: &[u32], supervised: &[bool]) -> Result<u64> {
         let learnt = ids.iter().zip(supervised).filter(|&(_, &s)| s);
         let learnt: Vec<u32> = learnt.map(|(&id, _)| id).collect();
         Ok(self.tokenizer.decode(&learnt, true)?.len() as u64)
-    }
-
-    /// The conversation before its last answer, as messages and as ids. Where the policy allows it,
-    /// the oldest exchanges go first (instructions stay), then the end of the last user turn.
-    fn fit_chat_prompt(
-        &self,
-        chat: &ChatFormat,
-        example: &TaskExample,
-    ) -> Result<Rendering<(Vec<Message>, RenderedPrompt)>> {
-        let mut messages = example.prompt_messages();
-        let mut truncated = false;
-        while self.cuts_prompts()
-            && self.chat_prompt(&messages)?.len() > self.settings.most_prompt_ids()
-            && drop_oldest_exchange(&mut messages)
-        {
-            truncated = true;
-        }
-        // Without a user turn there is no text to cut: the empty one stands for it.
-        let last = messages.iter().rposition(|m| m.role == Role::User);
-        let text = last.map_or(String::new(), |last| messages[last].content.clone());
-        let fitted = self.fit_text(&text, |text| {
-            if let Some(last) = last {
-                messages[last].content = match example.body {
-                    TaskBody::Completion { .. } => chat.prompt.replacen("{prompt}", text, 1),
-                    TaskBody::Chat { .. } => text.to_string(),
-                };
-            }
-            self.chat_prompt(&messages)
-        })?;
-        truncated |= matches!(&fitted, Rendering::Kept(kept) if kept.used < text.len());
-        Ok(fitted.map(|kept| {
-            (
-                messages,
-                RenderedPrompt {
-                    ids: kept.ids,
-                    truncated,
-                },
-            )
-        }))
-    }
-
-    fn chat_prompt(&self, messages: &[Message]) -> Result<Vec<u32>> {
-        let segments = self.tokenizer.render_prompt(&turns(messages))?;
-        Ok(self.tokenizer.encode_segments(&segments)?.ids)
     }
 
     fn fit_text(
@@ -396,6 +366,15 @@ impl Renderer {
     }
 }
 
+/// An example that is not used.
+fn left_out(reason: DropReason) -> Explained {
+    Explained {
+        rendering: Rendering::Dropped(reason),
+        parts: Vec::new(),
+        cut: Cut::default(),
+    }
+}
+
 /// The prompt and the completion of an example that has them.
 fn plain_parts(example: &TaskExample) -> Result<(&str, &str)> {
     match &example.body {
@@ -414,18 +393,4 @@ fn stretches(supervised: &[bool]) -> usize {
         .chunk_by(|a, b| a == b)
         .filter(|run| run[0])
         .count()
-}
-
-/// The messages as the tokenizer's template takes them.
-fn turns(messages: &[Message]) -> Vec<etude_tokenizer::Message> {
-    let role = |role| match role {
-        Role::System => etude_tokenizer::Role::System,
-        Role::User => etude_tokenizer::Role::User,
-        Role::Assistant => etude_tokenizer::Role::Assistant,
-        Role::Tool => etude_tokenizer::Role::Tool,
-    };
-    messages
-        .iter()
-        .map(|m| etude_tokenizer::Message::new(role(m.role), m.content.clone()))
-        .collect()
 }

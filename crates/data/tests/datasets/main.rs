@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used)]
 
 mod archives;
+#[cfg(unix)]
+mod debian;
 mod refusals;
 
 use std::fs;

@@ -1,18 +1,13 @@
-//! The model's answers: greedy, in batches of prompts of similar length.
+//! The model's answers to a task's examples.
 
-use std::ops::ControlFlow;
-use std::time::Instant;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use etude_data::{ExampleFormat, Renderer};
-use etude_model::{Decoder, FinishReason, Prompt, Sampling, TextGenerator, TextSettings};
+use etude_model::{Decoder, FinishReason, Sampling, TextSettings};
 use etude_tokenizer::Tokenizer;
 
 use super::{Item, TaskSettings};
-use crate::progress::{Progress, Stage};
-
-/// Prompt tokens that go through the model at a time.
-const BATCH_TOKENS: usize = 16_384;
+use crate::greedy;
+use crate::progress::Progress;
 
 /// An item's answer.
 #[derive(Debug, Clone)]
@@ -28,6 +23,21 @@ pub(super) struct Answers {
     pub(super) seconds: f64,
 }
 
+impl Answers {
+    /// Answers that the model did not write.
+    pub(super) fn given(texts: &[String]) -> Self {
+        let answer = |text: &String| Answer {
+            text: text.clone(),
+            finish_reason: FinishReason::Stop,
+            tokens: 0,
+        };
+        Self {
+            rows: texts.iter().map(answer).collect(),
+            seconds: 0.0,
+        }
+    }
+}
+
 pub(super) fn answers(
     decoder: &Decoder,
     tokenizer: &Tokenizer,
@@ -36,59 +46,23 @@ pub(super) fn answers(
     settings: &TaskSettings,
     on_progress: &mut dyn FnMut(Progress),
 ) -> Result<Answers> {
-    let generator = TextGenerator::new(decoder, tokenizer)?;
     let text = TextSettings {
         max_tokens: settings.max_tokens,
         stop: settings.stop.clone(),
         sampling: Sampling::greedy(),
     };
-    let total = items.len() as u64;
-    let started = Instant::now();
-    // The longest come first, so that memory that does not suffice shows at once.
-    let mut order: Vec<usize> = (0..items.len()).collect();
-    order.sort_by_key(|&number| std::cmp::Reverse(items[number].prompt.ids.len()));
-    let mut rows: Vec<Option<Answer>> = vec![None; items.len()];
-    let mut done = 0;
-    while done < order.len() {
-        on_progress(Progress {
-            stage: Stage::Generating,
-            done: done as u64,
-            total,
-        });
-        let most =
-            (BATCH_TOKENS / items[order[done]].prompt.ids.len().max(1)).clamp(1, settings.rows);
-        let here = &order[done..order.len().min(done + most)];
-        let prompts: Vec<Prompt> = here
-            .iter()
-            .map(|&number| Prompt::Ids(items[number].prompt.ids.clone()))
-            .collect();
-        let requests: Vec<_> = prompts.iter().map(|prompt| (prompt, &text)).collect();
-        let made = generator
-            .generate(&requests, &mut |_, _| ControlFlow::Continue(()))
-            .with_context(|| {
-                format!(
-                    "cannot answer {} and those with it",
-                    items[here[0]].example.source
-                )
-            })?;
-        for (&number, made) in here.iter().zip(made) {
-            rows[number] = Some(Answer {
-                text: bare(renderer, made.text),
-                finish_reason: made.finish_reason,
-                tokens: made.ids.len() as u64,
-            });
-        }
-        done += here.len();
-    }
-    on_progress(Progress {
-        stage: Stage::Generating,
-        done: total,
-        total,
-    });
-    let whole = "the order holds every item";
+    let prompts: Vec<Vec<u32>> = items.iter().map(|item| item.prompt.ids.clone()).collect();
+    let place = |number: usize| items[number].example.source.to_string();
+    let model = (decoder, tokenizer);
+    let made = greedy::answers(model, &prompts, &text, settings.rows, &place, on_progress)?;
+    let answer = |made: etude_model::Generation| Answer {
+        text: bare(renderer, made.text),
+        finish_reason: made.finish_reason,
+        tokens: made.ids.len() as u64,
+    };
     Ok(Answers {
-        rows: rows.into_iter().map(|row| row.expect(whole)).collect(),
-        seconds: started.elapsed().as_secs_f64(),
+        rows: made.rows.into_iter().map(answer).collect(),
+        seconds: made.seconds,
     })
 }
 

@@ -1,6 +1,6 @@
 //! What a task may be scored by: the metrics over text, and bits per byte of the reference answers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::TaskItem;
 
 const BITS_PER_BYTE: &str = "bits_per_byte";
+const CHOICE_ACCURACY: &str = "choice_accuracy";
+const CHOICE_MACRO_F1: &str = "choice_macro_f1";
 
 /// A score of a task. As text it is its name.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -21,16 +23,24 @@ pub enum TaskMetric {
     /// Of the model's probabilities: the bits that the right answers cost, each with its end token,
     /// over their bytes. Less is better.
     BitsPerByte,
+    /// Of the model's probabilities, for a classification: the share of items whose right answer is the
+    /// likeliest of all answers that there are.
+    ChoiceAccuracy,
+    /// The same by F1, averaged over the answers, so that a rare one counts as much as a frequent one.
+    ChoiceMacroF1,
 }
 
 impl TaskMetric {
-    /// The metric of a name: `bits_per_byte`, or one that [`Metric::parse`] knows.
+    /// The metric of a name: `bits_per_byte`, `choice_accuracy`, `choice_macro_f1`, or one that
+    /// [`Metric::parse`] knows.
     ///
     /// # Errors
     /// An unknown name, with the nearest known one.
     pub fn parse(name: &str) -> Result<Self, ScoreError> {
         match name.trim().to_lowercase().replace(['-', ' '], "_").as_str() {
             BITS_PER_BYTE => Ok(Self::BitsPerByte),
+            CHOICE_ACCURACY => Ok(Self::ChoiceAccuracy),
+            CHOICE_MACRO_F1 => Ok(Self::ChoiceMacroF1),
             _ => Metric::parse(name).map(Self::Answers),
         }
     }
@@ -40,6 +50,8 @@ impl TaskMetric {
         match self {
             Self::Answers(metric) => metric.name(),
             Self::BitsPerByte => BITS_PER_BYTE,
+            Self::ChoiceAccuracy => CHOICE_ACCURACY,
+            Self::ChoiceMacroF1 => CHOICE_MACRO_F1,
         }
     }
 
@@ -48,7 +60,18 @@ impl TaskMetric {
         match self {
             Self::Answers(metric) => metric.higher_is_better(),
             Self::BitsPerByte => false,
+            Self::ChoiceAccuracy | Self::ChoiceMacroF1 => true,
         }
+    }
+
+    /// Whether the model must write an answer for it.
+    pub(super) fn needs_answers(&self) -> bool {
+        matches!(self, Self::Answers(_))
+    }
+
+    /// Whether it compares the likelihoods of answers.
+    pub(super) fn is_choice(&self) -> bool {
+        matches!(self, Self::ChoiceAccuracy | Self::ChoiceMacroF1)
     }
 
     /// What is scored when nothing else is asked for.
@@ -67,7 +90,10 @@ impl TaskMetric {
     }
 
     /// The items' statistics under this metric.
-    pub(crate) fn measure(&self, items: &[TaskItem]) -> Result<Measured, ScoreError> {
+    ///
+    /// # Errors
+    /// No items.
+    pub fn measure(&self, items: &[TaskItem]) -> Result<Measured, ScoreError> {
         match self {
             Self::Answers(metric) => {
                 let pair = |item: &TaskItem| Pair::new(&item.prediction, [&item.reference]);
@@ -76,6 +102,23 @@ impl TaskMetric {
             Self::BitsPerByte => {
                 let ratio = |item: &TaskItem| Ratio::new(item.nats, item.bytes as f64);
                 Ok(Measured::bits_per_byte(items.iter().map(ratio).collect()))
+            }
+            Self::ChoiceAccuracy => {
+                let right = |item: &TaskItem| item.chosen.as_ref() == Some(&item.reference);
+                let one = |item: &TaskItem| Ratio::one(f64::from(u8::from(right(item))));
+                Ok(Measured::ratio(items.iter().map(one).collect()))
+            }
+            Self::ChoiceMacroF1 => {
+                let answers = items
+                    .iter()
+                    .flat_map(|item| [Some(&item.reference), item.chosen.as_ref()]);
+                let answers: BTreeSet<Option<&String>> = answers.collect();
+                let class = |answer: Option<&String>| answers.iter().position(|one| *one == answer);
+                let pair = |item: &TaskItem| {
+                    let (right, chosen) = (Some(&item.reference), item.chosen.as_ref());
+                    class(right).zip(class(chosen)).unwrap_or_default()
+                };
+                Measured::macro_f1(&items.iter().map(pair).collect::<Vec<_>>())
             }
         }
     }

@@ -1,6 +1,7 @@
 //! What several tests need: a tiny tokenizer, a random model for it, examples.
 
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
 use etude_data::{SourceRef, TaskBody, TaskExample};
 use etude_model::{Decoder, Family, FinishReason, ModelConfig, Sizes};
@@ -25,6 +26,9 @@ pub(crate) fn tokenizer() -> Tokenizer {
 
 /// A random decoder in float64, surer of itself than a fresh one, so that positions differ.
 pub(crate) fn decoder(family: Family, context: i64) -> Decoder {
+    // libtorch has one generator for all tests of the process.
+    static DRAWING: Mutex<()> = Mutex::new(());
+    let _drawing = DRAWING.lock().unwrap_or_else(PoisonError::into_inner);
     device::set_threads(1);
     seed_everything(5);
     let sizes = Sizes {
@@ -76,5 +80,6 @@ pub(crate) fn item(id: &str, prediction: &str, reference: &str) -> TaskItem {
         tokens: 3,
         nats: 2.5 * reference.len() as f64,
         bytes: reference.len() as u64,
+        chosen: None,
     }
 }

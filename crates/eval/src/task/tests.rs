@@ -297,3 +297,49 @@ fn settings_and_metrics_are_text() -> Result<()> {
     assert!(serde_json::from_str::<TaskSettings>(r#"{"max_token": 9}"#).is_err());
     Ok(())
 }
+
+#[test]
+fn a_classification_chooses_the_answer_that_costs_least() -> Result<()> {
+    let (tokenizer, decoder) = (tokenizer(), decoder(Family::Llama, 64));
+    let renderer = renderer(&tokenizer, plain(), 64);
+    let answers = ["red", "blue", "a rose"];
+    let examples: Vec<TaskExample> = (0..9)
+        .map(|line| {
+            example(
+                line,
+                &format!("roses are {line}"),
+                answers[line as usize % 3],
+            )
+        })
+        .collect();
+    let settings = TaskSettings {
+        metrics: ["choice_accuracy", "choice_macro_f1"]
+            .map(|name| TaskMetric::parse(name).expect("known"))
+            .to_vec(),
+        ..settings()
+    };
+    let result = evaluate(
+        &decoder,
+        &tokenizer,
+        &renderer,
+        &examples,
+        &settings,
+        &mut |_| (),
+    )?;
+    let mut right = 0;
+    for (item, wanted) in result.items.iter().zip(&examples) {
+        let cost = |answer: &str| -> Result<f64> {
+            let asked = example(wanted.source.line, &item.prompt, answer);
+            let whole = renderer.render(&asked)?.kept().expect("fits");
+            Ok(windows_loss(&decoder, [collate(&[&whole], 0)]).0)
+        };
+        let costs = answers.map(|answer| cost(answer).expect("scored"));
+        let least = costs.iter().copied().fold(f64::INFINITY, f64::min);
+        let chosen = item.chosen.as_deref().expect("compared");
+        assert!((cost(chosen)? - least).abs() < 1e-9, "{costs:?} {chosen}");
+        right += usize::from(chosen == item.reference);
+    }
+    assert_eq!(result.scores["choice_accuracy"].value, right as f64 / 9.0);
+    assert!(result.scores["choice_macro_f1"].value <= 1.0);
+    Ok(())
+}

@@ -261,6 +261,9 @@ pub(super) fn architecture(config: &ModelConfig) -> Result<&'static str, GgufErr
         Family::NanoChat => Err(GgufError::unexportable(
             "the family nanochat has no architecture in GGUF; llama, mistral, qwen2, qwen3 and gpt2 have",
         )),
+        Family::Olmo2 => Err(GgufError::unexportable(
+            "olmo2 is not written as GGUF; llama, mistral, qwen2, qwen3 and gpt2 are",
+        )),
     }
 }
 

@@ -194,6 +194,7 @@ fn llama_like(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, Folder
         }
         _ => None,
     };
+    let usual_eps = if family == Family::Olmo2 { 1e-5 } else { 1e-6 };
     let logit_cap = match fields.find(&["final_logit_softcapping"]) {
         Some(_) if family == Family::NanoChat => {
             Some(fields.float("final_logit_softcapping", 15.0)?)
@@ -207,7 +208,7 @@ fn llama_like(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, Folder
             flipped,
             scaling,
         },
-        norm_eps: fields.float("rms_norm_eps", 1e-6)?,
+        norm_eps: fields.float("rms_norm_eps", usual_eps)?,
         qkv_bias: bias || family == Family::Qwen2,
         out_bias: bias,
         mlp_bias: family == Family::Llama && fields.flag("mlp_bias", false)?,
@@ -350,6 +351,7 @@ fn architecture(family: Family) -> &'static str {
         Family::Mistral => "MistralForCausalLM",
         Family::Qwen2 => "Qwen2ForCausalLM",
         Family::Qwen3 => "Qwen3ForCausalLM",
+        Family::Olmo2 => "Olmo2ForCausalLM",
         Family::NanoChat => "NanoChatForCausalLM",
     }
 }

@@ -99,6 +99,8 @@ fn llama_modules(inner: &str, family: Family) -> &'static [&'static str] {
         ("embedding", _) => &["model.embed_tokens"],
         ("norm", _) => &["model.norm"],
         ("head", _) => &["lm_head"],
+        ("attn_norm", Family::Olmo2) => &["post_attention_layernorm"],
+        ("mlp_norm", Family::Olmo2) => &["post_feedforward_layernorm"],
         ("attn_norm", _) => &["input_layernorm"],
         ("attn.qkv", _) => &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
         ("attn.out", _) => &["self_attn.o_proj"],

@@ -53,6 +53,7 @@ pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
 fn settings(args: &EvalArgs) -> TaskSettings {
     let mut settings = TaskSettings {
         max_tokens: args.task.max_tokens,
+        choices: args.task.choices.clone(),
         ..TaskSettings::default()
     };
     if !args.task.metrics.is_empty() {
@@ -129,7 +130,7 @@ fn examples(args: &EvalArgs, rendering: &Rendering) -> Result<Vec<TaskExample>> 
             "choose another with --split, or give your own examples with --data",
         ));
     }
-    Ok(spread(all, args.task.limit))
+    Ok(spread(all, args.limit))
 }
 
 fn predictions_path(args: &EvalArgs, name: &str, loaded: &Loaded) -> PathBuf {
@@ -169,10 +170,14 @@ fn tell(result: &TaskResult, predictions: &str) -> String {
     }
     let mut text = output::columns(&rows);
     let count = output::count(result.items.len() as u64);
-    text.push_str(&format!(
-        "\n{count} examples, {:.0} tokens a second\n",
-        result.tokens_per_second
-    ));
+    text.push_str(&format!("\n{count} examples"));
+    if result.tokens_per_second > 0.0 {
+        text.push_str(&format!(
+            ", {:.0} tokens a second",
+            result.tokens_per_second
+        ));
+    }
+    text.push('\n');
     for (reason, count) in &result.left_out {
         text.push_str(&format!("left out: {count} ({reason})\n"));
     }

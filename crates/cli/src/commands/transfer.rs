@@ -1,0 +1,198 @@
+//! `etude transfer`: what pre-training is worth, at several amounts of task data.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use etude_data::Cache;
+use etude_experiment::{Transfer, TransferRecipe, TransferSummary, Transferred, transfer};
+use etude_tensor::memory;
+use etude_train::RunContext;
+
+use crate::commands::data::CatalogArgs;
+use crate::commands::finetune::{pretrain_recipe, with_base};
+use crate::error::{Exit, bad_input};
+use crate::output;
+use crate::recipes::{self, Stage};
+
+const ABOUT: &str = "\
+The transfer experiment: one task is learnt from a pre-trained model and from scratch, in the same steps and \
+with each side's best learning rates, at 1, 3, 10, 30 and 100% of its examples and with several seeds.
+
+One page then shows the score against the amount of data, how much less data the pre-trained model needs for \
+the same score, what its pre-training cost beside all fine-tunings, and what fine-tuning made it forget.
+
+The folder holds the runs, transfer.json, examples.jsonl and report.html. The same command goes on where an \
+interrupted one stopped; what is finished is not run again.";
+
+const EXAMPLES: &str = "\
+Examples:
+  etude transfer descriptions
+  etude transfer mine.toml --set 'transfer.shares=[0.1, 1.0]' --run runs/short
+  etude recipe show transfer-descriptions > mine.toml";
+
+/// Which experiment, and where it goes.
+#[derive(Debug, Args)]
+#[command(long_about = ABOUT, after_long_help = EXAMPLES)]
+pub(crate) struct TransferArgs {
+    /// A built-in transfer recipe's name, or a recipe file (.toml)
+    #[arg(value_name = "RECIPE")]
+    recipe: String,
+    /// Change one setting of the experiment, as in transfer.test=100; may be given several times
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    settings: Vec<String>,
+    /// Change one setting of all its fine-tuning recipes, as in train.steps=100
+    #[arg(long = "set-finetune", value_name = "KEY=VALUE")]
+    finetune: Vec<String>,
+    /// Change one setting of the base model's recipe, where it is pre-trained first
+    #[arg(long = "set-pretrain", value_name = "KEY=VALUE")]
+    pretrain: Vec<String>,
+    /// The folder of the experiment; by default runs/ and the recipe's name
+    #[arg(long, value_name = "DIR")]
+    run: Option<PathBuf>,
+    /// Print the experiment's recipe as it would be run, and stop
+    #[arg(long)]
+    dry_run: bool,
+    /// Show no bars
+    #[arg(long, short)]
+    quiet: bool,
+    /// Print transfer.json
+    #[arg(long, conflicts_with = "dry_run")]
+    json: bool,
+    #[command(flatten)]
+    catalog: CatalogArgs,
+}
+
+pub(crate) fn run(args: &TransferArgs) -> Result<Exit> {
+    memory::keep_freed_memory();
+    let source = recipes::for_stage(Stage::Transfer, &args.recipe)?;
+    recipes::check_stage(Stage::Transfer, &source)?;
+    let recipe: TransferRecipe = source.parse(&args.settings).map_err(bad_input)?;
+    recipe.validate().map_err(bad_input)?;
+    if args.dry_run {
+        output::text(&etude_train::recipe::to_toml(&recipe)?)?;
+        return Ok(Exit::Done);
+    }
+    let plan = plan(&recipe, args)?;
+    let folder = args
+        .run
+        .clone()
+        .unwrap_or_else(|| PathBuf::from("runs").join(&source.name));
+    let context = RunContext::new(folder, args.catalog.catalog()?, Cache::user()?, !args.quiet)?;
+    match transfer(&plan, &context, &mut |line| output::note(line))? {
+        Transferred::Interrupted => {
+            output::note("stopped; the same command goes on from here");
+            Ok(Exit::Interrupted)
+        }
+        Transferred::Finished(summary, _) if args.json => {
+            output::json(&summary).map(|()| Exit::Done)
+        }
+        Transferred::Finished(summary, report) => {
+            output::text(&format!(
+                "\n{}\n{}\nreport  {}\n",
+                output::columns(&table(&summary)),
+                tell(&summary),
+                report.display()
+            ))?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+/// The experiment's recipes, found and parsed.
+fn plan(recipe: &TransferRecipe, args: &TransferArgs) -> Result<Transfer> {
+    let settings = &recipe.transfer;
+    let finetune = |name: &str, more: &[String]| -> Result<etude_finetune::Recipe> {
+        let source = recipes::for_stage(Stage::Finetune, name)?;
+        recipes::check_stage(Stage::Finetune, &source)?;
+        let all = [args.finetune.as_slice(), more].concat();
+        let parsed: etude_finetune::Recipe = source.parse(&all).map_err(bad_input)?;
+        parsed.validate().map_err(bad_input)?;
+        with_base(&parsed)
+    };
+    let scratch = match &settings.scratch {
+        Some(name) => finetune(name, &[])?,
+        None => finetune(&settings.finetune, &["base.from_scratch=true".to_owned()])?,
+    };
+    let main = finetune(&settings.finetune, &[])?;
+    let variant = |variant: &etude_experiment::VariantSettings| {
+        Ok((
+            variant.name.clone(),
+            finetune(&settings.finetune, &variant.set)?,
+        ))
+    };
+    Ok(Transfer {
+        settings: settings.clone(),
+        pretrain: pretrain_recipe(&main, &args.pretrain)?,
+        finetune: main,
+        scratch,
+        variants: recipe.variants.iter().map(variant).collect::<Result<_>>()?,
+    })
+}
+
+/// A row for each amount of data.
+fn table(summary: &TransferSummary) -> Vec<Vec<String>> {
+    let metric = &summary.metric;
+    let head = [
+        "examples",
+        "share",
+        "from the pre-trained model",
+        "from scratch",
+        "difference",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let show = |arm: &etude_experiment::ArmScores| {
+        arm.scores.get(metric).map_or_else(String::new, |score| {
+            format!("{:.3} [{:.3}, {:.3}]", score.value, score.low, score.high)
+        })
+    };
+    for point in &summary.points {
+        let difference = point.differences.get(metric);
+        rows.push(vec![
+            output::count(point.examples as u64),
+            format!("{}%", point.share * 100.0),
+            show(&point.pretrained),
+            show(&point.scratch),
+            difference.map_or_else(String::new, |gain| {
+                format!("{:+.3} [{:+.3}, {:+.3}]", gain.value, gain.low, gain.high)
+            }),
+        ]);
+    }
+    rows
+}
+
+fn tell(summary: &TransferSummary) -> String {
+    let ratio = &summary.data_ratio;
+    let metric = &summary.metric;
+    let data = if ratio.value == 0.0 {
+        format!(
+            "The pre-trained model never reaches, in {metric}, what the other reaches with all examples.\n"
+        )
+    } else {
+        format!(
+            "For the {metric} that the model from scratch reaches with all examples, the pre-trained one needs {}{:.1} times fewer (95%: {:.1} to {:.1}).\n",
+            if ratio.at_least { "at least " } else { "" },
+            ratio.value,
+            ratio.low,
+            ratio.high
+        )
+    };
+    let forgetting: Vec<Vec<String>> = (summary.variants.iter())
+        .filter_map(|variant| {
+            let score = variant.scores.get(metric)?;
+            let general = variant.general?;
+            Some(vec![
+                format!("  {}", variant.name),
+                format!("{metric} {:.3}", score.value),
+                format!("{general:.3} bits per byte of general text"),
+            ])
+        })
+        .collect();
+    match summary.general_before {
+        Some(before) => format!(
+            "{data}General text cost {before:.3} bits per byte before fine-tuning, and after it:\n{}",
+            output::columns(&forgetting)
+        ),
+        None => data,
+    }
+}

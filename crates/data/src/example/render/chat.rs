@@ -1,0 +1,121 @@
+//! Conversations, in the tokenizer's chat template.
+
+use anyhow::Result;
+
+use super::{Fitted, Renderer, Whole};
+use crate::error::DataError;
+use crate::example::fit::drop_oldest_exchange;
+use crate::example::{ChatFormat, RenderedPrompt, Rendering, TokenPart};
+use crate::message::{Message, Role};
+use crate::task::{TaskBody, TaskExample};
+
+impl Renderer {
+    pub(super) fn chat_example(
+        &self,
+        chat: &ChatFormat,
+        example: &TaskExample,
+    ) -> Result<Rendering<Whole>> {
+        let answer = example
+            .messages()
+            .into_iter()
+            .rfind(|m| m.role == Role::Assistant);
+        let remedy = "leave the example out or give it an answer";
+        let Some(answer) = answer else {
+            return Err(DataError::input(
+                "the conversation has no assistant turn, so no token of it is supervised",
+                remedy,
+            )
+            .into());
+        };
+        if answer.content.trim().is_empty() {
+            return Err(DataError::input(
+                "the last assistant turn is empty, so nothing can be learnt from it",
+                remedy,
+            )
+            .into());
+        }
+        let (mut messages, fitted) = match self.fit_chat_prompt(chat, example)? {
+            Rendering::Kept(kept) => kept,
+            Rendering::Dropped(reason) => return Ok(Rendering::Dropped(self.dropped(reason))),
+        };
+        messages.push(answer);
+        let segments = self.tokenizer.render_conversation(&turns(&messages))?;
+        let rendered = self.tokenizer.encode_segments(&segments)?;
+        let target_bytes = self.learnt_bytes(&rendered.ids, &rendered.supervised)?;
+        let part = |&number: &u32| match &segments[number as usize] {
+            segment if segment.trusted => TokenPart::Template,
+            segment => TokenPart::Said(segment.role),
+        };
+        let parts = rendered.segment.iter().map(part).collect();
+        Ok(Rendering::Kept(Whole {
+            ids: rendered.ids,
+            supervised: rendered.supervised,
+            parts,
+            prompt_truncated: fitted.prompt.truncated,
+            prompt_cut: fitted.cut,
+            target_bytes,
+        }))
+    }
+
+    /// The conversation before its last answer, as messages and as ids. Where the policy allows it,
+    /// the oldest exchanges go first (instructions stay), then the end of the last user turn.
+    pub(super) fn fit_chat_prompt(
+        &self,
+        chat: &ChatFormat,
+        example: &TaskExample,
+    ) -> Result<Rendering<(Vec<Message>, Fitted)>> {
+        let mut messages = example.prompt_messages();
+        let mut truncated = false;
+        // What the whole prompt takes, where exchanges are left out.
+        let mut whole = 0;
+        while self.cuts_prompts() {
+            let tokens = self.chat_prompt(&messages)?.len();
+            whole = whole.max(tokens);
+            let fits = tokens <= self.settings.most_prompt_ids();
+            if fits || !drop_oldest_exchange(&mut messages) {
+                break;
+            }
+            truncated = true;
+        }
+        // Without a user turn there is no text to cut: the empty one stands for it.
+        let last = messages.iter().rposition(|m| m.role == Role::User);
+        let text = last.map_or(String::new(), |last| messages[last].content.clone());
+        let fitted = self.fit_text(&text, |text| {
+            if let Some(last) = last {
+                messages[last].content = match example.body {
+                    TaskBody::Completion { .. } => chat.prompt.replacen("{prompt}", text, 1),
+                    TaskBody::Chat { .. } => text.to_string(),
+                };
+            }
+            self.chat_prompt(&messages)
+        })?;
+        truncated |= matches!(&fitted, Rendering::Kept(kept) if kept.used < text.len());
+        Ok(fitted.map(|kept| {
+            let cut = (whole.max(kept.whole) - kept.ids.len()) as u64;
+            let prompt = RenderedPrompt {
+                ids: kept.ids,
+                truncated,
+            };
+            (messages, Fitted { prompt, cut })
+        }))
+    }
+
+    fn chat_prompt(&self, messages: &[Message]) -> Result<Vec<u32>> {
+        let segments = self.tokenizer.render_prompt(&turns(messages))?;
+        Ok(self.tokenizer.encode_segments(&segments)?.ids)
+    }
+}
+
+/// The messages as the tokenizer's template takes them.
+fn turns(messages: &[Message]) -> Vec<etude_tokenizer::Message> {
+    let role = |role| match role {
+        Role::System => etude_tokenizer::Role::System,
+        Role::User => etude_tokenizer::Role::User,
+        Role::Assistant => etude_tokenizer::Role::Assistant,
+        Role::Tool => etude_tokenizer::Role::Tool,
+    };
+    messages
+        .iter()
+        .map(|m| etude_tokenizer::Message::new(role(m.role), m.content.clone()))
+        .collect()
+}

@@ -1,0 +1,266 @@
+//! What should be looked at in the examples of a task before anybody learns from them.
+
+use std::collections::BTreeMap;
+
+use etude_tokenizer::Tokenizer;
+use serde::{Deserialize, Serialize};
+
+use super::similar::{Similar, Texts};
+use crate::dataset::ReadAccount;
+use crate::example::{RenderReport, RenderedExample};
+use crate::split::Split;
+use crate::task::TaskExample;
+
+/// Places that a finding names.
+const PLACES: usize = 3;
+
+/// Something that should be looked at.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// A short name that stays the same.
+    pub kind: String,
+    /// What was found, in a sentence.
+    pub text: String,
+    /// In how many examples or records.
+    pub count: u64,
+    /// The first of them, by file and line.
+    pub places: Vec<String>,
+}
+
+impl std::fmt::Display for Finding {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)?;
+        if !self.places.is_empty() {
+            write!(f, " ({}", self.places.join("; "))?;
+            if self.count > self.places.len() as u64 {
+                f.write_str("; …")?;
+            }
+            f.write_str(")")?;
+        }
+        Ok(())
+    }
+}
+
+/// Gathers the examples of a finding.
+#[derive(Default)]
+struct Found {
+    count: u64,
+    places: Vec<String>,
+}
+
+impl Found {
+    fn add(&mut self, place: impl FnOnce() -> String) {
+        self.count += 1;
+        if self.places.len() < PLACES {
+            self.places.push(place());
+        }
+    }
+
+    fn tell(self, kind: &str, text: impl FnOnce(u64) -> String, out: &mut Vec<Finding>) {
+        if self.count > 0 {
+            out.push(Finding {
+                kind: kind.to_owned(),
+                text: text(self.count),
+                count: self.count,
+                places: self.places,
+            });
+        }
+    }
+}
+
+/// Looks through a task: the training examples in use (`examples`, and `rendered`, what the model sees of those
+/// that are kept), and those held out.
+pub fn findings(
+    tokenizer: &Tokenizer,
+    examples: &[TaskExample],
+    rendered: &[RenderedExample],
+    report: &RenderReport,
+    read: &ReadAccount,
+    held_out: &[(Split, &[TaskExample])],
+) -> Vec<Finding> {
+    let mut out = Vec::new();
+    masks(tokenizer, rendered, &mut out);
+    lengths(rendered, report, &mut out);
+    left_empty(read, &mut out);
+    repetitions(examples, &mut out);
+    let prompts: Vec<String> = examples.iter().map(TaskExample::prompt_text).collect();
+    let known = Texts::new(&prompts);
+    for (split, held_out) in held_out {
+        overlaps(&known, examples, *split, held_out, &mut out);
+    }
+    out
+}
+
+fn masks(tokenizer: &Tokenizer, rendered: &[RenderedExample], out: &mut Vec<Finding>) {
+    let stops = tokenizer.stop_ids();
+    let begin = tokenizer.bos_id();
+    let (mut endless, mut empty, mut twice) =
+        (Found::default(), Found::default(), Found::default());
+    for example in rendered {
+        let learnt = || {
+            let both = example.ids.iter().zip(&example.supervised).skip(1);
+            both.filter(|&(_, &supervised)| supervised)
+                .map(|(&id, _)| id)
+        };
+        let place = || example.source.to_string();
+        if !learnt().any(|id| stops.contains(&id)) {
+            endless.add(place);
+        }
+        if learnt().all(|id| tokenizer.is_special(id)) {
+            empty.add(place);
+        }
+        if begin.is_some_and(|begin| example.ids.starts_with(&[begin, begin])) {
+            twice.add(place);
+        }
+    }
+    endless.tell(
+        "no-end",
+        |count| format!("{count} examples teach no end token, so the model is not taught to stop after such answers; shorten them or raise the context"),
+        out,
+    );
+    empty.tell(
+        "empty-answer",
+        |count| format!("the supervised part of {count} examples has no text"),
+        out,
+    );
+    twice.tell(
+        "begin-twice",
+        |count| format!("{count} examples begin with the beginning token twice: the chat template writes it once more"),
+        out,
+    );
+}
+
+fn lengths(rendered: &[RenderedExample], report: &RenderReport, out: &mut Vec<Finding>) {
+    let all = report.kept + report.dropped();
+    let share = |count: u64| format!("{:.1}%", 100.0 * count as f64 / all.max(1) as f64);
+    let mut cut = Found::default();
+    for example in rendered.iter().filter(|example| example.truncated) {
+        cut.add(|| example.source.to_string());
+    }
+    if report.truncated * 100 > all {
+        cut.tell(
+            "truncated",
+            |count| format!("{count} examples ({}) are truncated", share(count)),
+            out,
+        );
+    }
+    if report.dropped() * 100 > all {
+        let places = report.dropped_places.values().flatten().take(PLACES);
+        let left_out = Found {
+            count: report.dropped(),
+            places: places.cloned().collect(),
+        };
+        left_out.tell(
+            "left-out",
+            |count| {
+                format!(
+                    "{count} examples ({}) are left out, as they do not fit the context",
+                    share(count)
+                )
+            },
+            out,
+        );
+    }
+}
+
+fn left_empty(read: &ReadAccount, out: &mut Vec<Finding>) {
+    for (reason, left_out) in &read.left_out {
+        if reason.starts_with("empty") {
+            let found = Found {
+                count: left_out.amount.items,
+                places: left_out.places.clone(),
+            };
+            found.tell(
+                "empty-record",
+                |count| format!("{count} records are left out: {reason}"),
+                out,
+            );
+        }
+    }
+}
+
+fn repetitions(examples: &[TaskExample], out: &mut Vec<Finding>) {
+    let whole = |example: &TaskExample| {
+        let turns = example
+            .messages()
+            .into_iter()
+            .map(|message| message.content);
+        turns.collect::<Vec<_>>().join("\n\n")
+    };
+    let texts: Vec<String> = examples.iter().map(whole).collect();
+    let (mut same, mut near) = (Found::default(), Found::default());
+    for (number, like) in Texts::new(&texts).repeated().into_iter().enumerate() {
+        pair(like, &examples[number], examples, &mut same, &mut near);
+    }
+    same.tell(
+        "duplicate",
+        |count| format!("{count} training examples repeat an earlier one"),
+        out,
+    );
+    near.tell(
+        "near-duplicate",
+        |count| format!("{count} training examples are nearly an earlier one"),
+        out,
+    );
+    // The same question, another answer.
+    let mut answers: BTreeMap<String, &TaskExample> = BTreeMap::new();
+    let mut other = Found::default();
+    for example in examples {
+        match answers.get(&example.prompt_text()) {
+            Some(first) if first.reference_text() != example.reference_text() => {
+                other.add(|| format!("{} and {}", first.source, example.source));
+            }
+            Some(_) => {}
+            None => {
+                answers.insert(example.prompt_text(), example);
+            }
+        }
+    }
+    other.tell(
+        "two-answers",
+        |count| {
+            format!("{count} training examples ask what an earlier one asks, and answer otherwise")
+        },
+        out,
+    );
+}
+
+fn overlaps(
+    known: &Texts,
+    train: &[TaskExample],
+    split: Split,
+    held_out: &[TaskExample],
+    out: &mut Vec<Finding>,
+) {
+    let prompts: Vec<String> = held_out.iter().map(TaskExample::prompt_text).collect();
+    let (mut same, mut near) = (Found::default(), Found::default());
+    for (example, like) in held_out.iter().zip(known.like(&prompts)) {
+        pair(like, example, train, &mut same, &mut near);
+    }
+    let (name, of) = (split.name(), held_out.len());
+    same.tell(
+        "overlap",
+        |count| format!("{count} of {of} {name} examples ask what a training example asks, so scores on them are too good"),
+        out,
+    );
+    near.tell(
+        "near-overlap",
+        |count| format!("{count} of {of} {name} examples ask nearly what a training example asks"),
+        out,
+    );
+}
+
+fn pair(
+    like: Option<Similar>,
+    example: &TaskExample,
+    others: &[TaskExample],
+    same: &mut Found,
+    near: &mut Found,
+) {
+    let place = |other: usize| format!("{} and {}", example.source, others[other].source);
+    match like {
+        Some(Similar::Same(other)) => same.add(|| place(other)),
+        Some(Similar::Near(other)) => near.add(|| place(other)),
+        None => {}
+    }
+}

@@ -1,0 +1,50 @@
+//! What a fine-tuning run will take, by a rehearsal of it.
+
+use anyhow::Result;
+use etude_data::Progress;
+use etude_tensor::{device, parse_device};
+use etude_train::forecast::{Forecast, Rehearsed, cached_bytes, rehearse};
+use etude_train::{RunContext, recipe as text};
+
+use crate::recipe::Recipe;
+use crate::{base, prepare, stage, trainer_settings};
+
+/// Fetches the recipe's examples, unless the cache has them.
+///
+/// # Errors
+/// As [`run`](crate::run).
+pub fn make_ready(recipe: &Recipe, context: &RunContext) -> Result<()> {
+    recipe.validate()?;
+    let progress = match context.progress {
+        true => Progress::Shown,
+        false => Progress::Silent,
+    };
+    let task = &recipe.task;
+    let manifest = context.catalog.get_with(&task.source, &task.local)?;
+    Ok(manifest.fetch(&context.cache, &progress).map(drop)?)
+}
+
+/// Forecasts the run of a recipe in `context.folder`, of which nothing is made. None when someone asked to stop.
+///
+/// # Errors
+/// As [`run`](crate::run).
+pub fn plan(recipe: &Recipe, context: &RunContext) -> Result<Option<Forecast>> {
+    recipe.validate()?;
+    device::set_threads(recipe.train.threads);
+    let base = base::load(recipe, parse_device(&recipe.train.device)?)?;
+    let positions = base.decoder.config().context as usize;
+    let task = prepare(&recipe.task, positions, &base.tokenizer, context)?;
+    let stage = stage::Finetuning::new(recipe, &task, &base.tokenizer, positions)?;
+    let manifest = context
+        .catalog
+        .get_with(&recipe.task.source, &recipe.task.local)?;
+    let dataset = manifest.fetch(&context.cache, &Progress::Silent)?;
+    rehearse(&Rehearsed {
+        decoder: &base.decoder,
+        settings: &trainer_settings(recipe, &base, &task, &stage),
+        stage: &stage,
+        context,
+        recipe: &text::to_toml(recipe)?,
+        cache_bytes: cached_bytes(context.cache.root(), dataset.root()),
+    })
+}
