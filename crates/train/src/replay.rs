@@ -8,6 +8,7 @@
 mod examples;
 mod fault;
 mod groups;
+mod outcome;
 mod recorded;
 
 use std::collections::BTreeMap;
@@ -20,18 +21,20 @@ use etude_tensor::device;
 use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, Checkpoints};
+use crate::data_record::{self, Compared};
 use crate::optimizer::Optimizer;
 use crate::progress::Bar;
 use crate::run::Environment;
 use crate::schedule::learning_rate_scale;
-use crate::stage::{Ready, TrainerSettings};
-use crate::step::{StepSettings, step_gradients, train_step};
+use crate::stage::Ready;
+use crate::step::{StepSettings, train_step};
 use crate::weights;
 
 pub use examples::{Example, TokenLoss};
 pub use fault::{Fault, FaultyToken};
 pub use groups::Group;
-pub use recorded::{Comparison, Difference, Pair};
+pub use outcome::Outcome;
+pub use recorded::{Comparison, Difference, Pair, Usual};
 
 /// Which step, and what is changed in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,7 +49,7 @@ pub struct ReplayRequest {
     pub progress: bool,
 }
 
-/// What a step was. A number that is not finite is null in JSON.
+/// What a step was.
 #[derive(Debug, Clone, Serialize)]
 pub struct Replay {
     /// The run folder.
@@ -61,39 +64,30 @@ pub struct Replay {
     pub from: u64,
     /// Checkpoints that are not whole and were passed over.
     pub torn: Vec<String>,
-    /// Whether a checkpoint told which data the run is of, and it is this.
+    /// Whether the run folder told which data the run is of, and it is this.
     pub data_checked: bool,
-    /// Whether what the log has of this step, and of those on the way, came out to the last bit; none when it
-    /// has none of them.
+    /// Whether all that the run folder tells of this step and of those on the way came out to the last bit: losses,
+    /// gradient norms, the checkpoint after the step. None when it tells nothing.
     pub reproduced: Option<bool>,
     /// This step in the log; none when it was not logged.
     pub recorded: Option<Comparison>,
     /// The logged steps on the way to it.
     pub passed: Vec<Comparison>,
+    /// Whether the weights after it are those of its checkpoint; none when there is no checkpoint of it.
+    pub same_weights: Option<bool>,
     /// What is different here from where the run was made, in its last session.
     pub environment: Vec<Difference>,
-    /// Mean loss, nats a supervised token.
-    pub loss: f64,
-    /// The gradients' norm before clipping.
-    pub grad_norm: f64,
-    /// What clipping multiplied the gradients with.
-    pub clip_factor: f64,
+    /// The logged steps before it; none when there are none.
+    pub usual: Option<Usual>,
     /// The learning rate, as the log has it: of the matrices inside the layers.
     pub lr: f64,
     /// The share of its peak.
     pub lr_scale: f64,
-    /// Whether the step was refused, as a gradient is not finite.
-    pub skipped: bool,
-    /// Where that began.
+    /// What the step came to.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+    /// Where what is not finite began.
     pub fault: Option<Fault>,
-    /// Tokens that went through the model, padding included.
-    pub tokens: usize,
-    /// Tokens that were supervised.
-    pub supervised: usize,
-    /// Gradients and movement by layer.
-    pub layers: Vec<Group>,
-    /// The same by what the parameters are for.
-    pub kinds: Vec<Group>,
     /// The batch.
     pub examples: Vec<Example>,
     /// The step without some of it, when that was asked for.
@@ -105,23 +99,9 @@ pub struct Replay {
 pub struct Without {
     /// Their numbers.
     pub examples: Vec<usize>,
-    /// Mean loss of the others.
-    pub loss: f64,
-    /// Their gradients' norm before clipping.
-    pub grad_norm: f64,
-    /// Their supervised tokens.
-    pub supervised: usize,
-    /// The gradients' norm by layer, in the order of the full step's.
-    pub layers: Vec<LayerNorm>,
-}
-
-/// The norm of one layer's gradient.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct LayerNorm {
-    /// The layer.
-    pub name: String,
-    /// The norm before clipping.
-    pub grad_norm: f64,
+    /// What the step of the others comes to.
+    #[serde(flatten)]
+    pub outcome: Outcome,
 }
 
 /// Makes a step again, from what its run starts from.
@@ -154,37 +134,26 @@ impl Remade {
     /// Takes up the newest whole checkpoint before the step, or begins at the beginning.
     fn start(ready: Ready, request: &ReplayRequest) -> Result<Self> {
         let (run, settings) = (&request.run, &ready.settings);
-        check_step(run, request.step, settings.train.steps)?;
         let recorded = recorded::steps(run)?;
+        let checkpoints = Checkpoints::new(run);
+        check_step(&ready, request, &recorded, &checkpoints)?;
         let as_it_was = recorded::environment(run);
-        if let Some(threads) = as_it_was["threads"].as_u64() {
+        // As many as there were, where the recipe leaves it to the machine.
+        if let (0, Some(threads)) = (settings.train.threads, as_it_was["threads"].as_u64()) {
             device::set_threads(threads as usize);
         }
-        let kind = settings
-            .train
-            .precision
-            .product_kind(ready.decoder.device());
-        let now = Environment::measure(ready.decoder.device(), kind);
+        let decoder = &ready.decoder;
+        let kind = settings.train.precision.product_kind(decoder.device());
+        let now = Environment::measure(decoder.device(), kind);
         let now = serde_json::to_value(now).context("plain data")?;
         let environment = recorded::differences(&as_it_was, &now);
 
-        let checkpoints = Checkpoints::new(run);
         let (found, torn) = checkpoints.newest_up_to(request.step - 1);
-        // A later one knows as well which data it was.
-        let witness = match &found {
-            Some(checkpoint) => Some(checkpoint.state.fingerprint.clone()),
-            None => checkpoints
-                .newest()
-                .0
-                .map(|newest| newest.state.fingerprint),
-        };
-        if let Some(was) = &witness {
-            check_data(run, was, settings)?;
-        }
-        let mut optimizer = Optimizer::new(&ready.decoder, &settings.optimizer).with_products(kind);
+        let data_checked = check_data(run, &ready, &checkpoints, found.as_ref())?;
+        let mut optimizer = Optimizer::new(decoder, &settings.optimizer).with_products(kind);
         let from = found.as_ref().map_or(0, |found| found.state.step);
         if let Some(checkpoint) = found {
-            restore(&ready.decoder, &mut optimizer, &checkpoint)?;
+            restore(decoder, &mut optimizer, &checkpoint)?;
         }
         Ok(Self {
             step_settings: StepSettings::of(settings),
@@ -193,7 +162,7 @@ impl Remade {
             recorded,
             environment,
             torn,
-            data_checked: witness.is_some(),
+            data_checked,
             from,
             step: from,
             passed: Vec::new(),
@@ -202,15 +171,20 @@ impl Remade {
 
     /// Makes the steps up to `goal` again.
     fn go_to(&mut self, goal: u64, progress: bool) -> Result<()> {
-        let bar = if progress && goal > self.step {
-            Bar::new("replay", goal, self.step)
-        } else {
-            Bar::hidden()
+        let bar = match progress && goal > self.step {
+            true => Bar::new("replay", goal, self.step),
+            false => Bar::hidden(),
         };
         bar.say(&format!(
-            "{} steps are made again, from {}",
-            goal - self.step,
-            self.beginning()
+            "{} to be made again, from {}",
+            match goal - self.step {
+                1 => "1 step is".to_owned(),
+                steps => format!("{steps} steps are"),
+            },
+            match self.from {
+                0 => "the beginning, as no checkpoint before is left".to_owned(),
+                step => format!("the checkpoint after step {step}"),
+            }
         ));
         let batches = self.ready.stage.batches();
         while self.step < goal {
@@ -236,13 +210,6 @@ impl Remade {
         Ok(())
     }
 
-    fn beginning(&self) -> String {
-        match self.from {
-            0 => "the beginning".to_owned(),
-            step => format!("the checkpoint after step {step}"),
-        }
-    }
-
     fn scale(&self) -> f64 {
         let settings = &self.ready.settings;
         learning_rate_scale(self.step, settings.train.steps, &settings.schedule)
@@ -251,36 +218,37 @@ impl Remade {
     /// Makes the next step and looks at everything in it.
     fn examine(mut self, request: &ReplayRequest) -> Result<Replay> {
         let (step, scale) = (self.step, self.scale());
-        let Ready {
-            stage,
-            decoder,
-            settings,
-        } = &self.ready;
+        let (stage, decoder) = (self.ready.stage.as_ref(), &self.ready.decoder);
         let batch = stage.batches()(step)?;
-        let examples =
-            examples::examine(stage.as_ref(), decoder, &batch, step, &self.step_settings)?;
-        let without = self.without(&batch, &request.without)?;
-
-        let made = step_gradients(decoder, &batch, step, &self.step_settings)?;
-        let (loss, grad_norm) = (
-            made.loss.double_value(&[]),       // sync
-            made.scale.norm.double_value(&[]), // sync
-        );
-        let skipped = made.scale.found_inf.double_value(&[]) != 0.0; // sync
-        let before = groups::Before::new(decoder);
-        self.optimizer.step(scale, &made.scale)?;
-        let measured = before.after(decoder);
-        let fault = if skipped {
-            let found = fault::find(decoder, &batch, step, &self.step_settings, &examples);
-            Some(found?)
-        } else {
-            None
+        let rest = without(&batch, &request.without)?;
+        let examples = examples::examine(stage, decoder, &batch, step, &self.step_settings)?;
+        let (optimizer, of_step) = (&mut self.optimizer, (step, scale));
+        let without = match rest {
+            Some(rest) => {
+                let before = outcome::Snapshot::take(decoder, optimizer);
+                let outcome =
+                    outcome::make(decoder, optimizer, &rest, of_step, &self.step_settings)?;
+                before.put_back(decoder, optimizer);
+                Some(Without {
+                    examples: request.without.clone(),
+                    outcome,
+                })
+            }
+            None => None,
         };
+        let outcome = outcome::make(decoder, optimizer, &batch, of_step, &self.step_settings)?;
+        let gradient = outcome.broken.as_deref();
+        let fault = outcome
+            .skipped
+            .then(|| fault::find(decoder, &batch, &self.step_settings, &examples, gradient));
+        let same_weights = same_as_saved(decoder, &request.run, request.step)?;
 
         let this = self.recorded.get(&request.step);
-        let recorded = this.map(|r| Comparison::new(request.step, *r, loss, grad_norm));
-        let mut compared = self.passed.iter().chain(&recorded).peekable();
-        let any = compared.peek().is_some();
+        let recorded =
+            this.map(|log| Comparison::new(request.step, *log, outcome.loss, outcome.grad_norm));
+        let compared = self.passed.iter().chain(&recorded).map(|one| one.exact);
+        let all: Vec<bool> = compared.chain(same_weights).collect();
+        let settings = &self.ready.settings;
         Ok(Replay {
             run: request.run.clone(),
             stage: stage.name(),
@@ -289,87 +257,114 @@ impl Remade {
             from: self.from,
             torn: self.torn,
             data_checked: self.data_checked,
-            reproduced: any.then(|| compared.all(|one| one.exact)),
+            reproduced: (!all.is_empty()).then(|| all.iter().all(|&exact| exact)),
             recorded,
             passed: self.passed,
+            same_weights,
             environment: self.environment,
-            loss,
-            grad_norm,
-            clip_factor: 1.0 / made.scale.divisor.double_value(&[]),
+            usual: Usual::before(request.step, &self.recorded),
             lr: settings.optimizer.peak() * scale,
             lr_scale: scale,
-            skipped,
+            outcome,
             fault,
-            tokens: batch.tokens(),
-            supervised: made.supervised,
-            layers: groups::by_layer(&measured),
-            kinds: groups::by_kind(&measured),
             examples,
             without,
         })
     }
+}
 
-    /// The gradients of the batch without some of its examples.
-    fn without(&self, batch: &Batch, left_out: &[usize]) -> Result<Option<Without>> {
-        if left_out.is_empty() {
-            return Ok(None);
-        }
-        let count = batch.stretches().len();
-        for number in left_out {
-            if !(1..=count).contains(number) {
-                let what = format!("--without {number}: the batch has {count} examples");
-                let remedy = format!("give a number from 1 to {count}");
-                return Err(DataError::input(what, remedy).into());
-            }
-        }
-        let places: Vec<usize> = left_out.iter().map(|number| number - 1).collect();
-        let Some(rest) = batch.without(&places) else {
-            return Err(DataError::input(
-                "--without leaves nothing supervised in the batch",
-                "leave fewer examples out",
-            )
-            .into());
-        };
-        let decoder = &self.ready.decoder;
-        let made = step_gradients(decoder, &rest, self.step, &self.step_settings)?;
-        let layers = groups::by_layer(&groups::measure(decoder));
-        Ok(Some(Without {
-            examples: left_out.to_vec(),
-            loss: made.loss.double_value(&[]),
-            grad_norm: made.scale.norm.double_value(&[]),
-            supervised: made.supervised,
-            layers: layers
-                .into_iter()
-                .map(|layer| LayerNorm {
-                    name: layer.name,
-                    grad_norm: layer.grad_norm,
-                })
-                .collect(),
-        }))
+/// The batch without some examples, when that is asked for.
+fn without(batch: &Batch, left_out: &[usize]) -> Result<Option<Batch>> {
+    if left_out.is_empty() {
+        return Ok(None);
     }
+    let count = batch.stretches().len();
+    if let Some(number) = left_out
+        .iter()
+        .find(|number| !(1..=count).contains(*number))
+    {
+        let what = format!("--without {number}: the batch of this step has {count} examples");
+        return Err(DataError::input(what, format!("give a number from 1 to {count}")).into());
+    }
+    let places: Vec<usize> = left_out.iter().map(|number| number - 1).collect();
+    match batch.without(&places) {
+        Some(rest) => Ok(Some(rest)),
+        None => {
+            let what = "--without: nothing supervised is left in the batch";
+            Err(DataError::input(what, "leave fewer examples out").into())
+        }
+    }
+}
+
+/// Whether the weights are those that the run saved after a step; none when no whole checkpoint of it is there.
+/// Afterwards the decoder has the saved ones.
+fn same_as_saved(decoder: &Decoder, run: &Path, step: u64) -> Result<Option<bool>> {
+    let Ok(checkpoint) = Checkpoints::new(run).open(step) else {
+        return Ok(None);
+    };
+    let made = outcome::weights(decoder);
+    weights::restore(decoder, &checkpoint.folder)?;
+    Ok(Some(outcome::same(decoder, &made)))
 }
 
 fn restore(decoder: &Decoder, optimizer: &mut Optimizer, checkpoint: &Checkpoint) -> Result<()> {
-    weights::restore(decoder, &checkpoint.folder)?;
-    optimizer.load(&checkpoint.optimizer())
+    let restored = weights::restore(decoder, &checkpoint.folder)
+        .and_then(|()| optimizer.load(&checkpoint.optimizer()));
+    if restored.is_err() && !checkpoint.folder.is_dir() {
+        let what = "the run has gone on and removed this checkpoint while it was being read";
+        let remedy = "give the same command again";
+        return Err(DataError::in_file(&checkpoint.folder, what, remedy).into());
+    }
+    restored
 }
 
-fn check_step(run: &Path, step: u64, steps: u64) -> Result<()> {
-    if (1..=steps).contains(&step) {
+/// Refuses a step that the run has not made.
+fn check_step(
+    ready: &Ready,
+    request: &ReplayRequest,
+    recorded: &BTreeMap<u64, recorded::Recorded>,
+    checkpoints: &Checkpoints,
+) -> Result<()> {
+    let train = &ready.settings.train;
+    // The steps after the last that is logged may have been made, up to the next that would be.
+    let logged = recorded.keys().next_back().copied().unwrap_or(0);
+    let unlogged = (logged / train.log_every + 1) * train.log_every - 1;
+    let saved = checkpoints.steps().last().copied().unwrap_or(0);
+    let made = unlogged.max(logged).max(saved).min(train.steps);
+    if (1..=made).contains(&request.step) {
         return Ok(());
     }
-    let what = format!("has no step {step}: its steps are 1 to {steps}");
-    Err(DataError::in_file(run, what, "give one of those as --step").into())
+    let what = match request.step > made && made < train.steps {
+        true => format!(
+            "step {} was not made yet: the run is at step {}",
+            request.step,
+            logged.max(saved)
+        ),
+        false => format!("has no step {}: its steps are 1 to {made}", request.step),
+    };
+    Err(DataError::in_file(&request.run, what, format!("give --step 1 to {made}")).into())
 }
 
-fn check_data(run: &Path, was: &str, settings: &TrainerSettings) -> Result<()> {
-    if was == settings.data_fingerprint {
-        return Ok(());
+/// Refuses other data than the run's. Whether the run folder tells which it was.
+fn check_data(
+    run: &Path,
+    ready: &Ready,
+    checkpoints: &Checkpoints,
+    found: Option<&Checkpoint>,
+) -> Result<bool> {
+    let now = &ready.settings.data_fingerprint;
+    let remedy = "bring the old data back; without it the step cannot be made again";
+    let said = data_record::compare(run, now);
+    // A later checkpoint knows as well which data it was.
+    let saved = match found {
+        Some(checkpoint) => Some(checkpoint.state.fingerprint.clone()),
+        None => checkpoints
+            .newest()
+            .0
+            .map(|newest| newest.state.fingerprint),
+    };
+    if said == Compared::Other || saved.as_ref().is_some_and(|saved| saved != now) {
+        return Err(data_record::changed(run, &ready.data, remedy));
     }
-    Err(DataError::in_file(
-        run,
-        "the data, or the model that was started from, has changed since this run was made, so its steps cannot be made again",
-        "bring the old files back",
-    )
-    .into())
+    Ok(said == Compared::Same || saved.is_some())
 }

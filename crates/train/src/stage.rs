@@ -9,6 +9,7 @@ use etude_data::Batch;
 use etude_model::hf::TokenIds;
 use etude_model::{Decoder, Prompt};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::forecast::{Comparison, DataFacts};
 use crate::settings::{OptimizerSettings, ScheduleSettings, TrainSettings};
@@ -82,9 +83,12 @@ pub trait Stage {
     fn origins(&self, _step: u64, batch: &Batch) -> Result<Vec<Vec<Origin>>> {
         Ok(vec![Vec::new(); batch.stretches().len()])
     }
-    /// The text of tokens; without a tokenizer, their numbers.
-    fn text(&self, ids: &[u32]) -> String {
-        ids.iter().map(|id| format!("<{id}>")).collect()
+    /// The text of each token, together the text of all; without a tokenizer, their numbers.
+    ///
+    /// # Errors
+    /// When an id is not the tokenizer's.
+    fn spelled(&self, ids: &[u32]) -> Result<Vec<String>> {
+        Ok(ids.iter().map(|id| format!("<{id}>")).collect())
     }
     /// Writes what a model folder holds besides weights and configuration: the tokenizer.
     ///
@@ -114,6 +118,8 @@ pub struct Ready {
     pub decoder: Decoder,
     /// How it is trained.
     pub settings: TrainerSettings,
+    /// What its data is, as `data.json` has it: an object with `sources`.
+    pub data: Value,
 }
 
 impl std::fmt::Debug for Ready {

@@ -48,7 +48,8 @@ impl Batch {
     }
 
     /// The batch as if the stretches of these numbers had never been in it: a row that loses all of them is
-    /// gone, the others of a packed row move together. None when nothing supervised is left.
+    /// gone, the others of a packed row move together, and the longest row has no padding. None when nothing
+    /// supervised is left.
     pub fn without(&self, left_out: &[usize]) -> Option<Batch> {
         let mut kept: Vec<Vec<Stretch>> = vec![Vec::new(); self.rows];
         for (number, stretch) in self.stretches().into_iter().enumerate() {
@@ -57,23 +58,31 @@ impl Batch {
             }
         }
         let rows: Vec<&Vec<Stretch>> = kept.iter().filter(|row| !row.is_empty()).collect();
+        let length = |row: &Vec<Stretch>| row.iter().map(|stretch| stretch.cols.len()).sum();
+        let cols = rows.iter().map(|row| length(row)).max().unwrap_or(0);
         let batch = Batch {
             rows: rows.len(),
-            cols: self.cols,
-            input_ids: self.gathered(&rows, &self.input_ids, 0),
-            targets: self.gathered(&rows, &self.targets, IGNORE),
-            position_ids: self.gathered(&rows, &self.position_ids, 0),
+            cols,
+            input_ids: self.gathered(&rows, cols, &self.input_ids, 0),
+            targets: self.gathered(&rows, cols, &self.targets, IGNORE),
+            position_ids: self.gathered(&rows, cols, &self.position_ids, 0),
             doc_ids: self
                 .doc_ids
                 .as_ref()
-                .map(|docs| self.gathered(&rows, docs, -1)),
+                .map(|docs| self.gathered(&rows, cols, docs, -1)),
         };
         (batch.supervised() > 0).then_some(batch)
     }
 
-    /// The values of some stretches, row by row, filled up with `padding`.
-    fn gathered<T: Copy>(&self, rows: &[&Vec<Stretch>], values: &[T], padding: T) -> Vec<T> {
-        let mut out = Vec::with_capacity(rows.len() * self.cols);
+    /// The values of some stretches, row by row, each filled up to `cols` with `padding`.
+    fn gathered<T: Copy>(
+        &self,
+        rows: &[&Vec<Stretch>],
+        cols: usize,
+        values: &[T],
+        padding: T,
+    ) -> Vec<T> {
+        let mut out = Vec::with_capacity(rows.len() * cols);
         for (number, row) in rows.iter().enumerate() {
             for stretch in *row {
                 let start = stretch.row * self.cols;
@@ -81,7 +90,7 @@ impl Batch {
                     &values[start + stretch.cols.start..start + stretch.cols.end],
                 );
             }
-            out.resize((number + 1) * self.cols, padding);
+            out.resize((number + 1) * cols, padding);
         }
         out
     }
@@ -108,13 +117,15 @@ mod tests {
         let cols: Vec<_> = batch.stretches().into_iter().map(|s| s.cols).collect();
         assert_eq!(cols, [0..2, 2..4, 0..3]);
         let less = batch.without(&[0]).unwrap();
-        assert_eq!((less.rows, &less.input_ids[..5]), (2, &[3, 4, 0, 0, 0][..]));
-        assert_eq!(less.doc_ids.as_ref().unwrap()[..5], [1, 1, -1, -1, -1]);
+        assert_eq!((less.rows, less.cols), (2, 3));
+        assert_eq!(less.input_ids, [3, 4, 0, 5, 6, 7]);
+        assert_eq!(less.doc_ids, Some(vec![1, 1, -1, 0, 0, 0]));
         assert_eq!(less.supervised(), batch.supervised() - 2);
         let less = batch.without(&[0, 1]).unwrap();
         assert_eq!((less.rows, less.input_ids[0]), (1, 5));
         assert_eq!(batch.without(&[0, 1, 2]), None);
-        assert_eq!(batch.without(&[]), Some(batch));
+        let all = batch.without(&[]).unwrap();
+        assert_eq!((all.cols, all.supervised()), (4, batch.supervised()));
     }
 
     #[test]

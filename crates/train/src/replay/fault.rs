@@ -2,15 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::Result;
 use etude_data::{Batch, Stretch};
 use etude_eval::batch_stream;
 use etude_model::Decoder;
-use etude_tensor::{Kind, Param, Tensor, no_grad};
+use etude_tensor::{Kind, Tensor, no_grad};
 use serde::Serialize;
 
 use super::examples::Example;
-use crate::step::{StepSettings, step_gradients};
+use crate::step::StepSettings;
 
 /// What was not finite, and where first.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -36,14 +35,14 @@ pub struct FaultyToken {
     pub id: i64,
 }
 
-/// Searches a decoder that holds the gradients of the step.
+/// Searches a step that was refused. `gradient` names the first on the way back that is not finite.
 pub(super) fn find(
     decoder: &Decoder,
     batch: &Batch,
-    step: u64,
     settings: &StepSettings,
     examples: &[Example],
-) -> Result<Fault> {
+    gradient: Option<&str>,
+) -> Fault {
     let weights = broken_weights(decoder);
     let stretches = batch.stretches();
     let forward = Forward::watch(decoder, batch, settings, &stretches);
@@ -51,16 +50,16 @@ pub(super) fn find(
     sick.extend(
         examples
             .iter()
-            .filter(|example| example.tokens.iter().any(|token| !token.nats.is_finite()))
+            .filter(|example| example.nats().any(|nats| !nats.is_finite()))
             .map(|example| example.number),
     );
     if let Some((_, place, token)) = forward.first {
-        return Ok(Fault {
+        return Fault {
             place,
             examples: sick.into_iter().collect(),
             token: Some(token),
             weights,
-        });
+        };
     }
     if !sick.is_empty() {
         let place = "the output layer".to_owned();
@@ -68,50 +67,32 @@ pub(super) fn find(
             .iter()
             .find(|example| sick.contains(&example.number));
         let token = first.and_then(|example| {
-            let token = example
-                .tokens
-                .iter()
-                .find(|token| !token.nats.is_finite())?;
+            let sick = |nats: Option<f64>| nats.is_some_and(|nats| !nats.is_finite());
+            let place = example.tokens.iter().position(|token| sick(token.nats))?;
+            let column = example.cols.start + place - 1; // the token before it was read
             Some(FaultyToken {
                 example: example.number,
-                column: token.column,
-                id: batch.input_ids[example.row * batch.cols + token.column],
+                column,
+                id: batch.input_ids[example.row * batch.cols + column],
             })
         });
-        return Ok(Fault {
+        return Fault {
             place,
             examples: sick.into_iter().collect(),
             token,
             weights,
-        });
-    }
-    // The last parameter is the first that the backward pass comes to.
-    let params: Vec<&Param> = decoder.trainable().collect();
-    let place = match params
-        .iter()
-        .rev()
-        .find(|param| !finite(&param.tensor.grad()))
-    {
-        Some(param) => format!("the gradient of {}", param.name),
-        None => "the norm of the gradients, each of which is finite".to_owned(),
-    };
-    let mut alone = Vec::new();
-    for number in 1..=stretches.len() {
-        let others: Vec<usize> = (0..stretches.len()).filter(|&k| k + 1 != number).collect();
-        let Some(only) = batch.without(&others) else {
-            continue;
         };
-        let made = step_gradients(decoder, &only, step, settings)?;
-        if made.scale.found_inf.double_value(&[]) != 0.0 {
-            alone.push(number);
-        }
     }
-    Ok(Fault {
-        place,
-        examples: alone,
+    let alone = examples.iter().filter(|one| !one.grad_norm.is_finite());
+    Fault {
+        place: match gradient {
+            Some(name) => format!("the gradient of {name}"),
+            None => "the norm of the gradients, each of which is finite".to_owned(),
+        },
+        examples: alone.map(|example| example.number).collect(),
         token: None,
         weights,
-    })
+    }
 }
 
 /// What was seen on the way forward.

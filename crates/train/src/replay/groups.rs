@@ -19,6 +19,12 @@ pub struct Group {
     pub ratio: Option<f64>,
 }
 
+/// The first parameter on the way back whose gradient is not finite: the last one that has such a gradient.
+pub(super) fn broken(measured: &[Measured]) -> Option<String> {
+    let broken = measured.iter().rev().find(|one| !one.grad.is_finite());
+    broken.map(|one| one.name.clone())
+}
+
 /// What is known of one parameter, squared so that it adds up.
 pub(super) struct Measured {
     name: String,
@@ -57,7 +63,7 @@ fn copy(tensor: &Tensor) -> Tensor {
 }
 
 /// Gradients and weights as they are; nothing has moved.
-pub(super) fn measure(decoder: &Decoder) -> Vec<Measured> {
+fn measure(decoder: &Decoder) -> Vec<Measured> {
     let of = |param: &Param| {
         let grad = param.tensor.grad();
         Measured {

@@ -70,6 +70,43 @@ impl Comparison {
     }
 }
 
+/// What the logged steps before a step came to.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Usual {
+    /// How many were looked at, the nearest ones.
+    pub steps: usize,
+    /// The median of their losses.
+    pub loss: f64,
+    /// The median of their gradient norms.
+    pub grad_norm: f64,
+}
+
+/// Logged steps before a step that tell what is usual.
+const NEAREST: usize = 20;
+
+impl Usual {
+    /// Of at most the [`NEAREST`] logged steps that were finite.
+    pub(super) fn before(step: u64, recorded: &BTreeMap<u64, Recorded>) -> Option<Self> {
+        let before = recorded.range(..step).rev();
+        let finite = before.filter_map(|(_, log)| Some((log.loss?, log.grad_norm?)));
+        let (losses, norms): (Vec<f64>, Vec<f64>) = finite.take(NEAREST).unzip();
+        (!losses.is_empty()).then(|| Self {
+            steps: losses.len(),
+            loss: median(losses),
+            grad_norm: median(norms),
+        })
+    }
+}
+
+fn median(mut numbers: Vec<f64>) -> f64 {
+    numbers.sort_by(f64::total_cmp);
+    let middle = numbers.len() / 2;
+    match numbers.len() % 2 {
+        0 => (numbers[middle - 1] + numbers[middle]) / 2.0,
+        _ => numbers[middle],
+    }
+}
+
 /// The logged training steps of a run. A line that is being written, or was torn, counts for nothing.
 pub(super) fn steps(run: &Path) -> Result<BTreeMap<u64, Recorded>> {
     let path = run.join("metrics.jsonl");
