@@ -110,6 +110,12 @@ pub struct Origin {
     pub truncated: bool,
 }
 
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
+    }
+}
+
 /// A stage and all that its run starts from, before the first step.
 pub struct Ready {
     /// Batches, validation, samples.
