@@ -30,7 +30,7 @@ fn the_commands_stand_in_the_order_of_use() {
         .and_then(|rest| rest.split("\n\n").next())
         .unwrap();
     insta::assert_snapshot!(list, @"
-      quickstart     Run the main job from end to end: both stages on real text, and what each one bought
+      quickstart     Run the main job from end to end: both stages on real text, and what each bought
       doctor         Say what is installed and what is missing, or check a model folder
       data           List, fetch and look at data sets
       tokenizer      Train a tokenizer, encode and decode with one, look at one

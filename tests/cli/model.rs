@@ -78,6 +78,48 @@ fn a_text_is_scored_as_the_contract_says() {
 }
 
 #[test]
+fn solved_examples_come_before_the_questions_of_a_task() {
+    let lines: String = (0..60)
+        .map(|index| format!("{{\"prompt\": \"Say {index}.\", \"completion\": \"A {index}.\"}}\n"))
+        .collect();
+    let file = write("few-shot.jsonl", lines);
+    let predictions = scratch("few-shot-answers.jsonl");
+    let base = ["eval", model(), "--task", &file, "--max-tokens", "4"];
+    let base = [
+        &base[..],
+        &[
+            "--predictions",
+            text(&predictions),
+            "--metric",
+            "bits_per_byte",
+        ],
+    ]
+    .concat();
+    let bits = |count: &str| {
+        let told = json(&[&base[..], &["--num-fewshot", count, "--json"]].concat());
+        told["scores"]["bits_per_byte"]["value"].as_f64().unwrap()
+    };
+    let alone = bits("0");
+    assert!(
+        (bits("2") - alone).abs() > 1e-3,
+        "nothing came before: {alone}"
+    );
+    let refused = "the training split";
+    wrong(
+        &[&base[..], &["--num-fewshot", "2", "--data", &file]].concat(),
+        &[refused],
+    );
+    wrong(
+        &[&base[..], &["--num-fewshot", "2", "--split", "train"]].concat(),
+        &[refused],
+    );
+    wrong(
+        &[&base[..], &["--num-fewshot", "999"]].concat(),
+        &["solved examples fit", "ask for fewer"],
+    );
+}
+
+#[test]
 fn a_task_is_scored_as_the_contract_says() {
     let lines: String = (0..30)
         .map(|index| {

@@ -48,7 +48,7 @@ pub(crate) struct CommandLine {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the main job from end to end: both stages on real text, and what each one bought
+    /// Run the main job from end to end: both stages on real text, and what each bought
     Quickstart(quickstart::QuickstartArgs),
     /// Say what is installed and what is missing, or check a model folder
     Doctor(doctor::DoctorArgs),

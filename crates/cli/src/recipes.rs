@@ -27,6 +27,8 @@ pub(crate) const BUILT_IN: &[BuiltIn] = built_in![
     "finetune-smollm2-questions",
     "finetune-smollm2-cooking",
     "finetune-smollm2-sentiment",
+    "finetune-smollm2-synopses",
+    "finetune-smollm2-translation",
     "transfer-descriptions",
     "transfer-lesson",
 ];

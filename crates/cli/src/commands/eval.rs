@@ -65,6 +65,10 @@ pub(crate) struct EvalArgs {
     /// For a task or benchmarks: at most this many examples, spread evenly; 0 takes all
     #[arg(long, value_name = "N", default_value_t = 0, conflicts_with_all = ["text", "next"])]
     limit: usize,
+    /// Solved examples before each question: of a task's training split, none by default; of benchmarks as the
+    /// benchmark says
+    #[arg(long, value_name = "N", conflicts_with_all = ["text", "next"])]
+    num_fewshot: Option<usize>,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -99,9 +103,6 @@ struct What {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "For benchmarks")]
 struct HarnessArgs {
-    /// Solved examples before each question; by default as the task says
-    #[arg(long, value_name = "N", requires = "tasks")]
-    num_fewshot: Option<usize>,
     /// Write results_….json and samples_TASK_….jsonl into this folder, as lm-evaluation-harness lays them out
     #[arg(long, value_name = "DIR", requires = "tasks")]
     output: Option<PathBuf>,

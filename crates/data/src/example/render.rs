@@ -1,11 +1,13 @@
 //! From a task example to ids and mask, through the tokenizer.
 
 mod chat;
+mod shots;
 
 use anyhow::{Context, Result, ensure};
 use etude_tokenizer::Tokenizer;
 use rayon::prelude::*;
 
+use self::shots::Shots;
 use super::fit::{FittedText, fit_text};
 use super::{
     Cut, DropReason, ExampleFormat, ExampleSettings, Explained, PlainFormat, RenderReport,
@@ -23,6 +25,7 @@ pub struct Renderer {
     settings: ExampleSettings,
     /// The token that ends a plain answer.
     end: Option<u32>,
+    shots: Shots,
 }
 
 /// A whole example before the context's limit is put to it.
@@ -85,6 +88,7 @@ impl Renderer {
             tokenizer: tokenizer.clone(),
             settings,
             end,
+            shots: Shots::default(),
         })
     }
 
@@ -324,9 +328,10 @@ impl Renderer {
     fn plain_prompt(&self, plain: &PlainFormat, prompt: &str) -> Result<Vec<u32>> {
         let begin = self.tokenizer.bos_id().filter(|_| plain.begin);
         let mut ids: Vec<u32> = begin.into_iter().collect();
+        let prompt = plain.prompt.replace("{prompt}", prompt);
         ids.extend(
             self.tokenizer
-                .encode(&plain.prompt.replace("{prompt}", prompt))?,
+                .encode(&format!("{}{prompt}", self.shots.text))?,
         );
         Ok(ids)
     }

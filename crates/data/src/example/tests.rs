@@ -9,6 +9,7 @@ use crate::message::{Message, Role};
 use crate::task::{TaskBody, TaskExample};
 
 mod rewritten;
+mod shots;
 
 fn tokenizer() -> Tokenizer {
     let text = "The old man and the sea. A summary: the man goes out to the sea, and comes back.";

@@ -7,6 +7,11 @@
 //! of them: `scripts/faults.sh`.
 
 #![cfg(target_os = "linux")]
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "which call it is at, and how many went wrong"
+)]
 
 mod inject;
 mod place;

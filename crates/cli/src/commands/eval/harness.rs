@@ -51,7 +51,7 @@ fn tasks(args: &EvalArgs, names: &[String]) -> Result<Vec<HarnessTask>> {
     let mut known = HashSet::new();
     let load = |name: &String| {
         let mut task = HarnessTask::load(name, &catalog)?;
-        if let Some(count) = args.harness.num_fewshot {
+        if let Some(count) = args.num_fewshot {
             task = task.with_fewshot(count, &catalog)?;
         }
         match known.insert(task.spec.name.clone()) {

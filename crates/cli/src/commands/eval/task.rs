@@ -4,13 +4,15 @@ use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use etude_data::{Cache, LocalOptions, Progress, Split, TaskExample, spread};
+use etude_data::{
+    Cache, Dataset, LocalOptions, Progress, Renderer, Split, TaskExample, key_hash, spread,
+};
 use etude_eval::{TaskResult, TaskSettings, evaluate, write_predictions};
 use etude_finetune::{Recipe, TaskSettings as Rendering};
 use serde_json::json;
 
-use super::EvalArgs;
 use super::bar::Bar;
+use super::{EvalArgs, SplitArg};
 use crate::error::{Misuse, bad_input};
 use crate::model::Loaded;
 use crate::output;
@@ -18,13 +20,19 @@ use crate::recipes::{self, Stage};
 use crate::task::{self, Origin};
 
 pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
-    let settings = settings(args);
+    let mut settings = settings(args);
     settings.validate().map_err(bad_input)?;
     let loaded = args.device.load(&args.model)?;
     let rendering = rendering(args, name, &loaded)?;
-    let examples = examples(args, &rendering)?;
+    let dataset = dataset(args, &rendering)?;
+    let examples = examples(args, &rendering, &dataset)?;
     let context = usize::try_from(loaded.decoder.config().context).unwrap_or(usize::MAX);
     let renderer = task::renderer(&rendering, &loaded.tokenizer, context).map_err(bad_input)?;
+    let renderer = match args.num_fewshot.unwrap_or(0) {
+        0 => renderer,
+        count => with_shots(args, renderer, &dataset, count, context)?,
+    };
+    settings.stop = renderer.ends_of_answers();
     let path = predictions_path(args, name, &loaded);
     check_writable(&path)?;
     let mut bar = Bar::new();
@@ -99,7 +107,7 @@ fn like(recipe: &str) -> Result<Rendering> {
     Ok(recipe.task)
 }
 
-fn examples(args: &EvalArgs, rendering: &Rendering) -> Result<Vec<TaskExample>> {
+fn dataset(args: &EvalArgs, rendering: &Rendering) -> Result<Dataset> {
     let catalog = args.catalog.catalog()?;
     if let (Some(_), Some(name)) = (&args.task.data, &args.what.task)
         && !Path::new(name).exists()
@@ -111,7 +119,10 @@ fn examples(args: &EvalArgs, rendering: &Rendering) -> Result<Vec<TaskExample>> 
     if rendering.prompt_chars > 0 {
         manifest.map.prompt_chars = Some(rendering.prompt_chars);
     }
-    let dataset = manifest.fetch(&Cache::user()?, &Progress::Shown)?;
+    Ok(manifest.fetch(&Cache::user()?, &Progress::Shown)?)
+}
+
+fn examples(args: &EvalArgs, rendering: &Rendering, dataset: &Dataset) -> Result<Vec<TaskExample>> {
     let chosen = [args.task.split.split()];
     let splits: &[Split] = if args.task.data.is_some() {
         &Split::ALL
@@ -131,6 +142,30 @@ fn examples(args: &EvalArgs, rendering: &Rendering) -> Result<Vec<TaskExample>> 
         ));
     }
     Ok(spread(all, args.limit))
+}
+
+/// Solved examples of the training split before each question, the same before all.
+fn with_shots(
+    args: &EvalArgs,
+    renderer: Renderer,
+    dataset: &Dataset,
+    count: usize,
+    context: usize,
+) -> Result<Renderer> {
+    if args.task.data.is_some() || matches!(args.task.split, SplitArg::Train) {
+        return Err(Misuse::error(
+            "--num-fewshot: solved examples are those of the training split, and here the questions may be the same",
+            "ask a test or validation split without --data, or make your examples a data set with splits",
+        ));
+    }
+    let mut candidates: Vec<TaskExample> = dataset
+        .examples(&[Split::Train])?
+        .collect::<Result<_, _>>()?;
+    // Files are often sorted by subject. What does not fit is passed over.
+    candidates.sort_by_cached_key(|example| key_hash("few-shot", &example.id));
+    renderer
+        .with_shots(&candidates, count, context)
+        .map_err(bad_input)
 }
 
 fn predictions_path(args: &EvalArgs, name: &str, loaded: &Loaded) -> PathBuf {

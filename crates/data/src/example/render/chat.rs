@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::{Fitted, Renderer, Whole};
+use super::{Fitted, Renderer, Whole, stretches};
 use crate::error::DataError;
 use crate::example::fit::drop_oldest_exchange;
 use crate::example::{ChatFormat, RenderedPrompt, Rendering, TokenPart};
@@ -40,7 +40,14 @@ impl Renderer {
         };
         messages.push(answer);
         let segments = self.tokenizer.render_conversation(&turns(&messages))?;
-        let rendered = self.tokenizer.encode_segments(&segments)?;
+        let mut rendered = self.tokenizer.encode_segments(&segments)?;
+        if self.shots.any_turns() {
+            let own = self
+                .tokenizer
+                .render_conversation(&turns(&example.messages()))?;
+            let own = self.tokenizer.encode_segments(&own)?.supervised;
+            only_last(&mut rendered.supervised, stretches(&own));
+        }
         let target_bytes = self.learnt_bytes(&rendered.ids, &rendered.supervised)?;
         let part = |&number: &u32| match &segments[number as usize] {
             segment if segment.trusted => TokenPart::Template,
@@ -64,7 +71,7 @@ impl Renderer {
         chat: &ChatFormat,
         example: &TaskExample,
     ) -> Result<Rendering<(Vec<Message>, Fitted)>> {
-        let mut messages = example.prompt_messages();
+        let mut messages = self.shots.before(example.prompt_messages());
         let mut truncated = false;
         // What the whole prompt takes, where exchanges are left out.
         let mut whole = 0;
@@ -100,9 +107,21 @@ impl Renderer {
         }))
     }
 
-    fn chat_prompt(&self, messages: &[Message]) -> Result<Vec<u32>> {
+    pub(super) fn chat_prompt(&self, messages: &[Message]) -> Result<Vec<u32>> {
         let segments = self.tokenizer.render_prompt(&turns(messages))?;
         Ok(self.tokenizer.encode_segments(&segments)?.ids)
+    }
+}
+
+/// Leaves only the last `count` stretches of a mask. Where an example loses turns to fit, solved ones go first.
+fn only_last(mask: &mut [bool], count: usize) {
+    let mut others = stretches(mask).saturating_sub(count);
+    let mut before = false;
+    for supervised in mask {
+        let ends = before && !*supervised;
+        before = *supervised;
+        others -= usize::from(ends && others > 0);
+        *supervised &= others == 0;
     }
 }
 
