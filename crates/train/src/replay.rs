@@ -11,7 +11,7 @@ mod groups;
 mod outcome;
 mod recorded;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -64,6 +64,8 @@ pub struct Replay {
     pub from: u64,
     /// Checkpoints that are not whole and were passed over.
     pub torn: Vec<String>,
+    /// Lines of the log that cannot be read.
+    pub unreadable: usize,
     /// Whether the run folder told which data the run is of, and it is this.
     pub data_checked: bool,
     /// Whether all that the run folder tells of this step and of those on the way came out to the last bit: losses,
@@ -120,7 +122,7 @@ struct Remade {
     ready: Ready,
     optimizer: Optimizer,
     step_settings: StepSettings,
-    recorded: BTreeMap<u64, recorded::Recorded>,
+    log: recorded::Log,
     environment: Vec<Difference>,
     torn: Vec<String>,
     data_checked: bool,
@@ -134,9 +136,9 @@ impl Remade {
     /// Takes up the newest whole checkpoint before the step, or begins at the beginning.
     fn start(ready: Ready, request: &ReplayRequest) -> Result<Self> {
         let (run, settings) = (&request.run, &ready.settings);
-        let recorded = recorded::steps(run)?;
+        let log = recorded::log(run)?;
         let checkpoints = Checkpoints::new(run);
-        check_step(&ready, request, &recorded, &checkpoints)?;
+        check_step(&ready, request, &log.steps, &checkpoints)?;
         let as_it_was = recorded::environment(run);
         // As many as there were, where the recipe leaves it to the machine.
         if let (0, Some(threads)) = (settings.train.threads, as_it_was["threads"].as_u64()) {
@@ -159,7 +161,7 @@ impl Remade {
             step_settings: StepSettings::of(settings),
             ready,
             optimizer,
-            recorded,
+            log,
             environment,
             torn,
             data_checked,
@@ -198,7 +200,7 @@ impl Remade {
                 &self.step_settings,
             )?;
             self.step += 1;
-            if let Some(recorded) = self.recorded.get(&self.step) {
+            if let Some(recorded) = self.log.steps.get(&self.step) {
                 let loss = report.loss.double_value(&[]); // sync
                 let norm = report.grad_norm.double_value(&[]); // sync
                 self.passed
@@ -229,8 +231,9 @@ impl Remade {
                 let outcome =
                     outcome::make(decoder, optimizer, &rest, of_step, &self.step_settings)?;
                 before.put_back(decoder, optimizer);
+                let left_out: BTreeSet<usize> = request.without.iter().copied().collect();
                 Some(Without {
-                    examples: request.without.clone(),
+                    examples: left_out.into_iter().collect(),
                     outcome,
                 })
             }
@@ -243,7 +246,7 @@ impl Remade {
             .then(|| fault::find(decoder, &batch, &self.step_settings, &examples, gradient));
         let same_weights = same_as_saved(decoder, &request.run, request.step)?;
 
-        let this = self.recorded.get(&request.step);
+        let this = self.log.steps.get(&request.step);
         let recorded =
             this.map(|log| Comparison::new(request.step, *log, outcome.loss, outcome.grad_norm));
         let compared = self.passed.iter().chain(&recorded).map(|one| one.exact);
@@ -256,13 +259,14 @@ impl Remade {
             steps: settings.train.steps,
             from: self.from,
             torn: self.torn,
+            unreadable: self.log.unreadable,
             data_checked: self.data_checked,
             reproduced: (!all.is_empty()).then(|| all.iter().all(|&exact| exact)),
             recorded,
             passed: self.passed,
             same_weights,
             environment: self.environment,
-            usual: Usual::before(request.step, &self.recorded),
+            usual: Usual::before(request.step, &self.log.steps),
             lr: settings.optimizer.peak() * scale,
             lr_scale: scale,
             outcome,

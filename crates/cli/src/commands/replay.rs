@@ -2,6 +2,7 @@
 
 mod page;
 mod texts;
+mod verdict;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -114,7 +115,7 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<Exit> {
     if args.json {
         output::json(&found)?;
     } else {
-        output::text(&page::page(&found))?;
+        output::text(&page::page(&found, &args.settings))?;
         output::text(&shown.text(&found))?;
     }
     Ok(match found.reproduced {

@@ -77,6 +77,10 @@ pub struct Usual {
     pub steps: usize,
     /// The median of their losses.
     pub loss: f64,
+    /// The lowest of their losses.
+    pub lowest: f64,
+    /// The highest of their losses.
+    pub highest: f64,
     /// The median of their gradient norms.
     pub grad_norm: f64,
 }
@@ -92,6 +96,8 @@ impl Usual {
         let (losses, norms): (Vec<f64>, Vec<f64>) = finite.take(NEAREST).unzip();
         (!losses.is_empty()).then(|| Self {
             steps: losses.len(),
+            lowest: losses.iter().copied().fold(f64::INFINITY, f64::min),
+            highest: losses.iter().copied().fold(f64::NEG_INFINITY, f64::max),
             loss: median(losses),
             grad_norm: median(norms),
         })
@@ -107,8 +113,15 @@ fn median(mut numbers: Vec<f64>) -> f64 {
     }
 }
 
-/// The logged training steps of a run. A line that is being written, or was torn, counts for nothing.
-pub(super) fn steps(run: &Path) -> Result<BTreeMap<u64, Recorded>> {
+/// The logged training steps of a run.
+pub(super) struct Log {
+    pub(super) steps: BTreeMap<u64, Recorded>,
+    /// Lines that are no JSON, which count for nothing; the last one may just be being written and is not among them.
+    pub(super) unreadable: usize,
+}
+
+/// Reads `metrics.jsonl`.
+pub(super) fn log(run: &Path) -> Result<Log> {
     let path = run.join("metrics.jsonl");
     let bytes = fs::read(&path).map_err(|_| {
         DataError::in_file(
@@ -118,16 +131,25 @@ pub(super) fn steps(run: &Path) -> Result<BTreeMap<u64, Recorded>> {
         )
     })?;
     let text = String::from_utf8_lossy(&bytes);
-    let lines = text.lines().filter_map(|line| {
-        let line: Value = serde_json::from_str(line).ok()?;
-        let number = |key: &str| line.get(key).and_then(Value::as_f64);
-        let recorded = Recorded {
-            loss: number("loss"),
-            grad_norm: number("grad_norm"),
+    let mut log = Log {
+        steps: BTreeMap::new(),
+        unreadable: 0,
+    };
+    for line in text.split_inclusive('\n') {
+        let Ok(values) = serde_json::from_str::<Value>(line) else {
+            log.unreadable += usize::from(line.ends_with('\n'));
+            continue;
         };
-        (line["kind"] == "train").then_some((line["step"].as_u64()?, recorded))
-    });
-    Ok(lines.collect())
+        let number = |key: &str| values.get(key).and_then(Value::as_f64);
+        if let (Some("train"), Some(step)) = (values["kind"].as_str(), values["step"].as_u64()) {
+            let recorded = Recorded {
+                loss: number("loss"),
+                grad_norm: number("grad_norm"),
+            };
+            log.steps.insert(step, recorded);
+        }
+    }
+    Ok(log)
 }
 
 /// A fact of the environment that is not what it was.

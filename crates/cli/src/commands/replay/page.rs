@@ -1,8 +1,8 @@
-//! A replayed step in figures: what it came to, whether that is what was logged, which example weighs most, the
-//! layers, and the batch.
+//! A replayed step in figures: what it came to, the layers, and the batch.
 
 use etude_train::replay::{Comparison, Example, Outcome, Replay};
 
+use super::verdict::{cause, fault, verdict};
 use crate::output::{self, count, plain};
 
 /// Lines of the table of examples.
@@ -10,8 +10,8 @@ const LINES: usize = 20;
 /// Characters of a text in it.
 const EXCERPT: usize = 32;
 
-/// All of it but the texts.
-pub(super) fn page(found: &Replay) -> String {
+/// All of it but the texts. `changed` are the settings that were changed for the replay.
+pub(super) fn page(found: &Replay, changed: &[String]) -> String {
     let mut text = format!(
         "step {} of {} of {} ({}), made again from {}\n\n",
         count(found.step),
@@ -26,8 +26,17 @@ pub(super) fn page(found: &Replay) -> String {
     for line in &found.torn {
         text += &format!("passed over: {}\n", plain(line));
     }
+    if found.unreadable > 0 {
+        text += &format!(
+            "metrics.jsonl: {} that cannot be read, and counts for nothing here\n",
+            match found.unreadable {
+                1 => "has a line".to_owned(),
+                lines => format!("has {} lines, each of them one", count(lines as u64)),
+            }
+        );
+    }
     text += &output::columns(&figures(found));
-    text += &format!("\n{}\n", verdict(found));
+    text += &format!("\n{}\n", verdict(found, changed));
     for line in [cause(found), fault(found)].into_iter().flatten() {
         text += &format!("{line}\n");
     }
@@ -79,18 +88,28 @@ fn figures(found: &Replay) -> Vec<Vec<String>> {
     ];
     if let Some(without) = &found.without {
         let numbers: Vec<String> = without.examples.iter().map(usize::to_string).collect();
-        let numbers = numbers.join(", ");
-        rows.push(row(
-            "without",
-            numbers,
-            format!(
-                "loss {:.6}, gradient norm {:.6}; {}; {} tokens supervised",
-                without.outcome.loss,
-                without.outcome.grad_norm,
-                clipping(&without.outcome),
-                count(without.outcome.supervised as u64),
+        let other = &without.outcome;
+        let loss_remark = format!("nats a token, {:+.6}", other.loss - outcome.loss);
+        let norm_remark = format!(
+            "{:+.6}; {}",
+            other.grad_norm - outcome.grad_norm,
+            clipping(other)
+        );
+        let supervised = format!("{} of them supervised", count(other.supervised as u64));
+        rows.extend([
+            row(
+                &format!("without {}", numbers.join(", ")),
+                String::new(),
+                String::new(),
             ),
-        ));
+            row("  loss", format!("{:.6}", other.loss), loss_remark),
+            row(
+                "  gradient norm",
+                format!("{:.6}", other.grad_norm),
+                norm_remark,
+            ),
+            row("  tokens", count(other.tokens as u64), supervised),
+        ]);
     }
     rows
 }
@@ -101,127 +120,6 @@ fn clipping(outcome: &Outcome) -> String {
         1.0 => "not clipped".to_owned(),
         factor => format!("clipped, times {factor:.3}"),
     }
-}
-
-/// Whether the step is the one that was made.
-fn verdict(found: &Replay) -> String {
-    let compared = || found.passed.iter().chain(&found.recorded);
-    let steps = compared().count();
-    match found.reproduced {
-        None => "Nothing to compare with: the log has none of these steps, and no checkpoint was made after it."
-            .to_owned(),
-        Some(true) => {
-            let mut all = Vec::new();
-            match steps {
-                0 => {}
-                1 => all.push("the logged loss and gradient norm".to_owned()),
-                _ => all.push(format!("loss and gradient norm of {} logged steps", count(steps as u64))),
-            }
-            all.extend(found.same_weights.map(|_| "all weights of the checkpoint after it".to_owned()));
-            format!("Reproduced to the last bit: {}.", all.join(", "))
-        }
-        Some(false) => {
-            let mut text = "NOT reproduced:".to_owned();
-            let other: Vec<&Comparison> = compared().filter(|one| !one.exact).collect();
-            if let Some(first) = other.first() {
-                text += &format!(
-                    " {} of {} logged steps came out otherwise, step {} first.",
-                    count(other.len() as u64),
-                    count(steps as u64),
-                    count(first.step)
-                );
-                for (what, pair) in [("loss", first.loss), ("gradient norm", first.grad_norm)] {
-                    if !pair.exact {
-                        let number = |value: Option<f64>| {
-                            value.map_or("not finite".to_owned(), |value| value.to_string())
-                        };
-                        text += &format!(
-                            "\n  {what} of step {}: {} in the log, {} here",
-                            count(first.step),
-                            number(pair.recorded),
-                            number(pair.replayed)
-                        );
-                        text += &pair.off().map_or(String::new(), |off| {
-                            format!(", {:.1e} of it apart", off)
-                        });
-                    }
-                }
-            }
-            if found.same_weights == Some(false) {
-                text += "\n  the weights are not those of the checkpoint after it";
-            }
-            text + &reasons(found)
-        }
-    }
-}
-
-fn reasons(found: &Replay) -> String {
-    if found.environment.is_empty() {
-        return "\nWhat environment.json tells of the machine is the same here. So the log or a checkpoint was changed, or \
-                an\nearlier session of the run had another machine, version, train.threads or train.micro_rows."
-            .to_owned();
-    }
-    let mut text = "\nDifferent here from where the run was made:".to_owned();
-    for one in &found.environment {
-        let (run, now) = (plain(&one.run), plain(&one.now));
-        text += &format!("\n  {}: {run}, now {now}", plain(&one.what));
-    }
-    text
-}
-
-/// Which example the loss owes most to, beside what was usual.
-fn cause(found: &Replay) -> Option<String> {
-    let usual = found.usual?;
-    let loss = found.outcome.loss;
-    let excess = loss - usual.loss;
-    let mut text = format!(
-        "The loss is {:.3} {} the median of the {} logged steps before, {:.3}; the gradient norm is {:.2} times theirs.",
-        excess.abs(),
-        if excess < 0.0 { "below" } else { "above" },
-        count(usual.steps as u64),
-        usual.loss,
-        found.outcome.grad_norm / usual.grad_norm,
-    );
-    let worst = ranked(found).into_iter().next()?;
-    let without = worst.loss_without?;
-    if excess > 0.0 && loss.is_finite() {
-        let place = place(worst);
-        text += &if loss - without >= excess / 2.0 {
-            format!(
-                "\nOf that, {:.3} is example {}, {place}: without it the loss would be {without:.3}.",
-                loss - without,
-                worst.number,
-            )
-        } else {
-            format!(
-                "\nNo example alone makes that: without the one that raises it most, {} ({place}), it would be {without:.3}.",
-                worst.number
-            )
-        };
-    }
-    loss.is_finite().then_some(text)
-}
-
-fn fault(found: &Replay) -> Option<String> {
-    let fault = found.fault.as_ref()?;
-    let mut text = format!("The first that is not finite is {}", fault.place);
-    if let Some(token) = &fault.token {
-        text += &format!(
-            ", at token {} in column {} of example {}",
-            token.id, token.column, token.example
-        );
-    }
-    let numbers: Vec<String> = fault.examples.iter().map(usize::to_string).collect();
-    match numbers.len() {
-        0 => {}
-        all if all == found.examples.len() => text += "; it is so in every example",
-        _ => text += &format!("; it is so in example {}", numbers.join(", ")),
-    }
-    text.push('.');
-    for weights in &fault.weights {
-        text += &format!("\nBroken before the step: {}", plain(weights));
-    }
-    Some(text)
 }
 
 fn layers(found: &Replay) -> String {
@@ -314,7 +212,7 @@ pub(super) fn ranked(found: &Replay) -> Vec<&Example> {
 }
 
 /// `tasks.jsonl:17`, without the folders; of several documents the first.
-fn place(example: &Example) -> String {
+pub(super) fn place(example: &Example) -> String {
     let Some(first) = example.origins.first() else {
         return "unknown".to_owned();
     };
@@ -326,7 +224,7 @@ fn place(example: &Example) -> String {
     plain(&format!("{}:{}{more}", name.to_string_lossy(), first.line))
 }
 
-fn excerpt(text: &str) -> String {
+pub(super) fn excerpt(text: &str) -> String {
     let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
     match one_line.char_indices().nth(EXCERPT) {
         Some((end, _)) => format!("{}…", &one_line[..end]),

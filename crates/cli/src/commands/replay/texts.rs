@@ -5,7 +5,7 @@ use std::io::IsTerminal;
 use anyhow::Result;
 use etude_train::replay::{Example, Replay, TokenLoss};
 
-use super::page::ranked;
+use super::page::{excerpt, ranked};
 use crate::error::Misuse;
 use crate::output::{self, count, plain};
 
@@ -86,7 +86,7 @@ fn heading(example: &Example) -> String {
     for origin in &example.origins {
         text += &format!(", {}", plain(&origin.to_string()));
         if !origin.to_string().ends_with(&origin.name) {
-            text += &format!(" ({})", plain(&origin.name));
+            text += &format!(" ({})", plain(&excerpt(&origin.name)));
         }
         if origin.truncated {
             text += ", cut to fit";
@@ -116,10 +116,18 @@ fn costliest(tokens: &[TokenLoss]) -> String {
         vec![
             format!("  {nats:.3} nats"),
             format!("p {}", probability((-nats).exp())),
-            format!("{:?} after {before:?}", tokens[place].text),
+            format!("{} after {before:?}", quoted(&tokens[place].text)),
         ]
     });
     output::columns(&rows.collect::<Vec<_>>())
+}
+
+/// A token's text. The first tokens of a character that has several have none.
+fn quoted(text: &str) -> String {
+    match text {
+        "" => "the first part of a character".to_owned(),
+        text => format!("{text:?}"),
+    }
 }
 
 fn probability(p: f64) -> String {
@@ -144,7 +152,7 @@ fn table(tokens: &[TokenLoss]) -> String {
                 .nats
                 .map_or("-".to_owned(), |nats| format!("{nats:.4}")),
             token.probability.map_or("-".to_owned(), probability),
-            format!("{:?}", token.text),
+            quoted(&token.text),
         ]
     }));
     output::columns(&rows)
