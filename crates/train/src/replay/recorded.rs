@@ -197,3 +197,59 @@ pub(super) fn differences(run: &Value, now: &Value) -> Vec<Difference> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_bits_are_exact() {
+        let pair = Pair::new(Some(0.1 + 0.2), 0.3);
+        assert!(!pair.exact && pair.off().unwrap() < 1e-15);
+        assert!(Pair::new(Some(0.3), 0.3).exact);
+        assert!(!Pair::new(Some(0.0), -0.0).exact);
+        // The log has null for a number that was not finite.
+        assert!(Pair::new(None, f64::NAN).exact);
+        assert!(!Pair::new(None, 1.0).exact && !Pair::new(Some(1.0), f64::INFINITY).exact);
+        assert_eq!(Pair::new(Some(1.0), f64::NAN).off(), None);
+    }
+
+    #[test]
+    fn the_log_is_read_and_the_nearest_steps_are_what_is_usual() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut text = "[1, 2]\nno JSON\n{\"kind\":\"eval\",\"step\":2,\"loss\":9.0}\n".to_owned();
+        for step in 1..=30 {
+            let loss = if step == 29 {
+                "null"
+            } else {
+                &step.to_string()
+            };
+            text += &format!(
+                "{{\"kind\":\"train\",\"step\":{step},\"loss\":{loss},\"grad_norm\":0.5}}\n"
+            );
+        }
+        text += "{\"kind\":\"train\",\"step\":31,\"lo";
+        fs::write(folder.path().join("metrics.jsonl"), text).unwrap();
+        let log = log(folder.path()).unwrap();
+        assert_eq!((log.steps.len(), log.unreadable), (30, 1));
+        assert_eq!(log.steps[&29].loss, None);
+        let usual = Usual::before(30, &log.steps).unwrap();
+        assert_eq!((usual.steps, usual.lowest, usual.highest), (20, 9.0, 28.0));
+        assert_eq!((usual.loss, usual.grad_norm), (18.5, 0.5));
+        assert_eq!(Usual::before(1, &log.steps), None);
+        assert!(super::log(&folder.path().join("none")).is_err());
+    }
+
+    #[test]
+    fn another_machine_shows() {
+        let was = serde_json::json!({"threads": 2, "device": "cpu", "seconds": 1});
+        let now = serde_json::json!({"threads": 4, "device": "cpu", "seconds": 2});
+        let found = differences(&was, &now);
+        assert_eq!(
+            found.len(),
+            1,
+            "what does not bear on the numbers may differ"
+        );
+        assert_eq!((&found[0].run[..], &found[0].now[..]), ("2", "4"));
+    }
+}
