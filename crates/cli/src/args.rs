@@ -66,7 +66,7 @@ pub(crate) enum Command {
     Finetune(finetune::FinetuneArgs),
     /// Learn a task with and without pre-training, at several amounts of data
     Transfer(transfer::TransferArgs),
-    /// Make a step of a run again: its texts, losses and gradients, and whether it comes out the same
+    /// Make a step of a run again, to see what it learnt from and whether it is the same
     Replay(replay::ReplayArgs),
     /// Prove that a run of a recipe may be killed at any moment and ends the same
     VerifyResume(verify_resume::VerifyResumeArgs),

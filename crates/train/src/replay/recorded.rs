@@ -86,7 +86,7 @@ pub struct Usual {
 }
 
 /// Logged steps before a step that tell what is usual.
-const NEAREST: usize = 20;
+const NEAREST: usize = 10;
 
 impl Usual {
     /// Of at most the [`NEAREST`] logged steps that were finite.
@@ -234,8 +234,8 @@ mod tests {
         assert_eq!((log.steps.len(), log.unreadable), (30, 1));
         assert_eq!(log.steps[&29].loss, None);
         let usual = Usual::before(30, &log.steps).unwrap();
-        assert_eq!((usual.steps, usual.lowest, usual.highest), (20, 9.0, 28.0));
-        assert_eq!((usual.loss, usual.grad_norm), (18.5, 0.5));
+        assert_eq!((usual.steps, usual.lowest, usual.highest), (10, 19.0, 28.0));
+        assert_eq!((usual.loss, usual.grad_norm), (23.5, 0.5));
         assert_eq!(Usual::before(1, &log.steps), None);
         assert!(super::log(&folder.path().join("none")).is_err());
     }

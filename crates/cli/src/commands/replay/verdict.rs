@@ -29,7 +29,11 @@ pub(super) fn verdict(found: &Replay, changed: &[String]) -> String {
                     .same_weights
                     .map(|_| "all weights of the checkpoint after it".to_owned()),
             );
-            format!("Reproduced to the last bit: {}.", all.join(", "))
+            let itself = match (&found.recorded, found.same_weights) {
+                (None, None) => "; this step itself was not logged",
+                _ => "",
+            };
+            format!("Reproduced to the last bit: {}{itself}.", all.join(", "))
         }
         Some(false) => {
             let mut text = "NOT reproduced:".to_owned();
@@ -87,49 +91,48 @@ fn reasons(found: &Replay, changed: &[String]) -> String {
     text
 }
 
-/// Whether the loss is unusual, and which example it owes most to.
+/// The step beside those before it; and when its loss is higher, the example that raises it most.
 pub(super) fn cause(found: &Replay) -> Option<String> {
     let usual = found.usual?;
     let loss = found.outcome.loss;
     if !loss.is_finite() {
         return None;
     }
-    let before = match usual.steps {
-        1 => "the logged step before".to_owned(),
-        steps => format!("the {} logged steps before", count(steps as u64)),
-    };
-    let norm = format!(
-        "The gradient norm is {:.2} times their median.",
-        found.outcome.grad_norm / usual.grad_norm
-    );
-    let range = format!("{:.3} to {:.3}", usual.lowest, usual.highest);
-    if loss <= usual.highest {
-        let place = if loss < usual.lowest {
-            "below"
-        } else {
-            "within"
-        };
-        return Some(format!(
-            "The loss is {place} those of {before}, {range}. {norm}"
-        ));
-    }
     let excess = loss - usual.loss;
-    let text = format!(
-        "The loss is above those of {before}, {range}, and {excess:.3} above their median. {norm}"
+    let (is, norm) = (
+        if excess < 0.0 { "below" } else { "above" },
+        found.outcome.grad_norm / usual.grad_norm,
     );
+    let mut text = match usual.steps {
+        1 => format!(
+            "The loss is {:.3} {is} that of the logged step before, {:.3}; the gradient norm is {norm:.2} times its.",
+            excess.abs(),
+            usual.loss
+        ),
+        steps => format!(
+            "The loss is {:.3} {is} the median of the {} logged steps before, {:.3} (they had {:.3} to {:.3}); the \
+             gradient norm is {norm:.2} times theirs.",
+            excess.abs(),
+            count(steps as u64),
+            usual.loss,
+            usual.lowest,
+            usual.highest
+        ),
+    };
     let worst = ranked(found).into_iter().next()?;
-    let (without, place) = (worst.loss_without?, place(worst));
-    Some(match loss - without >= excess / 2.0 {
-        true => format!(
-            "{text}\nIt owes that to example {}, {place}: without it the loss would be {without:.3}.",
-            worst.number,
-        ),
-        false => format!(
-            "{text}\nNo example alone makes that: without the one that raises it most, {} ({place}), it would be \
-             {without:.3}.",
-            worst.number
-        ),
-    })
+    if let Some(without) = worst.loss_without.filter(|_| excess > 0.0) {
+        let (number, place) = (worst.number, place(worst));
+        text += &match loss - without >= excess / 2.0 {
+            true => format!(
+                "\nExample {number}, {place}, raises it by {:.3}: without it the loss would be {without:.3}.",
+                loss - without
+            ),
+            false => format!(
+                "\nNo example alone makes that: without {number}, {place}, which raises it most, it would be {without:.3}."
+            ),
+        };
+    }
+    Some(text)
 }
 
 /// Where what is not finite began.
