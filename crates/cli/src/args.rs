@@ -67,6 +67,7 @@ pub(crate) enum Command {
     /// Learn a task with and without pre-training, at several amounts of data
     Transfer(transfer::TransferArgs),
     /// Make a step of a run again, to see what it learnt from and whether it is the same
+    #[command(long_about = replay::ABOUT)]
     Replay(replay::ReplayArgs),
     /// Prove that a run of a recipe may be killed at any moment and ends the same
     VerifyResume(verify_resume::VerifyResumeArgs),

@@ -23,7 +23,7 @@ use crate::error::{Exit, Misuse, bad_input};
 use crate::output;
 use crate::recipes::{self, Stage};
 
-const ABOUT: &str = "\
+pub(crate) const ABOUT: &str = "\
 Make a step of a run again, and look inside: the texts of its batch with file and line, the loss of every example \
 and token, the gradient's norm by layer, and whether the loss comes out as it was logged, to the last bit.
 
@@ -37,14 +37,14 @@ something came out otherwise. On another machine, or with another number of thre
 const EXAMPLES: &str = "\
 Examples:
   etude replay runs/task --step 480
-  etude replay runs/task --step 480 --without 3          the same step without its third example
-  etude replay runs/task --step 480 --example 3 --tokens a token a line
+  etude replay runs/task --step 480 --without 3           without its third example, too
+  etude replay runs/task --step 480 --example 3 --tokens  a token a line
   etude replay runs/task --step 480 --set train.device=cpu
   etude replay runs/task --step 480 --json | jq '.examples[] | {number, loss}'";
 
 /// Which step, and what of it.
 #[derive(Debug, Args)]
-#[command(long_about = ABOUT, after_long_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 pub(crate) struct ReplayArgs {
     /// The run folder
     #[arg(value_name = "RUN")]

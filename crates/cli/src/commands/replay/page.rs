@@ -167,7 +167,7 @@ fn examples(found: &Replay) -> String {
         "GRADIENT",
         "WITHOUT IT",
         "FROM",
-        "BEGINS",
+        "LEARNS",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let ranked = ranked(found);
@@ -185,7 +185,7 @@ fn examples(found: &Replay) -> String {
                 .loss_without
                 .map_or("-".to_owned(), |loss| format!("{loss:.4}")),
             place(example),
-            excerpt(&example.text),
+            excerpt(&learnt(example)),
         ]);
     }
     let mut text = output::columns(&rows);
@@ -196,6 +196,12 @@ fn examples(found: &Replay) -> String {
         );
     }
     text
+}
+
+/// The text that is supervised: what tells one example of a task from another.
+fn learnt(example: &Example) -> String {
+    let supervised = example.tokens.iter().filter(|token| token.supervised);
+    supervised.map(|token| token.text.as_str()).collect()
 }
 
 /// The examples, those first that raise the step's loss most; those whose loss is not finite before all.
