@@ -1,6 +1,6 @@
 //! A replayed step in figures: what it came to, the layers, and the batch.
 
-use etude_train::replay::{Comparison, Example, Outcome, Replay};
+use etude_train::replay::{Comparison, Example, Group, Outcome, Replay};
 
 use super::verdict::{cause, fault, verdict};
 use crate::output::{self, count, plain};
@@ -56,12 +56,12 @@ fn figures(found: &Replay) -> Vec<Vec<String>> {
     let mut rows = vec![
         row(
             "loss",
-            format!("{:.6}", outcome.loss),
+            number(outcome.loss, 6),
             format!("nats a token, {}", logged(|log| log.loss.exact)),
         ),
         row(
             "gradient norm",
-            format!("{:.6}", outcome.grad_norm),
+            number(outcome.grad_norm, 6),
             format!(
                 "{}; {}",
                 logged(|log| log.grad_norm.exact),
@@ -102,12 +102,8 @@ fn figures(found: &Replay) -> Vec<Vec<String>> {
                 String::new(),
                 String::new(),
             ),
-            row("  loss", format!("{:.6}", other.loss), loss_remark),
-            row(
-                "  gradient norm",
-                format!("{:.6}", other.grad_norm),
-                norm_remark,
-            ),
+            row("  loss", number(other.loss, 6), loss_remark),
+            row("  gradient norm", number(other.grad_norm, 6), norm_remark),
             row("  tokens", count(other.tokens as u64), supervised),
         ]);
     }
@@ -131,32 +127,40 @@ fn layers(found: &Replay) -> String {
     if found.without.is_some() {
         rows[0].extend(["WITHOUT", "MOVED BY"].map(str::to_owned));
     }
-    let moved =
-        |ratio: Option<f64>| ratio.map_or("-".to_owned(), |ratio| format!("{:.4}%", 100.0 * ratio));
-    let whole: f64 = found
-        .outcome
-        .layers
-        .iter()
-        .map(|layer| layer.grad_norm.powi(2))
-        .sum();
+    let percent = |ratio: f64, places| format!("{}%", number(100.0 * ratio, places));
+    let moved = |layer: &Group| {
+        layer
+            .ratio
+            .map_or("-".to_owned(), |ratio| percent(ratio, 4))
+    };
+    let squares = |layer: &Group| layer.grad_norm.powi(2);
+    let whole: f64 = found.outcome.layers.iter().map(squares).sum();
     for (index, layer) in found.outcome.layers.iter().enumerate() {
         let mut row = vec![
             plain(&layer.name),
-            format!("{:.5}", layer.grad_norm),
-            format!("{:.1}%", 100.0 * layer.grad_norm.powi(2) / whole),
-            format!("{:.3}", layer.weight),
-            moved(layer.ratio),
+            number(layer.grad_norm, 5),
+            match squares(layer) / whole {
+                share if share.is_finite() => percent(share, 1),
+                _ => "-".to_owned(),
+            },
+            number(layer.weight, 3),
+            moved(layer),
         ];
-        if let Some(other) = found
-            .without
-            .as_ref()
-            .and_then(|w| w.outcome.layers.get(index))
-        {
-            row.extend([format!("{:.5}", other.grad_norm), moved(other.ratio)]);
+        let other = found.without.as_ref();
+        if let Some(other) = other.and_then(|without| without.outcome.layers.get(index)) {
+            row.extend([number(other.grad_norm, 5), moved(other)]);
         }
         rows.push(row);
     }
     output::columns(&rows)
+}
+
+/// With so many digits behind the point; one that would be very long, by its power of ten.
+fn number(value: f64, places: usize) -> String {
+    match value.abs() >= 1e7 && value.is_finite() {
+        true => format!("{value:.3e}"),
+        false => format!("{value:.places$}"),
+    }
 }
 
 fn examples(found: &Replay) -> String {
@@ -172,18 +176,18 @@ fn examples(found: &Replay) -> String {
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let ranked = ranked(found);
     for example in ranked.iter().take(LINES) {
-        let number = |value: f64| match value.is_finite() || example.supervised > 0 {
-            true => format!("{value:.4}"),
-            false => "-".to_owned(),
+        let loss = match example.supervised {
+            0 => "-".to_owned(),
+            _ => number(example.loss, 4),
         };
         rows.push(vec![
             example.number.to_string(),
-            number(example.loss),
+            loss,
             count(example.supervised as u64),
-            format!("{:.4}", example.grad_norm),
+            number(example.grad_norm, 4),
             example
                 .loss_without
-                .map_or("-".to_owned(), |loss| format!("{loss:.4}")),
+                .map_or("-".to_owned(), |loss| number(loss, 4)),
             place(example),
             excerpt(&learnt(example)),
         ]);
@@ -235,5 +239,21 @@ pub(super) fn excerpt(text: &str) -> String {
     match one_line.char_indices().nth(EXCERPT) {
         Some((end, _)) => format!("{}…", &one_line[..end]),
         None => one_line,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_texts_stay_short() {
+        assert_eq!([number(5.25, 4), number(1e30, 4)], ["5.2500", "1.000e30"]);
+        assert_eq!(number(f64::NAN, 4), "NaN");
+        assert_eq!(excerpt("a\n\n b"), "a b");
+        assert_eq!(
+            excerpt(&"\u{e9}".repeat(40)),
+            "\u{e9}".repeat(EXCERPT) + "…"
+        );
     }
 }

@@ -91,11 +91,14 @@ fn reasons(found: &Replay, changed: &[String]) -> String {
     text
 }
 
+/// Nats above the median that ask for an explanation.
+const SOME: f64 = 0.001;
+
 /// The step beside those before it; and when its loss is higher, the example that raises it most.
 pub(super) fn cause(found: &Replay) -> Option<String> {
     let usual = found.usual?;
     let loss = found.outcome.loss;
-    if !loss.is_finite() {
+    if found.outcome.skipped || !loss.is_finite() {
         return None;
     }
     let excess = loss - usual.loss;
@@ -120,7 +123,7 @@ pub(super) fn cause(found: &Replay) -> Option<String> {
         ),
     };
     let worst = ranked(found).into_iter().next()?;
-    if let Some(without) = worst.loss_without.filter(|_| excess > 0.0) {
+    if let Some(without) = worst.loss_without.filter(|_| excess >= SOME) {
         let (number, place) = (worst.number, place(worst));
         text += &match loss - without >= excess / 2.0 {
             true => format!(
