@@ -1,9 +1,11 @@
 //! The decoder: embedding, layers, output. One for all families.
 //!
-//! B rows, T positions, C width, V vocabulary, N supervised positions.
+//! B rows, T positions, C width, V vocabulary.
+
+mod losses;
 
 use etude_tensor::lora::frozen_linear;
-use etude_tensor::loss::{self, IGNORE};
+use etude_tensor::loss;
 use etude_tensor::ops;
 use etude_tensor::{
     AttentionMask, Device, Embedding, Init, Kind, Linear, Norm, Param, Params, Tensor,
@@ -16,6 +18,8 @@ use crate::config::{ConfigError, Family, ModelConfig, Position};
 use crate::lora::Adapter;
 use crate::masks;
 use crate::rotary::Rotary;
+
+pub use losses::supervised_places;
 
 /// What the decoder reads: ids `(B, T)`, int64, on its device.
 #[derive(Debug, Clone, Copy)]
@@ -370,64 +374,9 @@ impl Decoder {
         loss::soft_cap(&logits, self.config.logit_cap)
     }
 
-    /// The summed cross-entropy in nats of `targets` `(B, T)` over the positions that are supervised
-    /// (not [`IGNORE`]); logits exist for those alone. A scalar that can be differentiated once.
-    pub fn loss_sum(&self, input: Input<'_>, targets: &Tensor, supervised: &[i64]) -> Tensor {
-        let (hidden, targets) = self.supervised(input, targets, supervised);
-        let head = self.loss_head(&hidden);
-        loss::linear_cross_entropy(&hidden, &head, &targets, self.config.logit_cap)
-    }
-
-    /// The summands of [`Decoder::loss_sum`], `(N)`, in the order of `supervised`. No gradients are kept, but where
-    /// they are recorded, the layers compute as in training.
-    pub fn losses(&self, input: Input<'_>, targets: &Tensor, supervised: &[i64]) -> Tensor {
-        let (hidden, targets) = self.supervised(input, targets, supervised);
-        let head = self.loss_head(&hidden);
-        loss::linear_cross_entropies(&hidden.detach(), &head, &targets, self.config.logit_cap)
-    }
-
-    /// The hidden states `(N, C)` and targets `(N)` of the supervised places.
-    fn supervised(
-        &self,
-        input: Input<'_>,
-        targets: &Tensor,
-        supervised: &[i64],
-    ) -> (Tensor, Tensor) {
-        let hidden = self.hidden(input, None); // (B, T, C)
-        let flat = hidden.reshape([-1, self.config.n_embd]); // (B * T, C)
-        let targets = targets.reshape([-1]); // (B * T)
-        if supervised.len() as i64 == targets.size()[0] {
-            return (flat, targets);
-        }
-        let index = Tensor::from_slice(supervised).to_device(self.device());
-        (
-            flat.index_select(0, &index),
-            targets.index_select(0, &index),
-        ) // (N, C), (N)
-    }
-
-    /// The output layer for the loss of `hidden`: a frozen one in the dtype that is computed in.
-    fn loss_head(&self, hidden: &Tensor) -> Tensor {
-        let head = self.head_weight();
-        if head.requires_grad() {
-            head.shallow_clone()
-        } else {
-            head.to_kind(hidden.kind())
-        }
-    }
-
     fn head_weight(&self) -> &Tensor {
         self.head.as_ref().unwrap_or(&self.embedding.weight)
     }
-}
-
-/// The places of supervised targets in a batch's row-major order: what [`Decoder::loss_sum`] takes.
-pub fn supervised_places(targets: &[i64]) -> Vec<i64> {
-    (0i64..)
-        .zip(targets)
-        .filter(|&(_, &target)| target != IGNORE)
-        .map(|(place, _)| place)
-        .collect()
 }
 
 /// How the embedding, the output layer and the layers start.

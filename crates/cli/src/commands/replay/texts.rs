@@ -237,7 +237,7 @@ mod tests {
         );
         assert_eq!(
             lines[1],
-            "  9.000 nats  p 1e-4    \"c\" after \"a\\u{1b}\\nb\""
+            "  9.000 nats  p 1e-4   \"c\" after \"a\\u{1b}\\nb\""
         );
     }
 }
