@@ -29,6 +29,8 @@ mod lora;
 mod model;
 #[path = "cli/plan.rs"]
 mod plan;
+#[path = "cli/replay.rs"]
+mod replay;
 #[path = "cli/stages.rs"]
 mod stages;
 #[path = "cli/support.rs"]

@@ -39,6 +39,7 @@ fn the_commands_stand_in_the_order_of_use() {
       pretrain       Pre-train: general text to a base model
       finetune       Fine-tune: a base model and examples of one task to a task model
       transfer       Learn a task with and without pre-training, at several amounts of data
+      replay         Make a step of a run again, to see what it learnt from and whether it is the same
       verify-resume  Prove that a run of a recipe may be killed at any moment and ends the same
       eval           Measure a model on a text or on a task
       generate       Continue a prompt
@@ -59,6 +60,7 @@ fn every_command_shows_examples() {
         "plan",
         "pretrain",
         "finetune",
+        "replay",
         "verify-resume",
         "eval",
         "generate",

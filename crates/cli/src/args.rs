@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::{
     bench, chat, completions, data, doctor, eval, export, finetune, generate, import, plan,
-    pretrain, quickstart, recipe, report, tokenizer, transfer, verify_resume,
+    pretrain, quickstart, recipe, replay, report, tokenizer, transfer, verify_resume,
 };
 
 const ABOUT: &str = "\
@@ -66,6 +66,9 @@ pub(crate) enum Command {
     Finetune(finetune::FinetuneArgs),
     /// Learn a task with and without pre-training, at several amounts of data
     Transfer(transfer::TransferArgs),
+    /// Make a step of a run again, to see what it learnt from and whether it is the same
+    #[command(long_about = replay::ABOUT)]
+    Replay(replay::ReplayArgs),
     /// Prove that a run of a recipe may be killed at any moment and ends the same
     VerifyResume(verify_resume::VerifyResumeArgs),
     /// Measure a model on a text or on a task

@@ -14,6 +14,7 @@ pub(crate) mod plan;
 pub(crate) mod pretrain;
 pub(crate) mod quickstart;
 pub(crate) mod recipe;
+pub(crate) mod replay;
 pub(crate) mod report;
 pub(crate) mod tokenizer;
 pub(crate) mod transfer;
@@ -36,6 +37,7 @@ pub(crate) fn run(command: Command) -> Result<Exit> {
         Command::Plan(args) => plan::run(&args),
         Command::Pretrain(args) => pretrain::run(&args),
         Command::Finetune(args) => finetune::run(&args),
+        Command::Replay(args) => replay::run(&args),
         Command::VerifyResume(args) => verify_resume::run(&args),
         Command::Eval(args) => eval::run(&args),
         Command::Generate(args) => generate::run(&args),

@@ -6,8 +6,11 @@
 //! Legend: B rows, T columns; every field is row-major, B * T long.
 
 mod names;
+mod stretches;
 
 use anyhow::{Result, bail, ensure};
+
+pub use stretches::Stretch;
 
 /// The target that asks for no prediction: its position adds nothing to the loss.
 pub const IGNORE: i64 = -100;

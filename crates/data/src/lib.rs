@@ -61,7 +61,7 @@ mod stream;
 mod tokenize;
 mod windows;
 
-pub use batch::{Batch, IGNORE};
+pub use batch::{Batch, IGNORE, Stretch};
 pub use collate::{
     Epoch, EpochPart, FinetuneBatches, FinetuneSettings, Rows, collate, collate_packed,
 };

@@ -21,7 +21,7 @@ pub use harness::{
     HarnessTask, Likelihood, NextToken, Outcome, Record, Sample, Sampler, Scored, TaskKind,
     TaskSpec, evaluate_harness, next_tokens, results_json, sample_json,
 };
-pub use nats::{batch_loss, batch_nats, windows_loss};
+pub use nats::{batch_loss, batch_nats, batch_stream, token_nats, windows_loss};
 pub use predictions::{read_predictions, write_predictions};
 pub use progress::{Progress, Stage};
 pub use task::{TaskItem, TaskMetric, TaskResult, TaskSettings, evaluate, score_items};

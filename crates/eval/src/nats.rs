@@ -7,9 +7,6 @@ use etude_data::Batch;
 use etude_model::{Decoder, Input, supervised_places};
 use etude_tensor::{Kind, Tensor, no_grad};
 
-/// Places whose logits exist at a time in [`batch_nats`].
-const PLACES: usize = 512;
-
 /// What a decoder must know of documents in one row.
 struct Packed {
     positions: Tensor,
@@ -105,36 +102,41 @@ pub fn windows_loss(decoder: &Decoder, batches: impl IntoIterator<Item = Batch>)
 /// # Panics
 /// As [`windows_loss`].
 pub fn batch_nats(decoder: &Decoder, batch: &Batch) -> Vec<f64> {
-    let places = supervised_places(&batch.targets);
     let mut rows = vec![0.0; batch.rows];
-    no_grad(|| {
-        let tensors = Tensors::new(decoder, batch);
-        let hidden = decoder.hidden(tensors.input(), None); // (B, T, C)
-        let flat = hidden.reshape([-1, decoder.config().n_embd]); // (B * T, C)
-        let targets = tensors.targets.reshape([-1]); // (B * T)
-        for places in places.chunks(PLACES) {
-            let index = Tensor::from_slice(places).to_device(decoder.device());
-            let nats = place_nats(decoder, &flat, &targets, &index);
-            let nats = Vec::<f64>::try_from(nats.to_kind(Kind::Double)).expect("float64"); // sync
-            for (place, nats) in places.iter().zip(nats) {
-                rows[*place as usize / batch.cols] += nats;
-            }
-        }
-    });
+    for (place, nats) in no_grad(|| token_nats(decoder, batch)) {
+        rows[place / batch.cols] += nats;
+    }
     rows
 }
 
-/// The cross-entropy at some places, `(N)`.
-fn place_nats(decoder: &Decoder, hidden: &Tensor, targets: &Tensor, index: &Tensor) -> Tensor {
-    let logits = decoder.logits(&hidden.index_select(0, index)); // (N, V)
-    let wide = if logits.kind() == Kind::Double {
-        Kind::Double
-    } else {
-        Kind::Float
-    };
-    let log_probabilities = logits.log_softmax(-1, wide); // (N, V)
-    let targets = targets.index_select(0, index).unsqueeze(1); // (N, 1)
-    -log_probabilities.gather(1, &targets, false).squeeze_dim(1) // (N)
+/// The place of each target in row-major order, and its cross-entropy in nats: what [`batch_loss`] sums. No
+/// gradients are kept; but where gradients are recorded, the layers compute as in training, with dropout.
+///
+/// # Panics
+/// As [`windows_loss`].
+pub fn token_nats(decoder: &Decoder, batch: &Batch) -> Vec<(usize, f64)> {
+    let places = supervised_places(&batch.targets);
+    if places.is_empty() {
+        return Vec::new();
+    }
+    let tensors = Tensors::new(decoder, batch);
+    let nats = decoder.losses(tensors.input(), &tensors.targets, &places); // (N)
+    let nats = Vec::<f64>::try_from(nats.to_kind(Kind::Double)).expect("float64"); // sync
+    places
+        .iter()
+        .map(|&place| place as usize)
+        .zip(nats)
+        .collect()
+}
+
+/// Shows `look` the stream of a batch, `(B, T, C)`, as each part of the decoder leaves it: `embedding`,
+/// `layers.0` and so on, `norm`. No gradients are kept.
+///
+/// # Panics
+/// As [`windows_loss`].
+pub fn batch_stream(decoder: &Decoder, batch: &Batch, look: &mut dyn FnMut(&str, &Tensor)) {
+    let tensors = Tensors::new(decoder, batch);
+    no_grad(|| decoder.watched(tensors.input(), look));
 }
 
 #[cfg(test)]

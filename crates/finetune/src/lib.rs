@@ -9,6 +9,7 @@ mod base;
 mod inspect;
 mod mix;
 mod plan;
+mod ready;
 mod recipe;
 mod score;
 mod stage;
@@ -23,6 +24,7 @@ pub use base::model_folder;
 pub use inspect::{inspect, ledger};
 pub use mix::MixSettings;
 pub use plan::{make_ready, plan};
+pub use ready::ready;
 pub use recipe::{
     BaseDtype, BaseSettings, Layout, LoraSettings, Method, Recipe, TaskEvalSettings, TaskSettings,
 };

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
+use etude_data::ledger::spelled;
 use etude_data::{
     Batch, DataError, FinetuneBatches, FinetuneSettings, RenderedExample, Rendering, Rows, collate,
     spread,
@@ -12,7 +13,7 @@ use etude_eval::windows_loss;
 use etude_model::{Decoder, Prompt, TextGenerator, TextSettings};
 use etude_tokenizer::Tokenizer;
 use etude_train::forecast::DataFacts;
-use etude_train::{Evaluation, MakeBatch, Sample, Stage};
+use etude_train::{Evaluation, MakeBatch, Origin, Sample, Stage};
 
 use crate::recipe::{Layout, Recipe};
 use crate::task::Task;
@@ -215,6 +216,21 @@ impl Stage for Finetuning {
     fn prompts(&self) -> Vec<Prompt> {
         let shown = self.shown.iter();
         shown.map(|shown| Prompt::Ids(shown.ids.clone())).collect()
+    }
+
+    fn origins(&self, step: u64, _batch: &Batch) -> Result<Vec<Vec<Origin>>> {
+        let examples = self.batches.finetune_rows(step).into_iter().flatten();
+        let origin = |example: &RenderedExample| Origin {
+            file: example.source.file.clone(),
+            line: example.source.line,
+            name: example.id.clone(),
+            truncated: example.truncated,
+        };
+        Ok(examples.map(|example| vec![origin(example)]).collect())
+    }
+
+    fn spelled(&self, ids: &[u32]) -> Result<Vec<String>> {
+        spelled(ids, &self.tokenizer)
     }
 
     fn save_tokenizer(&self, folder: &Path) -> Result<()> {

@@ -1,9 +1,11 @@
 //! The decoder: embedding, layers, output. One for all families.
 //!
-//! B rows, T positions, C width, V vocabulary, N supervised positions.
+//! B rows, T positions, C width, V vocabulary.
+
+mod losses;
 
 use etude_tensor::lora::frozen_linear;
-use etude_tensor::loss::{self, IGNORE};
+use etude_tensor::loss;
 use etude_tensor::ops;
 use etude_tensor::{
     AttentionMask, Device, Embedding, Init, Kind, Linear, Norm, Param, Params, Tensor,
@@ -16,6 +18,8 @@ use crate::config::{ConfigError, Family, ModelConfig, Position};
 use crate::lora::Adapter;
 use crate::masks;
 use crate::rotary::Rotary;
+
+pub use losses::supervised_places;
 
 /// What the decoder reads: ids `(B, T)`, int64, on its device.
 #[derive(Debug, Clone, Copy)]
@@ -226,7 +230,7 @@ impl Decoder {
     /// # Panics
     /// When the input is longer than the context, or the cache has no room for it: callers check both.
     pub fn hidden(&self, input: Input<'_>, cache: Option<&mut KvCache>) -> Tensor {
-        self.stream(input, cache, false)
+        self.stream(input, cache, false, &mut |_, _| ())
     }
 
     /// [`Decoder::hidden`] of the last position alone, `(B, C)`: the last layer makes no output for the others.
@@ -234,10 +238,25 @@ impl Decoder {
     /// # Panics
     /// As [`Decoder::hidden`].
     pub fn newest_hidden(&self, input: Input<'_>, cache: &mut KvCache) -> Tensor {
-        self.stream(input, Some(cache), true).squeeze_dim(1)
+        let stream = self.stream(input, Some(cache), true, &mut |_, _| ());
+        stream.squeeze_dim(1)
     }
 
-    fn stream(&self, input: Input<'_>, mut cache: Option<&mut KvCache>, newest: bool) -> Tensor {
+    /// Shows `look` the stream, `(B, T, C)`, after each part: `embedding`, `layers.N`, `norm`.
+    ///
+    /// # Panics
+    /// As [`Decoder::hidden`].
+    pub fn watched(&self, input: Input<'_>, look: &mut dyn FnMut(&str, &Tensor)) {
+        let _ = self.stream(input, None, false, look);
+    }
+
+    fn stream(
+        &self,
+        input: Input<'_>,
+        mut cache: Option<&mut KvCache>,
+        newest: bool,
+        look: &mut dyn FnMut(&str, &Tensor),
+    ) -> Tensor {
         let [_, t] = input.ids.size()[..] else {
             panic!("ids are (B, T)")
         };
@@ -270,6 +289,7 @@ impl Decoder {
         if let Some(norm) = &self.embed_norm {
             x = norm.forward(&x);
         }
+        look("embedding", &x);
         let angles = self
             .rotary
             .as_ref()
@@ -308,11 +328,14 @@ impl Decoder {
             let last = index + 1 == self.layers.len();
             let at = if newest && last { &at_the_newest } else { &at };
             x = layer.forward(&x, at, room);
+            look(&format!("layers.{index}"), &x);
         }
         if let Some(cache) = cache {
             cache.length += t;
         }
-        to_compute_kind(&self.norm.forward(&x))
+        let x = self.norm.forward(&x);
+        look("norm", &x);
+        to_compute_kind(&x)
     }
 
     /// The lengths of packed documents, where attention is to go by them.
@@ -363,49 +386,9 @@ impl Decoder {
         loss::soft_cap(&logits, self.config.logit_cap)
     }
 
-    /// The summed cross-entropy in nats of `targets` `(B, T)` over the positions that are supervised
-    /// (not [`IGNORE`]); logits exist for those alone. A scalar that can be differentiated once.
-    pub fn loss_sum(&self, input: Input<'_>, targets: &Tensor, supervised: &[i64]) -> Tensor {
-        let hidden = self.hidden(input, None); // (B, T, C)
-        let width = self.config.n_embd;
-        let flat = hidden.reshape([-1, width]); // (B * T, C)
-        let targets = targets.reshape([-1]); // (B * T)
-        let head = self.loss_head(&flat);
-        if supervised.len() as i64 == targets.size()[0] {
-            return loss::linear_cross_entropy(&flat, &head, &targets, self.config.logit_cap);
-        }
-        let index = Tensor::from_slice(supervised).to_device(self.device());
-        let picked = flat.index_select(0, &index); // (N, C)
-        loss::linear_cross_entropy(
-            &picked,
-            &head,
-            &targets.index_select(0, &index),
-            self.config.logit_cap,
-        )
-    }
-
-    /// The output layer for the loss of `hidden`: a frozen one in the dtype that is computed in.
-    fn loss_head(&self, hidden: &Tensor) -> Tensor {
-        let head = self.head_weight();
-        if head.requires_grad() {
-            head.shallow_clone()
-        } else {
-            head.to_kind(hidden.kind())
-        }
-    }
-
     fn head_weight(&self) -> &Tensor {
         self.head.as_ref().unwrap_or(&self.embedding.weight)
     }
-}
-
-/// The places of supervised targets in a batch's row-major order: what [`Decoder::loss_sum`] takes.
-pub fn supervised_places(targets: &[i64]) -> Vec<i64> {
-    (0i64..)
-        .zip(targets)
-        .filter(|&(_, &target)| target != IGNORE)
-        .map(|(place, _)| place)
-        .collect()
 }
 
 /// How the embedding, the output layer and the layers start.

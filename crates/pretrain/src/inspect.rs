@@ -1,15 +1,14 @@
 //! The supervision ledger of a pre-training recipe, and its documents and windows as the model sees them.
 
-use std::ops::Range;
-
-use anyhow::{Context, Result};
+use anyhow::Result;
 use etude_data::ledger::{
     Account, Amount, Asked, BatchView, ExampleView, Inspection, Ledger, Line, TokenView, Unit,
     counted, spelled,
 };
-use etude_data::{DataError, Format, Split, TokenStream, Windows};
-use etude_train::RunContext;
+use etude_data::{DataError, Split, TokenStream, Windows};
+use etude_train::{Origin, RunContext};
 
+use crate::origins::Origins;
 use crate::prepare::{Prepared, prepare};
 use crate::recipe::Recipe;
 use crate::stage::windows;
@@ -179,46 +178,14 @@ struct Place<'a> {
 impl Place<'_> {
     /// File and line of a token of the stream.
     fn source(&self, token: u64) -> Result<String> {
-        let (_, document) = self.stream.document_of(token);
-        self.found(document.tokens.start, token)
-    }
-
-    /// File and line of token `at` of the document that starts at token `start`.
-    fn found(&self, start: u64, at: u64) -> Result<String> {
-        // The shard of the document, by the tokens before it.
-        let (mut first, mut shard_of) = (0, None);
-        for shard in self.stream.shards() {
-            if start < first + shard.tokens() {
-                shard_of = Some(shard);
-                break;
-            }
-            first += shard.tokens();
-        }
-        let shard = shard_of.context("a token of the stream lies in one of its shards")?;
-        let source = self.prepared.source_of(shard);
-        let Some(source) = source else {
-            return Ok(shard.path().display().to_string());
+        let origins = Origins {
+            sources: &self.prepared.sources,
+            stream: self.stream,
+            split: self.split,
+            tokenizer: &self.prepared.tokenizer,
         };
-        let number = shard.document_of(start - first);
-        let documents = source.dataset.documents(&[self.split])?;
-        let full =
-            documents.filter(|document| document.as_ref().map_or(true, |d| !d.text.is_empty()));
-        let document = full.into_iter().nth(number as usize).transpose()?;
-        let Some(document) = document else {
-            return Ok(shard.path().display().to_string());
-        };
-        let mut place = document.source;
-        // Lines of a text are counted on; a record is one line whatever its text.
-        if source.dataset.manifest().read.format == Format::Text {
-            place.line += self.text(start..at)?.matches('\n').count() as u64;
-        }
-        Ok(place.to_string())
-    }
-
-    fn text(&self, range: Range<u64>) -> Result<String> {
-        let mut ids = Vec::new();
-        self.stream.read(range, &mut ids);
-        Ok(self.prepared.tokenizer.decode(&ids, false)?)
+        let found = origins.of(&[token])?;
+        Ok(found.iter().map(Origin::to_string).collect())
     }
 
     /// Document `number`, from 1.
@@ -253,7 +220,7 @@ impl Place<'_> {
                 true => format!("the first {shown} of {all} tokens"),
                 false => format!("{all} tokens"),
             },
-            source: self.found(start, start)?,
+            source: self.source(start)?,
             left_out: None,
             cut: [0, 0],
             tokens: tokens.collect(),

@@ -5,8 +5,10 @@
 //! prediction over windows of it. The result is a run folder whose `model/` is a Hugging Face folder.
 
 mod inspect;
+mod origins;
 mod plan;
 mod prepare;
+mod ready;
 mod recipe;
 mod source;
 mod stage;
@@ -20,6 +22,7 @@ use etude_train::{Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings,
 pub use inspect::inspect;
 pub use plan::{make_ready, plan};
 pub use prepare::Prepared;
+pub use ready::ready;
 pub use recipe::{DataSettings, EvalSettings, Recipe, TokenizerSettings};
 pub use source::Source;
 

@@ -55,7 +55,7 @@ pub struct Description {
 }
 
 /// A source, read and tokenized.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Read {
     pub(crate) dataset: Dataset,
     pub(crate) repeat: usize,
@@ -65,13 +65,11 @@ pub(crate) struct Read {
     held_out: Option<Shard>,
 }
 
-impl Prepared {
-    /// The source that a shard was made of.
-    pub(crate) fn source_of(&self, shard: &Shard) -> Option<&Read> {
-        self.sources.iter().find(|source| {
-            let held_out = source.held_out.as_ref().map(Shard::path);
-            source.shard.path() == shard.path() || held_out == Some(shard.path())
-        })
+impl Read {
+    /// Whether a shard was made of this source.
+    pub(crate) fn made(&self, shard: &Shard) -> bool {
+        let held_out = self.held_out.as_ref().map(Shard::path);
+        self.shard.path() == shard.path() || held_out == Some(shard.path())
     }
 }
 

@@ -5,21 +5,24 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
+use etude_data::ledger::spelled;
 use etude_data::{
-    Batch, Shard, ValidationSettings, ValidationWindows, WindowSettings, Windows,
-    token_byte_lengths,
+    Batch, Boundaries, Shard, Split, ValidationSettings, ValidationWindows, WindowSettings,
+    Windows, token_byte_lengths,
 };
 use etude_eval::windows_loss;
 use etude_model::{Decoder, Prompt, Sampling, TextGenerator, TextSettings};
 use etude_tokenizer::Tokenizer;
 use etude_train::forecast::DataFacts;
-use etude_train::{Evaluation, MakeBatch, Sample, Stage};
+use etude_train::{Evaluation, MakeBatch, Origin, Sample, Stage};
 
-use crate::prepare::Prepared;
+use crate::origins::Origins;
+use crate::prepare::{Prepared, Read};
 use crate::recipe::Recipe;
 
 pub(crate) struct Pretraining {
     windows: Windows,
+    sources: Vec<Read>,
     validation: ValidationWindows,
     quick: ValidationWindows,
     tokenizer: Tokenizer,
@@ -52,6 +55,7 @@ impl Pretraining {
         };
         Ok(Self {
             windows,
+            sources: prepared.sources.clone(),
             validation,
             quick,
             tokenizer,
@@ -142,6 +146,39 @@ impl Stage for Pretraining {
     fn prompts(&self) -> Vec<Prompt> {
         let prompts = self.recipe.eval.prompts.iter().cloned();
         prompts.map(Prompt::Document).collect()
+    }
+
+    fn origins(&self, step: u64, _batch: &Batch) -> Result<Vec<Vec<Origin>>> {
+        // The first token of each document in each row, or of what the row has of it.
+        let stream = self.windows.stream();
+        let mut rows = Vec::new();
+        for targets in self.windows.pretrain_targets(step) {
+            let mut firsts = Vec::new();
+            let mut at = targets.start;
+            while at < targets.end {
+                firsts.push(at);
+                at = stream.document_of(at).1.tokens.end;
+            }
+            match self.recipe.data.boundaries {
+                Boundaries::Kept => rows.extend(firsts.into_iter().map(|first| vec![first])),
+                Boundaries::Ignored => rows.push(firsts),
+            }
+        }
+        let origins = Origins {
+            sources: &self.sources,
+            stream,
+            split: Split::Train,
+            tokenizer: &self.tokenizer,
+        };
+        let mut found = origins.of(&rows.concat())?.into_iter();
+        let rows = rows.iter();
+        Ok(rows
+            .map(|row| found.by_ref().take(row.len()).collect())
+            .collect())
+    }
+
+    fn spelled(&self, ids: &[u32]) -> Result<Vec<String>> {
+        spelled(ids, &self.tokenizer)
     }
 
     fn save_tokenizer(&self, folder: &Path) -> Result<()> {

@@ -18,14 +18,24 @@ using torch::autograd::variable_list;
 // With x in bfloat16 the products are in bfloat16, whatever the weight's dtype; rows are turned into
 // their gradient in float32, and the weight's gradient is summed over the blocks in its own dtype.
 struct LinearCrossEntropy : Function<LinearCrossEntropy> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& x_in, const Tensor& weight, const Tensor& targets_in,
+  static Tensor forward(AutogradContext* ctx, const Tensor& x, const Tensor& weight, const Tensor& targets,
                         double cap, int64_t block_rows, bool need_dx, bool need_dw) {
+    Tensor dx, dw;
+    if (need_dx) dx = at::empty_like(x, at::MemoryFormat::Contiguous);
+    if (need_dw) dw = at::empty_like(weight, at::MemoryFormat::Contiguous);
+    Tensor sum = losses(x, weight, targets, cap, block_rows, dx, dw).sum();
+    ctx->save_for_backward({dx, dw});
+    return sum;
+  }
+
+  // The cross-entropy of each row, (N). The gradients of their sum are written where there is room for them.
+  static Tensor losses(const Tensor& x_in, const Tensor& weight, const Tensor& targets_in, double cap,
+                       int64_t block_rows, Tensor dx, Tensor dw) {
+    const bool need_dx = dx.defined(), need_dw = dw.defined();
     Tensor x = x_in.contiguous(), targets = targets_in.contiguous(), w = weight.to(x.scalar_type());
     const int64_t n = x.size(0), v = w.size(0);
     TORCH_CHECK(targets.size(0) == n && targets.scalar_type() == at::kLong, "targets are int64, one a row");
-    Tensor dx, dw, partial;
-    if (need_dx) dx = at::empty_like(x);
-    if (need_dw) dw = at::empty_like(weight, at::MemoryFormat::Contiguous);
+    Tensor partial;
     const bool mixed = w.scalar_type() != weight.scalar_type();
     if (need_dw && mixed) partial = at::empty_like(w, at::MemoryFormat::Contiguous);
     Tensor losses = at::zeros({n}, x.options().dtype(wide(x)));
@@ -48,8 +58,7 @@ struct LinearCrossEntropy : Function<LinearCrossEntropy> {
       else dw.addmm_(z.t(), xs);
     }
     if (n == 0 && need_dw) dw.zero_();
-    ctx->save_for_backward({dx, dw});
-    return losses.sum();
+    return losses;
   }
 
   static void rows_to_gradient(const Tensor& z, const Tensor& targets, const Tensor& losses, double cap, bool grad) {
@@ -84,5 +93,14 @@ ETUDE_API const char* etude_linear_cross_entropy(at::Tensor* x, at::Tensor* weig
     const bool grad = at::GradMode::is_enabled();
     *out = new at::Tensor(etude::LinearCrossEntropy::apply(*x, *weight, *targets, cap, block_rows,
                                                            grad && x->requires_grad(), grad && weight->requires_grad()));
+  });
+}
+
+// The summands of that sum, (N), without gradients.
+ETUDE_API const char* etude_linear_cross_entropies(at::Tensor* x, at::Tensor* weight, at::Tensor* targets, double cap,
+                                                   int64_t block_rows, at::Tensor** out) {
+  return etude::guarded([&] {
+    at::NoGradGuard no_grad;
+    *out = new at::Tensor(etude::LinearCrossEntropy::losses(*x, *weight, *targets, cap, block_rows, {}, {}));
   });
 }

@@ -1,7 +1,7 @@
 //! The training objective: cross-entropy as a sum over supervised tokens. The division by their
 //! number, over the whole optimizer step, is the training step's.
 
-use tch::{Device, Kind, Tensor};
+use tch::{Device, Kind, Reduction, Tensor};
 
 use crate::native;
 
@@ -29,23 +29,47 @@ pub fn linear_cross_entropy(
     targets: &Tensor,
     cap: Option<f64>,
 ) -> Tensor {
+    match fused_rows(x, weight) {
+        Some(rows) => native::linear_cross_entropy(x, weight, targets, cap.unwrap_or(0.0), rows)
+            .expect("shapes and dtypes are the model's own"),
+        None => composed(x, weight, targets, cap, Reduction::Sum),
+    }
+}
+
+/// The summands of [`linear_cross_entropy`], `(N)`, without gradients: what it sums, to the last bit on the CPU.
+pub fn linear_cross_entropies(
+    x: &Tensor,
+    weight: &Tensor,
+    targets: &Tensor,
+    cap: Option<f64>,
+) -> Tensor {
+    match fused_rows(x, weight) {
+        Some(rows) => native::linear_cross_entropies(x, weight, targets, cap.unwrap_or(0.0), rows)
+            .expect("shapes and dtypes are the model's own"),
+        None => tch::no_grad(|| composed(x, weight, targets, cap, Reduction::None)),
+    }
+}
+
+/// The rows of a block where the native kernel computes the loss.
+fn fused_rows(x: &Tensor, weight: &Tensor) -> Option<i64> {
     let fused = x.device() == Device::Cpu
         && match x.kind() {
             Kind::BFloat16 => matches!(weight.kind(), Kind::Float | Kind::BFloat16),
             Kind::Float | Kind::Double => x.kind() == weight.kind(),
             _ => false,
         };
-    if fused {
-        let vocabulary = weight.size()[0];
-        let element = x.kind().elt_size_in_bytes() as i64;
-        let rows = (BLOCK_BYTES / (element * vocabulary.max(1))).clamp(256, 4096);
-        return native::linear_cross_entropy(x, weight, targets, cap.unwrap_or(0.0), rows)
-            .expect("shapes and dtypes are the model's own");
-    }
-    composed(x, weight, targets, cap)
+    let vocabulary = weight.size()[0];
+    let element = x.kind().elt_size_in_bytes() as i64;
+    fused.then(|| (BLOCK_BYTES / (element * vocabulary.max(1))).clamp(256, 4096))
 }
 
-fn composed(x: &Tensor, weight: &Tensor, targets: &Tensor, cap: Option<f64>) -> Tensor {
+fn composed(
+    x: &Tensor,
+    weight: &Tensor,
+    targets: &Tensor,
+    cap: Option<f64>,
+    reduction: Reduction,
+) -> Tensor {
     let logits = x.linear(weight, None::<&Tensor>); // (N, V)
     let wide = if logits.kind() == Kind::Double {
         logits
@@ -53,7 +77,7 @@ fn composed(x: &Tensor, weight: &Tensor, targets: &Tensor, cap: Option<f64>) -> 
         logits.to_kind(Kind::Float)
     };
     let capped = soft_cap(&wide, cap);
-    capped.cross_entropy_loss(targets, None::<&Tensor>, tch::Reduction::Sum, IGNORE, 0.0)
+    capped.cross_entropy_loss(targets, None::<&Tensor>, reduction, IGNORE, 0.0)
 }
 
 #[cfg(test)]
@@ -78,11 +102,17 @@ mod tests {
                     (&loss * 0.25).backward();
                     [loss.detach(), x.grad(), w.grad()]
                 };
-                let plain = run(&|x, w| composed(x, w, &targets, cap));
+                let plain = run(&|x, w| composed(x, w, &targets, cap, Reduction::Sum));
                 let blocks = run(&|x, w| {
                     native::linear_cross_entropy(x, w, &targets, cap.unwrap_or(0.0), 64)
                         .expect("runs")
                 });
+                let summands = linear_cross_entropies(&x0, &w0, &targets, cap);
+                let alone = composed(&x0, &w0, &targets, cap, Reduction::None);
+                assert_eq!(summands.size(), [n]);
+                assert!(summands.allclose(&alone, 1e-4, 1e-4, false));
+                let whole = linear_cross_entropy(&x0, &w0, &targets, cap);
+                assert!(summands.sum(kind).equal(&whole), "to the last bit");
                 for (a, b) in plain.iter().zip(&blocks) {
                     let scale = f64::try_from(a.abs().max()).expect("a number").max(1.0);
                     let difference = f64::try_from((a - b).abs().max()).expect("a number") / scale;

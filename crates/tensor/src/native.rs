@@ -60,6 +60,14 @@ unsafe extern "C" {
         block_rows: i64,
         out: *mut Ptr,
     ) -> *const c_char;
+    fn etude_linear_cross_entropies(
+        x: Ptr,
+        weight: Ptr,
+        targets: Ptr,
+        cap: f64,
+        block_rows: i64,
+        out: *mut Ptr,
+    ) -> *const c_char;
     fn etude_autocast(cuda: c_int, enabled: c_int) -> *const c_char;
     fn etude_autocasts_cpu() -> c_int;
 }
@@ -229,6 +237,20 @@ pub(crate) fn linear_cross_entropy(
     // SAFETY: live tensors; the other side checks shapes and dtypes, the caller the targets' range.
     made(|out| unsafe {
         etude_linear_cross_entropy(raw(x), raw(weight), raw(targets), cap, block_rows, out)
+    })
+}
+
+pub(crate) fn linear_cross_entropies(
+    x: &Tensor,
+    weight: &Tensor,
+    targets: &Tensor,
+    cap: f64,
+    block_rows: i64,
+) -> Result<Tensor, NativeError> {
+    assert!(block_rows > 0, "a block has at least one row");
+    // SAFETY: as in `linear_cross_entropy`.
+    made(|out| unsafe {
+        etude_linear_cross_entropies(raw(x), raw(weight), raw(targets), cap, block_rows, out)
     })
 }
 

@@ -171,8 +171,14 @@ impl Checkpoints {
 
     /// The newest whole checkpoint, and a line for each torn one that was passed over.
     pub fn newest(&self) -> (Option<Checkpoint>, Vec<String>) {
+        self.newest_up_to(u64::MAX)
+    }
+
+    /// As [`Checkpoints::newest`], of those after at most `most` steps.
+    pub fn newest_up_to(&self, most: u64) -> (Option<Checkpoint>, Vec<String>) {
         let mut torn = Vec::new();
-        for step in self.steps().into_iter().rev() {
+        let steps = self.steps().into_iter().filter(|&step| step <= most);
+        for step in steps.rev() {
             match self.open(step) {
                 Ok(checkpoint) => return (Some(checkpoint), torn),
                 Err(error) => torn.push(format!("{error:#}")),

@@ -1,6 +1,7 @@
 //! `data.json`: what a run's data is, and whether it is still what the run began with.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use etude_data::DataError;
@@ -27,23 +28,47 @@ impl RunFolder {
         let object = now.as_object_mut().context("a description is an object")?;
         object.insert(FINGERPRINT.to_owned(), fingerprint.into());
         let begun = !Checkpoints::new(self.path()).steps().is_empty();
-        if let Some(before) = self.recorded_data().filter(|_| begun) {
-            let known = before.get(FINGERPRINT).and_then(Value::as_str);
-            if known.is_some_and(|known| known != fingerprint) {
-                let mut what = "the data has changed since this run began".to_owned();
-                for line in changes(&before, &now) {
-                    what += &format!("\n  {line}");
-                }
-                let remedy = "choose another --run, or bring the old data back";
-                return Err(DataError::in_file(self.path(), what, remedy).into());
-            }
+        if begun && compare(self.path(), fingerprint) == Compared::Other {
+            let remedy = "choose another --run, or bring the old data back";
+            return Err(changed(self.path(), &now, remedy));
         }
         self.write_json("data.json", &now)
     }
+}
 
-    fn recorded_data(&self) -> Option<Value> {
-        serde_json::from_slice(&fs::read(self.file("data.json")).ok()?).ok()
+/// What `data.json` says of data at hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Compared {
+    /// That it is the run's.
+    Same,
+    /// That it is not.
+    Other,
+    /// Nothing.
+    Unknown,
+}
+
+/// Whether the data of this fingerprint is the one that a run folder was begun with.
+pub(crate) fn compare(run: &Path, fingerprint: &str) -> Compared {
+    match recorded(run)[FINGERPRINT].as_str() {
+        None => Compared::Unknown,
+        Some(known) if known == fingerprint => Compared::Same,
+        Some(_) => Compared::Other,
     }
+}
+
+/// The refusal of other data, with what differs.
+pub(crate) fn changed(run: &Path, now: &Value, remedy: &str) -> anyhow::Error {
+    let mut what = "the data has changed since this run began".to_owned();
+    for line in changes(&recorded(run), now) {
+        what += &format!("\n  {line}");
+    }
+    DataError::in_file(run, what, remedy).into()
+}
+
+/// `data.json` of a run folder; null when there is none.
+fn recorded(run: &Path) -> Value {
+    let bytes = fs::read(run.join("data.json")).unwrap_or_default();
+    serde_json::from_slice(&bytes).unwrap_or_default()
 }
 
 /// What differs between two descriptions, a line a source and a line for each other figure.

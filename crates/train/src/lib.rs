@@ -17,6 +17,7 @@ pub mod muon;
 pub mod optimizer;
 pub mod progress;
 pub mod recipe;
+pub mod replay;
 pub mod run;
 pub mod schedule;
 pub mod settings;
@@ -28,12 +29,14 @@ mod weights;
 
 pub use optimizer::Optimizer;
 pub use recipe::RecipeText;
+pub use replay::{Replay, ReplayRequest, replay};
 pub use run::{Environment, RunContext, RunFolder};
 pub use schedule::learning_rate_scale;
 pub use settings::{
     ModelSettings, OptimizerKind, OptimizerSettings, ScheduleKind, ScheduleSettings, TrainSettings,
 };
 pub use stage::{
-    Ended, Evaluation, FinalLosses, MakeBatch, Sample, Stage, Summary, TrainerSettings,
+    Ended, Evaluation, FinalLosses, MakeBatch, Origin, Ready, Sample, Stage, Summary,
+    TrainerSettings,
 };
 pub use trainer::Trainer;

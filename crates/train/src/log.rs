@@ -11,7 +11,6 @@ use crate::checkpoint::TrainerState;
 use crate::metrics::JsonLines;
 use crate::progress::Bar;
 use crate::run::{RunContext, RunFolder};
-use crate::settings::OptimizerKind;
 use crate::stage::{Evaluation, Sample, TrainerSettings};
 use crate::tensorboard::EventFile;
 
@@ -151,15 +150,9 @@ impl<'a> RunLog<'a> {
         let clock = std::mem::take(&mut self.clock);
         let rate = clock.tokens as f64 / clock.seconds.max(1e-9);
         let mfu = rate * self.speed.flops_per_token / self.speed.peak;
-        let optimizer = &self.settings.optimizer;
-        let peak_rate = if optimizer.kind == OptimizerKind::Muon {
-            optimizer.muon_lr
-        } else {
-            optimizer.lr
-        };
         let finite = |value: f64| Some(value).filter(|value| value.is_finite());
         self.record(&json!({
-            "kind": "train", "step": done.step, "loss": finite(done.loss), "lr": peak_rate * done.scale,
+            "kind": "train", "step": done.step, "loss": finite(done.loss), "lr": self.settings.optimizer.peak() * done.scale,
             "grad_norm": finite(done.grad_norm), "tokens": state.tokens, "supervised": state.supervised,
             "tokens_per_second": rate, "seconds": self.seconds(), "mfu": mfu, "skipped": done.skipped,
         }))?;

@@ -155,7 +155,7 @@ impl Optimizer {
     }
 
     /// Everything that a checkpoint must hold, by name.
-    fn state(&self) -> Vec<(String, Tensor)> {
+    pub(crate) fn state(&self) -> Vec<(String, Tensor)> {
         let mut state = vec![("applied".to_owned(), self.applied.shallow_clone())];
         for part in &self.adamw {
             for (name, (first, second)) in part.names.iter().zip(part.group.moments()) {

@@ -123,15 +123,15 @@ impl RunFolder {
         if begun && place.is_file() {
             let saved = fs::read_to_string(&place)
                 .with_context(|| format!("{}: cannot be read", place.display()))?;
-            let Ok(saved) = saved.parse::<Table>() else {
+            if saved.parse::<Table>().is_err() {
                 return Err(DataError::in_file(
                     &place,
                     "is damaged, so nobody knows what this is a run of",
                     "put the file back as it was, or choose another --run",
                 )
                 .into());
-            };
-            let differences = differences(saved, recipe)?;
+            }
+            let differences = recipe_differences(&saved, recipe)?;
             if !differences.is_empty() {
                 return Err(DataError::in_file(
                     path,
@@ -226,11 +226,15 @@ fn make(path: &Path) -> Result<()> {
 }
 
 /// What differs between two recipes, a line a key, apart from keys that do not change the result.
-fn differences(saved: Table, now: &str) -> Result<Vec<String>> {
-    let now: Table = now.parse().context("a resolved recipe is TOML")?;
+///
+/// # Errors
+/// When one of them is no TOML.
+pub fn recipe_differences(saved: &str, now: &str) -> Result<Vec<String>> {
     let (mut before, mut after) = (Vec::new(), Vec::new());
-    flatten("", &Value::Table(saved), &mut before);
-    flatten("", &Value::Table(now), &mut after);
+    for (recipe, keys) in [(saved, &mut before), (now, &mut after)] {
+        let table: Table = recipe.parse().context("a resolved recipe is TOML")?;
+        flatten("", &Value::Table(table), keys);
+    }
     let find = |list: &[(String, String)], key: &str| {
         list.iter().find(|(k, _)| k == key).map(|(_, v)| v.clone())
     };

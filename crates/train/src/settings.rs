@@ -153,6 +153,14 @@ impl Default for OptimizerSettings {
 }
 
 impl OptimizerSettings {
+    /// The peak learning rate of the matrices inside the layers, which the log follows.
+    pub fn peak(&self) -> f64 {
+        match self.kind {
+            OptimizerKind::Muon => self.muon_lr,
+            OptimizerKind::Adamw => self.lr,
+        }
+    }
+
     /// The same with every learning rate times `factor`.
     pub fn with_rates(&self, factor: f64) -> Self {
         Self {

@@ -1,7 +1,7 @@
 //! What a stage gives the loop, and what the loop gives back.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -9,6 +9,7 @@ use etude_data::Batch;
 use etude_model::hf::TokenIds;
 use etude_model::{Decoder, Prompt};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use crate::forecast::{Comparison, DataFacts};
 use crate::settings::{OptimizerSettings, ScheduleSettings, TrainSettings};
@@ -75,11 +76,65 @@ pub trait Stage {
     fn prompts(&self) -> Vec<Prompt> {
         Vec::new()
     }
+    /// Where the pieces of a step's batch are from, a list for each stretch of the batch, as far as is known.
+    ///
+    /// # Errors
+    /// When the data cannot be read again.
+    fn origins(&self, _step: u64, batch: &Batch) -> Result<Vec<Vec<Origin>>> {
+        Ok(vec![Vec::new(); batch.stretches().len()])
+    }
+    /// The text of each token, together the text of all; without a tokenizer, their numbers.
+    ///
+    /// # Errors
+    /// When an id is not the tokenizer's.
+    fn spelled(&self, ids: &[u32]) -> Result<Vec<String>> {
+        Ok(ids.iter().map(|id| format!("<{id}>")).collect())
+    }
     /// Writes what a model folder holds besides weights and configuration: the tokenizer.
     ///
     /// # Errors
     /// When a file cannot be written.
     fn save_tokenizer(&self, folder: &Path) -> Result<()>;
+}
+
+/// Where a piece of a batch is from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Origin {
+    /// The file.
+    pub file: PathBuf,
+    /// The line in it, from 1: where the example, or the document, or the piece of it begins.
+    pub line: u64,
+    /// The example's or the document's name.
+    pub name: String,
+    /// Whether it was cut to fit.
+    pub truncated: bool,
+}
+
+impl std::fmt::Display for Origin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
+    }
+}
+
+/// A stage and all that its run starts from, before the first step.
+pub struct Ready {
+    /// Batches, validation, samples.
+    pub stage: Box<dyn Stage>,
+    /// The decoder as it starts.
+    pub decoder: Decoder,
+    /// How it is trained.
+    pub settings: TrainerSettings,
+    /// What its data is, as `data.json` has it: an object with `sources`.
+    pub data: Value,
+}
+
+impl std::fmt::Debug for Ready {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ready")
+            .field("stage", &self.stage.name())
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The settings of a run that both stages have.

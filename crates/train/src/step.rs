@@ -65,6 +65,38 @@ pub fn train_step(
     scale: f64,
     settings: &StepSettings,
 ) -> Result<StepReport> {
+    let made = step_gradients(decoder, batch, step, settings)?;
+    optimizer.step(scale, &made.scale)?;
+    Ok(StepReport {
+        loss: made.loss,
+        grad_norm: made.scale.norm,
+        skipped: made.scale.found_inf,
+        tokens: batch.tokens(),
+        supervised: made.supervised,
+    })
+}
+
+/// The first half of a step: its gradients, which lie in the decoder's parameters, and what is known of them.
+#[derive(Debug)]
+pub struct StepGradients {
+    /// Mean cross-entropy in nats over the supervised tokens.
+    pub loss: Tensor,
+    /// Tokens that were supervised.
+    pub supervised: usize,
+    /// Their norm, and by what clipping divides them.
+    pub scale: GradScale,
+}
+
+/// Makes the gradients of step number `step` (from 0) on `batch`.
+///
+/// # Errors
+/// As [`train_step`].
+pub fn step_gradients(
+    decoder: &Decoder,
+    batch: &Batch,
+    step: u64,
+    settings: &StepSettings,
+) -> Result<StepGradients> {
     // Whatever is random in the model follows from (seed, step) alone.
     seed_everything(step_seed(settings.seed, step));
     decoder.drop_grads();
@@ -74,14 +106,11 @@ pub fn train_step(
         .map(|param| param.tensor.grad())
         .filter(Tensor::defined)
         .collect();
-    let grad_scale = GradScale::measure(&grads, settings.max_norm)?;
-    optimizer.step(scale, &grad_scale)?;
-    Ok(StepReport {
+    let scale = GradScale::measure(&grads, settings.max_norm)?;
+    Ok(StepGradients {
         loss,
-        grad_norm: grad_scale.norm,
-        skipped: grad_scale.found_inf,
-        tokens: batch.tokens(),
         supervised,
+        scale,
     })
 }
 

@@ -104,7 +104,7 @@ mod tests {
             prop_assert_eq!(expected.len(), expected.iter().map(|(_, name)| name).collect::<BTreeSet<_>>().len());
             let cols = lengths.iter().sum::<u32>() as usize;
             let pairs: Vec<_> = all.chunks(2).map(<[_]>::to_vec).collect();
-            for batch in [collate_packed(&[all.clone()], cols, 0), collate_packed(&pairs, 60, 9)] {
+            for batch in [collate_packed(std::slice::from_ref(&all), cols, 0), collate_packed(&pairs, 60, 9)] {
                 prop_assert_eq!(&by_token(&batch), &expected);
                 let parts: BTreeSet<_> = batch.micro_batches(rows).flat_map(|part| by_token(&part)).collect();
                 prop_assert_eq!(&parts, &expected);

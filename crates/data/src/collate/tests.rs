@@ -233,3 +233,48 @@ fn sets_that_teach_nothing_are_refused_by_name() {
         "takes 17 tokens",
     );
 }
+
+#[test]
+fn a_batch_without_examples_is_the_batch_of_the_others() {
+    let all = [(3, 4), (1, 9), (2, 2), (5, 1), (4, 4)]
+        .into_iter()
+        .zip(0..);
+    let all: Vec<RenderedExample> = all.map(|((p, a), n)| example(n, p, a)).collect();
+    let named = |numbers: &[usize]| -> Vec<&RenderedExample> {
+        numbers.iter().map(|&number| &all[number]).collect()
+    };
+    let whole = collate(&named(&[0, 1, 2, 3, 4]), 0);
+    for (left_out, others) in [
+        (&[1][..], &[0, 2, 3, 4][..]),
+        (&[0, 4], &[1, 2, 3]),
+        (&[0, 1, 2, 4], &[3]),
+    ] {
+        assert_eq!(whole.without(left_out), Some(collate(&named(others), 0)));
+    }
+    assert_eq!(whole.without(&[0, 1, 2, 3, 4]), None);
+
+    // Packed, they move together; the numbers of documents only tell them apart.
+    let rows = |rows: &[&[usize]], cols| {
+        let rows: Vec<Vec<&RenderedExample>> = rows.iter().map(|row| named(row)).collect();
+        collate_packed(&rows, cols, 0)
+    };
+    let whole = rows(&[&[0, 2], &[1], &[3, 4]], 16);
+    let less = whole.without(&[0]).expect("others are left");
+    let expected = rows(&[&[2], &[1], &[3, 4]], 12);
+    let told = |batch: &Batch| {
+        let Batch {
+            input_ids,
+            targets,
+            position_ids,
+            ..
+        } = batch.clone();
+        (
+            (batch.rows, batch.cols),
+            [input_ids, targets, position_ids],
+            batch.stretches(),
+        )
+    };
+    assert_eq!(told(&less), told(&expected));
+    let less = whole.without(&[2]).expect("others are left");
+    assert_eq!(told(&less), told(&rows(&[&[0, 2], &[3, 4]], 12)));
+}

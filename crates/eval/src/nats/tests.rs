@@ -99,7 +99,7 @@ fn batches_without_targets_count_nothing_and_no_graph_is_kept() {
 }
 
 #[test]
-fn many_places_go_in_parts() {
+fn rows_and_tokens_are_the_parts_of_the_sum() {
     let decoder = decoder(Family::Llama, 400);
     let examples = [
         example(1, 390, 389),
@@ -107,10 +107,17 @@ fn many_places_go_in_parts() {
         example(3, 300, 7),
     ];
     let batch = collate(&examples.iter().collect::<Vec<_>>(), 0);
-    assert!(batch.supervised() > PLACES);
     let (nats, _) = windows_loss(&decoder, [batch.clone()]);
     let rows = batch_nats(&decoder, &batch);
     assert!((rows.iter().sum::<f64>() - nats).abs() < 1e-7 * nats);
     let (last, _) = windows_loss(&decoder, [collate(&[&examples[2]], 0)]);
     assert!((rows[2] - last).abs() < 1e-8);
+    let tokens = token_nats(&decoder, &batch);
+    assert_eq!(tokens.len(), batch.supervised());
+    let nats: Vec<f64> = tokens.iter().map(|&(_, nats)| nats).collect();
+    let sum = batch_loss(&decoder, &batch).unwrap();
+    let own = Tensor::from_slice(&nats)
+        .to_kind(sum.kind())
+        .sum(sum.kind());
+    assert!(own.equal(&sum.detach()), "to the last bit");
 }

@@ -91,7 +91,6 @@ impl Trajectory {
     /// Asserts that `other` went the same way but for rounding.
     pub(crate) fn assert_near(&self, other: &Self, tolerance: Tolerance, what: &str) {
         let [loss, norm, weights] = self.apart(other, what);
-        println!("{what}: loss {loss:.1e}, norm {norm:.1e}, weights {weights:.1e}");
         assert!(
             loss <= tolerance.loss && norm <= tolerance.norm && weights <= tolerance.weights,
             "{what}: losses are {loss:.2e} apart, gradient norms {norm:.2e}, weights {weights:.2e}; {tolerance:?} are \
@@ -104,7 +103,6 @@ impl Trajectory {
     /// Asserts that `other` is further away than rounding can explain, a thousandfold.
     pub(crate) fn assert_far(&self, other: &Self, tolerance: Tolerance, what: &str) {
         let [loss, norm, weights] = self.apart(other, what);
-        println!("{what}: loss {loss:.1e}, norm {norm:.1e}, weights {weights:.1e}");
         assert!(
             loss > 1e3 * tolerance.loss
                 && norm > 1e3 * tolerance.norm
