@@ -110,10 +110,10 @@ fn examples_that_cannot_be_learnt_are_the_users_to_mend() {
 #[test]
 fn memory_that_does_not_suffice_is_one_message() {
     let corpus = write("faults/memory.txt", sentences());
-    let file = write("faults/memory.toml", recipe(&corpus, "batch_rows = 200000"));
+    let file = write("faults/memory.toml", recipe(&corpus, "batch_rows = 100000"));
     let folder = scratch("faults/memory");
     let output = std::process::Command::new("sh")
-        .args(["-c", "ulimit -v 2000000; exec \"$0\" \"$@\""])
+        .args(["-c", "ulimit -v 2500000; exec \"$0\" \"$@\""])
         .args([
             env!("CARGO_BIN_EXE_etude"),
             "pretrain",
