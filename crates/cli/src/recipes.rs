@@ -29,6 +29,12 @@ pub(crate) const BUILT_IN: &[BuiltIn] = built_in![
     "finetune-smollm2-sentiment",
     "finetune-smollm2-synopses",
     "finetune-smollm2-translation",
+    "pretrain-tasks",
+    "finetune-tasks-synopses",
+    "finetune-tasks-questions",
+    "finetune-tasks-sentiment",
+    "finetune-tasks-translation",
+    "finetune-tasks-cooking",
     "transfer-descriptions",
     "transfer-lesson",
 ];
