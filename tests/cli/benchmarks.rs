@@ -120,9 +120,9 @@ fn a_runs_checkpoints_are_rows() {
         .filter_map(|line| line.split(' ').next())
         .collect();
     assert_eq!(first, ["step", "chance", "5", "10"], "{table}");
-    let told = json(&[&asked[..], &["--json"]].concat());
-    assert_eq!(told["checkpoints"][1]["step"], 10);
-    assert!(told["checkpoints"][1]["results"]["grammar"]["acc,none"].is_number());
+    let told_of = json(&[&asked[..], &["--json"]].concat());
+    assert_eq!(told_of["checkpoints"][1]["step"], 10);
+    assert!(told_of["checkpoints"][1]["results"]["grammar"]["acc,none"].is_number());
     let asked = ["eval", text(&run), "--next", "A rose is", "--checkpoints"];
     assert_eq!(good(&asked).lines().count(), 3);
     let told = json(&[&asked[..], &["--json"]].concat());
@@ -132,6 +132,25 @@ fn a_runs_checkpoints_are_rows() {
             .unwrap()
             .len(),
         5
+    );
+    // Both are kept for the report.
+    let kept = std::fs::read(run.join("probes.json")).unwrap();
+    let kept: serde_json::Value = serde_json::from_slice(&kept).unwrap();
+    let grammar = &kept["scores"]["grammar"];
+    assert_eq!(
+        (&grammar["metric"], &grammar["chance"]),
+        (&"acc".into(), &0.5.into())
+    );
+    assert_eq!(
+        grammar["steps"][1]["value"],
+        told_of["checkpoints"][1]["results"]["grammar"]["acc,none"]
+    );
+    assert_eq!(
+        kept["next"]["A rose is"][0],
+        told["checkpoints"][0]["next"][0]["tokens"]
+            .as_array()
+            .map(|tokens| { serde_json::json!({"step": 5, "tokens": tokens}) })
+            .unwrap()
     );
     wrong(
         &["eval", model(), "--tasks", "grammar", "--checkpoints"],

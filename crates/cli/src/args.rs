@@ -45,47 +45,50 @@ pub(crate) struct CommandLine {
     pub(crate) command: Command,
 }
 
-/// The commands.
+/// The commands. Each is named by `about`, since a doc comment here would hide the command's own `long_about`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Run the main job from end to end: both stages on real text, and what each bought
+    #[command(
+        about = "Run the main job from end to end: both stages on real text, and what each bought"
+    )]
     Quickstart(quickstart::QuickstartArgs),
-    /// Say what is installed and what is missing, or check a model folder
+    #[command(about = "Say what is installed and what is missing, or check a model folder")]
     Doctor(doctor::DoctorArgs),
-    /// List, fetch and look at data sets
+    #[command(about = "List, fetch and look at data sets")]
     Data(data::DataArgs),
-    /// Train a tokenizer, encode and decode with one, look at one
+    #[command(about = "Train a tokenizer, encode and decode with one, look at one")]
     Tokenizer(tokenizer::TokenizerArgs),
-    /// List and show the built-in recipes
+    #[command(about = "List and show the built-in recipes")]
     Recipe(recipe::RecipeArgs),
-    /// Say what a run will take before it is made: time, memory, disk
+    #[command(about = "Say what a run will take before it is made: time, memory, disk")]
     Plan(plan::PlanArgs),
-    /// Pre-train: general text to a base model
+    #[command(about = "Pre-train: general text to a base model")]
     Pretrain(pretrain::PretrainArgs),
-    /// Fine-tune: a base model and examples of one task to a task model
+    #[command(about = "Fine-tune: a base model and examples of one task to a task model")]
     Finetune(finetune::FinetuneArgs),
-    /// Learn a task with and without pre-training, at several amounts of data
+    #[command(about = "Learn a task with and without pre-training, at several amounts of data")]
     Transfer(transfer::TransferArgs),
-    /// Make a step of a run again, to see what it learnt from and whether it is the same
-    #[command(long_about = replay::ABOUT)]
+    #[command(
+        about = "Make a step of a run again, to see what it learnt from and whether it is the same"
+    )]
     Replay(replay::ReplayArgs),
-    /// Prove that a run of a recipe may be killed at any moment and ends the same
+    #[command(about = "Prove that a run of a recipe may be killed at any moment and ends the same")]
     VerifyResume(verify_resume::VerifyResumeArgs),
-    /// Measure a model on a text or on a task
+    #[command(about = "Measure a model on a text or on a task")]
     Eval(eval::EvalArgs),
-    /// Continue a prompt
+    #[command(about = "Continue a prompt")]
     Generate(generate::GenerateArgs),
-    /// Converse with a fine-tuned model
+    #[command(about = "Converse with a fine-tuned model")]
     Chat(chat::ChatArgs),
-    /// Make a published model (GGUF, Hugging Face) into a model folder
+    #[command(about = "Make a published model (GGUF, Hugging Face) into a model folder")]
     Import(import::ImportArgs),
-    /// Write a model out as a Hugging Face folder or a GGUF file
+    #[command(about = "Write a model out as a Hugging Face folder or a GGUF file")]
     Export(export::ExportArgs),
-    /// Write the report of one run, or of several side by side
+    #[command(about = "Write the report of one run, or of several side by side")]
     Report(report::ReportArgs),
-    /// Measure how fast this machine trains and multiplies
+    #[command(about = "Measure how fast this machine trains and multiplies")]
     Bench(bench::BenchArgs),
-    /// Print the completion script for a shell
+    #[command(about = "Print the completion script for a shell")]
     Completions(completions::CompletionsArgs),
 }
 
@@ -98,6 +101,20 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn what_a_command_says_of_itself_is_shown() {
+        let mut line = CommandLine::command();
+        for (name, words) in [
+            ("plan", "rehears"),
+            ("replay", "nearest whole checkpoint"),
+            ("verify-resume", "SIGKILL"),
+        ] {
+            let command = line.find_subcommand_mut(name).expect("is a command");
+            let help = command.render_long_help().to_string();
+            assert!(help.contains(words), "{help}");
+        }
     }
 
     #[test]

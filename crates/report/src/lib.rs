@@ -43,6 +43,7 @@ mod transfer;
 
 mod inspect;
 mod page;
+mod probes;
 mod write;
 
 pub use inspect::write_inspection;

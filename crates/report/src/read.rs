@@ -68,6 +68,7 @@ pub(crate) fn run(dir: &Path) -> Result<Run> {
     run.data = json(dir, "data.json", &mut notes)?;
     run.summary = json(dir, "summary.json", &mut notes)?;
     run.scores = json(dir, "scores.json", &mut notes)?;
+    run.probes = json(dir, "probes.json", &mut notes)?;
     run.environment = json(dir, "environment.json", &mut notes)?;
     run.recipe = recipe(dir, &mut notes)?;
     run.notes = notes;

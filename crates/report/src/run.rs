@@ -14,6 +14,8 @@ pub(crate) struct Run {
     pub(crate) summary: Value,
     /// `scores.json`, where the run was scored on its test split.
     pub(crate) scores: Value,
+    /// `probes.json`, where the checkpoints were measured.
+    pub(crate) probes: Value,
     pub(crate) environment: Value,
     pub(crate) recipe: Recipe,
     pub(crate) notes: Vec<Note>,

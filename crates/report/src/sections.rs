@@ -10,6 +10,7 @@ use crate::figures::{self, Figure};
 use crate::forecast;
 use crate::format;
 use crate::mechanics;
+use crate::probes;
 use crate::run::{Run, Sample, Stage};
 use crate::scores::{self, Gain, Group};
 use crate::series;
@@ -32,6 +33,9 @@ pub(crate) struct Section {
     pub(crate) tiles: Vec<Tile>,
     pub(crate) curves: Vec<Figure>,
     pub(crate) mechanics: Vec<Figure>,
+    /// What the model could do at each checkpoint.
+    pub(crate) probes: Vec<Figure>,
+    pub(crate) next: Vec<probes::Next>,
     pub(crate) samples: Vec<Prompt>,
     pub(crate) data: Option<Data>,
     pub(crate) finals: Vec<Fact>,
@@ -89,6 +93,8 @@ pub(crate) fn section(run: &Run, id: &str) -> Result<Section> {
         tiles: tiles(run),
         curves,
         mechanics: mechanics::mechanics(run)?,
+        probes: probes::figures(run)?,
+        next: probes::next(run),
         samples: samples(run),
         data: data::data(run),
         finals: finals(run),

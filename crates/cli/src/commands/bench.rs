@@ -27,9 +27,9 @@ pub(crate) struct BenchArgs {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Time training steps of a fixed shape
+    #[command(about = "Time training steps of a fixed shape")]
     Train(train::TrainArgs),
-    /// Time reading a prompt and continuing it, token by token
+    #[command(about = "Time reading a prompt and continuing it, token by token")]
     Generate(generate::GenerateArgs),
     /// Time a large matrix product
     #[command(after_long_help = MATMUL_EXAMPLES)]

@@ -5,6 +5,7 @@ mod checkpoints;
 mod files;
 mod harness;
 mod next;
+mod probes;
 mod table;
 mod task;
 mod text;

@@ -23,7 +23,7 @@ use crate::error::{Exit, Misuse, bad_input};
 use crate::output;
 use crate::recipes::{self, Stage};
 
-pub(crate) const ABOUT: &str = "\
+const ABOUT: &str = "\
 Make a step of a run again, and look inside: the texts of its batch with file and line, the loss of every example \
 and token, the gradient's norm by layer, and whether the loss comes out as it was logged, to the last bit.
 
@@ -44,7 +44,7 @@ Examples:
 
 /// Which step, and what of it.
 #[derive(Debug, Args)]
-#[command(after_long_help = EXAMPLES)]
+#[command(long_about = ABOUT, after_long_help = EXAMPLES)]
 pub(crate) struct ReplayArgs {
     /// The run folder
     #[arg(value_name = "RUN")]

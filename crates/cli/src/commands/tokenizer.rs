@@ -30,13 +30,13 @@ pub(crate) struct TokenizerArgs {
 
 #[derive(Debug, Subcommand)]
 enum TokenizerCommand {
-    /// Train a byte-level BPE on text
+    #[command(about = "Train a byte-level BPE on text")]
     Train(train::TrainArgs),
-    /// Turn text into token ids
+    #[command(about = "Turn text into token ids")]
     Encode(encode::EncodeArgs),
-    /// Turn token ids into text
+    #[command(about = "Turn token ids into text")]
     Decode(decode::DecodeArgs),
-    /// Say what is in a tokenizer
+    #[command(about = "Say what is in a tokenizer")]
     Show(show::ShowArgs),
 }
 

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
-use etude_eval::{HarnessResult, HarnessTask, results_json};
+use etude_eval::{HarnessResult, HarnessScore, HarnessTask, Scored, results_json};
 use etude_model::hf::peft;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{EvalArgs, files, harness, table};
+use super::{EvalArgs, files, harness, probes, table};
 use crate::error::Misuse;
 use crate::output;
 
@@ -34,6 +34,7 @@ pub(super) fn run(args: &EvalArgs, tasks: &[HarnessTask]) -> Result<()> {
         })
         .collect();
     let all = json!({"checkpoints": all});
+    probes::keep(&args.model, "scores", by_task(&steps));
     let none: &[HarnessResult] = &[];
     let written = output.map(|output| output.write(&all, none)).transpose()?;
     if args.json {
@@ -44,6 +45,41 @@ pub(super) fn run(args: &EvalArgs, tasks: &[HarnessTask]) -> Result<()> {
         output::line(&format!("written: {}", file.display()))?;
     }
     Ok(())
+}
+
+/// The chief score of each task and of its parts, over the steps, as the report reads it.
+fn by_task(steps: &[(u64, Vec<HarnessResult>)]) -> Map<String, Value> {
+    let score = |scored: &Scored| {
+        let (
+            _,
+            HarnessScore {
+                value, low, high, ..
+            },
+        ) = table::chief(scored)?;
+        Some(json!({"value": value, "low": low, "high": high}))
+    };
+    let mut tasks = Map::new();
+    for (step, results) in steps {
+        for result in results {
+            let (Some((metric, _)), Some(mut at)) = (table::chief(&result.all), score(&result.all))
+            else {
+                continue;
+            };
+            let parts = result.parts.iter();
+            at["step"] = json!(step);
+            at["parts"] = parts
+                .filter_map(|(name, scored)| Some((name.clone(), score(scored)?)))
+                .collect::<Map<_, _>>()
+                .into();
+            let task = tasks.entry(result.spec.name.clone()).or_insert_with(
+                || json!({"metric": metric.name(), "chance": result.all.chance, "steps": []}),
+            );
+            if let Some(steps) = task["steps"].as_array_mut() {
+                steps.push(at);
+            }
+        }
+    }
+    tasks
 }
 
 /// The checkpoints of a run, by step.

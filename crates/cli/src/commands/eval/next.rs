@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use etude_eval::{NextToken, next_tokens};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
-use super::{EvalArgs, checkpoints};
+use super::{EvalArgs, checkpoints, probes};
 use crate::error::bad_input;
 use crate::model::Loaded;
 use crate::output;
@@ -35,6 +35,7 @@ fn at_checkpoints(args: &EvalArgs, prompts: &[String]) -> Result<()> {
     for (step, folder) in checkpoints::found(&args.model)? {
         steps.push((step, next(&args.device.load(&folder)?, prompts)?));
     }
+    probes::keep(&args.model, "next", by_prompt(prompts, &steps));
     if args.json {
         let one = |(step, found): &(u64, Vec<Vec<NextToken>>)| json!({"step": step, "next": as_json(prompts, found)});
         return output::json(&json!({"checkpoints": steps.iter().map(one).collect::<Vec<_>>()}));
@@ -54,6 +55,19 @@ fn at_checkpoints(args: &EvalArgs, prompts: &[String]) -> Result<()> {
         ));
     }
     output::text(&text)
+}
+
+/// The likeliest tokens after each prompt, over the steps, as the report reads them.
+fn by_prompt(prompts: &[String], steps: &[(u64, Vec<Vec<NextToken>>)]) -> Map<String, Value> {
+    let of = |number: usize| {
+        let at = steps
+            .iter()
+            .map(|(step, found)| json!({"step": step, "tokens": found[number]}));
+        at.collect::<Value>()
+    };
+    (0..prompts.len())
+        .map(|number| (prompts[number].clone(), of(number)))
+        .collect()
 }
 
 fn next(loaded: &Loaded, prompts: &[String]) -> Result<Vec<Vec<NextToken>>> {

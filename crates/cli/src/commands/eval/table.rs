@@ -70,6 +70,14 @@ pub(super) fn results(results: &[HarnessResult]) -> String {
     text
 }
 
+/// The score that stands for the others.
+pub(super) fn chief(scored: &Scored) -> Option<(HarnessMetric, HarnessScore)> {
+    // bits_per_byte is the comparable one of perplexity's three.
+    let mut found = scored.scores.iter().rev();
+    let bits = found.find(|(metric, _)| *metric == HarnessMetric::BitsPerByte);
+    bits.or_else(|| scored.scores.first()).copied()
+}
+
 /// A row a step: the first metric of each task and of its parts.
 pub(super) fn steps(steps: &[(u64, Vec<HarnessResult>)]) -> String {
     let mut rows = Vec::new();
@@ -80,14 +88,8 @@ pub(super) fn steps(steps: &[(u64, Vec<HarnessResult>)]) -> String {
         for result in results {
             let name = &result.spec.name;
             let mut cell = |name: String, scored: &Scored| {
-                // bits_per_byte is the comparable one of perplexity's three.
-                let found = scored
-                    .scores
-                    .iter()
-                    .rev()
-                    .find(|(metric, _)| *metric == HarnessMetric::BitsPerByte);
-                if let Some((metric, score)) = found.or_else(|| scored.scores.first()) {
-                    cells.push((format!("{name} {metric}"), *score, scored.chance));
+                if let Some((metric, score)) = chief(scored) {
+                    cells.push((format!("{name} {metric}"), score, scored.chance));
                 }
             };
             cell(name.clone(), &result.all);
