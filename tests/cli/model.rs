@@ -104,6 +104,31 @@ fn solved_examples_come_before_the_questions_of_a_task() {
         (bits("2") - alone).abs() > 1e-3,
         "nothing came before: {alone}"
     );
+    // One question for all: with its answer before it, it would be no question.
+    let same: String = (0..60)
+        .map(|index| {
+            format!("{{\"prompt\": \"Say it.\", \"completion\": \"A\", \"key\": \"{index}\"}}\n")
+        })
+        .collect();
+    let same = write("few-shot-same.jsonl", same);
+    let like = write(
+        "few-shot-same.toml",
+        format!(
+            "[base]\npath = \"{}\"\n[task]\nsource = \"{same}\"\nlocal = {{ key = \"{{key}}\", test = 20 }}\n[train]\nsteps = 1\n",
+            model()
+        ),
+    );
+    let asked = [
+        "eval",
+        model(),
+        "--task",
+        &same,
+        "--like",
+        &like,
+        "--num-fewshot",
+        "1",
+    ];
+    wrong(&asked, &["solved examples fit"]);
     let refused = "the training split";
     wrong(
         &[&base[..], &["--num-fewshot", "2", "--data", &file]].concat(),

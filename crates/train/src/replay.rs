@@ -244,7 +244,7 @@ impl Remade {
         let fault = outcome
             .skipped
             .then(|| fault::find(decoder, &batch, &self.step_settings, &examples, gradient));
-        let same_weights = same_as_saved(decoder, &request.run, request.step)?;
+        let same_weights = same_as_saved(decoder, &request.run, request.step, &mut self.torn)?;
 
         let this = self.log.steps.get(&request.step);
         let recorded =
@@ -302,9 +302,22 @@ fn without(batch: &Batch, left_out: &[usize]) -> Result<Option<Batch>> {
 
 /// Whether the weights are those that the run saved after a step; none when no whole checkpoint of it is there.
 /// Afterwards the decoder has the saved ones.
-fn same_as_saved(decoder: &Decoder, run: &Path, step: u64) -> Result<Option<bool>> {
-    let Ok(checkpoint) = Checkpoints::new(run).open(step) else {
+fn same_as_saved(
+    decoder: &Decoder,
+    run: &Path,
+    step: u64,
+    torn: &mut Vec<String>,
+) -> Result<Option<bool>> {
+    let checkpoints = Checkpoints::new(run);
+    if !checkpoints.steps().contains(&step) {
         return Ok(None);
+    }
+    let checkpoint = match checkpoints.open(step) {
+        Ok(checkpoint) => checkpoint,
+        Err(error) => {
+            torn.push(format!("{error:#}"));
+            return Ok(None);
+        }
     };
     let made = outcome::weights(decoder);
     weights::restore(decoder, &checkpoint.folder)?;
@@ -332,7 +345,10 @@ fn check_step(
     let train = &ready.settings.train;
     // The steps after the last that is logged may have been made, up to the next that would be.
     let logged = recorded.keys().next_back().copied().unwrap_or(0);
-    let unlogged = (logged / train.log_every + 1) * train.log_every - 1;
+    let unlogged = (logged / train.log_every)
+        .saturating_add(1)
+        .saturating_mul(train.log_every)
+        - 1;
     let saved = checkpoints.steps().last().copied().unwrap_or(0);
     let made = unlogged.max(logged).max(saved).min(train.steps);
     if (1..=made).contains(&request.step) {

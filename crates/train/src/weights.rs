@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use etude_data::DataError;
 use etude_model::Decoder;
 use etude_model::certificate::{self, CERTIFICATE};
 use etude_model::hf::{self, TokenIds, peft};
@@ -66,6 +67,29 @@ pub(crate) fn restore(decoder: &Decoder, folder: &Path) -> Result<()> {
         return Ok(peft::restore(decoder, folder)?);
     }
     let saved = hf::load(folder, decoder.params().kind(), decoder.device())?;
+    let shapes = |decoder: &Decoder| -> Vec<(String, Vec<i64>)> {
+        let params = decoder.params().entries().iter();
+        params
+            .map(|param| (param.name.clone(), param.tensor.size()))
+            .collect()
+    };
+    let (here, there) = (shapes(decoder), shapes(&saved.decoder));
+    if let Some(other) = here
+        .iter()
+        .find(|param| !there.contains(param))
+        .or_else(|| there.iter().find(|param| !here.contains(param)))
+    {
+        let what = format!(
+            "is of another model than [model] in recipe.toml describes: {} differs",
+            other.0
+        );
+        return Err(DataError::in_file(
+            folder,
+            what,
+            "bring back the recipe that the run was made with",
+        )
+        .into());
+    }
     for (param, from) in decoder
         .params()
         .tensors()

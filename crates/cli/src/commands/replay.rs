@@ -31,7 +31,8 @@ The step is made by the loop's own code, from the nearest whole checkpoint befor
 again too, and where no such checkpoint is left, all from the beginning. The run folder is only read, so a run \
 that is still going may be looked at.
 
-Exit status: 0 when all that the run folder tells of the step came out the same, or it tells nothing of it; 1 when \
+Exit status: 0 when the logged losses and gradient norms and the weights of the step's checkpoint came out the \
+same, or none of them is there; 1 when \
 something came out otherwise. On another machine, or with another number of threads, that is to be expected.";
 
 const EXAMPLES: &str = "\
@@ -156,6 +157,16 @@ fn recipe_file(run: &Path) -> Result<String> {
 fn as_it_was<R: Serialize + DeserializeOwned>(args: &ReplayArgs, source: &RecipeText) -> Result<R> {
     let saved: R = source.parse(&[]).map_err(bad_input)?;
     let now: R = source.parse(&args.settings).map_err(bad_input)?;
+    const ALLOWED: [&str; 3] = ["train.device", "train.threads", "train.micro_rows"];
+    let remedy = "change only how it is computed: train.device, train.threads, train.micro_rows";
+    let other = args.settings.iter().find(|setting| {
+        let key = setting.split('=').next().unwrap_or_default().trim();
+        !ALLOWED.contains(&key)
+    });
+    if let Some(other) = other {
+        let what = format!("--set {other}: is not how a step is computed");
+        return Err(Misuse::error(what, remedy));
+    }
     let [saved, changed] = [recipe::to_toml(&saved)?, recipe::to_toml(&now)?];
     let differences = run::recipe_differences(&saved, &changed)?;
     if differences.is_empty() {
@@ -165,6 +176,5 @@ fn as_it_was<R: Serialize + DeserializeOwned>(args: &ReplayArgs, source: &Recipe
         "--set would make another step than the run's\n  {}",
         differences.join("\n  ")
     );
-    let remedy = "change only how it is computed: train.device, train.threads, train.micro_rows";
     Err(Misuse::error(what, remedy))
 }

@@ -212,6 +212,9 @@ fn tell_proof(proof: &ResumeProof) -> String {
         ),
     ));
     let mut text = output::columns(&rows);
+    if kills.writing_checkpoint == 0 {
+        text += "\nNo kill fell into the writing of a checkpoint: take more kills, more steps or more checkpoints.\n";
+    }
     if proof.equal {
         text += "\nEqual. After every kill the newest whole checkpoint was still there, each run went on by itself, \
                  and\nended in the same model, to the last bit, as the run that nobody touched.\n";

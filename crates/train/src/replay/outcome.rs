@@ -3,7 +3,7 @@
 use anyhow::Result;
 use etude_data::Batch;
 use etude_model::Decoder;
-use etude_tensor::{Tensor, no_grad};
+use etude_tensor::{Kind, Tensor, no_grad};
 use serde::Serialize;
 
 use super::groups::{Before, Group, broken, by_kind, by_layer};
@@ -91,7 +91,17 @@ impl Snapshot {
 /// Whether two lists of tensors hold the same numbers.
 pub(super) fn same(decoder: &Decoder, others: &[Tensor]) -> bool {
     let mut pairs = decoder.trainable().zip(others);
-    no_grad(|| pairs.all(|(param, other)| param.tensor.equal(other)))
+    no_grad(|| pairs.all(|(param, other)| bits(&param.tensor).equal(&bits(other))))
+}
+
+/// The bits of each number: those of one that is not a number equal themselves, and 0 is not -0.
+fn bits(tensor: &Tensor) -> Tensor {
+    tensor.view_dtype(match tensor.kind().elt_size_in_bytes() {
+        8 => Kind::Int64,
+        4 => Kind::Int,
+        2 => Kind::Int16,
+        _ => Kind::Int8,
+    })
 }
 
 /// Copies of what is trained.

@@ -1,5 +1,6 @@
 //! `etude eval --task`.
 
+use std::collections::HashSet;
 use std::fs::{self, OpenOptions};
 use std::path::{Path, PathBuf};
 
@@ -30,7 +31,7 @@ pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
     let renderer = task::renderer(&rendering, &loaded.tokenizer, context).map_err(bad_input)?;
     let renderer = match args.num_fewshot.unwrap_or(0) {
         0 => renderer,
-        count => with_shots(args, renderer, &dataset, count, context)?,
+        count => with_shots(args, renderer, &dataset, &examples, count, context)?,
     };
     settings.stop = renderer.ends_of_answers();
     let path = predictions_path(args, name, &loaded);
@@ -51,6 +52,8 @@ pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
         return output::json(&json!({
             "task": name,
             "n": result.items.len(),
+            "num_fewshot": args.num_fewshot.unwrap_or(0),
+            "left_out": result.left_out,
             "scores": result.scores,
             "predictions": path,
         }));
@@ -149,6 +152,7 @@ fn with_shots(
     args: &EvalArgs,
     renderer: Renderer,
     dataset: &Dataset,
+    questions: &[TaskExample],
     count: usize,
     context: usize,
 ) -> Result<Renderer> {
@@ -161,6 +165,9 @@ fn with_shots(
     let mut candidates: Vec<TaskExample> = dataset
         .examples(&[Split::Train])?
         .collect::<Result<_, _>>()?;
+    // A question that is asked must not stand there with its answer.
+    let asked: HashSet<String> = questions.iter().map(TaskExample::prompt_text).collect();
+    candidates.retain(|example| !asked.contains(&example.prompt_text()));
     // Files are often sorted by subject. What does not fit is passed over.
     candidates.sort_by_cached_key(|example| key_hash("few-shot", &example.id));
     renderer

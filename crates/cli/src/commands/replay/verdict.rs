@@ -72,18 +72,22 @@ fn both(pair: Pair) -> String {
 }
 
 fn reasons(found: &Replay, changed: &[String]) -> String {
+    let mut text = String::new();
     if !changed.is_empty() {
-        return format!(
-            "\nThe replay was computed otherwise than the run: --set {}.",
+        text += &format!(
+            "\nThe replay was computed with --set {}, which may give other bits.",
             plain(&changed.join(" --set "))
         );
     }
-    if found.environment.is_empty() {
-        return "\nWhat environment.json tells of the machine is the same here. So the log, recipe.toml or a checkpoint \
-                was\nchanged, or an earlier session of the run had another machine, version or number of threads."
-            .to_owned();
+    if !found.data_checked {
+        text += "\nThe run folder does not tell which data it was, so that may have been another.";
     }
-    let mut text = "\nDifferent here from where the run was made:".to_owned();
+    if found.environment.is_empty() {
+        return text
+            + "\nWhat environment.json tells of the machine is the same here. So the log, recipe.toml or a checkpoint \
+               was\nchanged, or an earlier session of the run had another machine, version or number of threads.";
+    }
+    text += "\nDifferent here from where the run was made:";
     for one in &found.environment {
         let (run, now) = (plain(&one.run), plain(&one.now));
         text += &format!("\n  {}: {run}, now {now}", plain(&one.what));

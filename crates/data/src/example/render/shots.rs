@@ -120,7 +120,8 @@ impl Renderer {
         }
         let alone = vec![Message::new(Role::User, "")];
         let with = self.chat_prompt(&shots.before(alone.clone()))?.len();
-        Ok(with - self.chat_prompt(&alone)?.len())
+        // A template may write less of a longer conversation.
+        Ok(with.saturating_sub(self.chat_prompt(&alone)?.len()))
     }
 }
 
