@@ -164,7 +164,12 @@ fn a_task_is_scored_as_the_contract_says() {
         text(&predictions),
     ];
     let told = json(&[&base[..], &["--data", &file, "--limit", "7", "--json"]].concat());
-    assert_eq!(keys(&told), ["n", "predictions", "scores", "task"]);
+    assert_eq!(
+        keys(&told),
+        ["left_out", "n", "num_fewshot", "predictions", "scores", "task"]
+    );
+    assert_eq!(told["num_fewshot"], 0);
+    assert_eq!(told["left_out"], serde_json::json!({}));
     assert_eq!(told["n"], 7);
     assert_eq!(keys(&told["scores"]["rouge_l"]), ["high", "low", "value"]);
     let answers = fs::read_to_string(told["predictions"].as_str().unwrap()).unwrap();
