@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::support::{corpus, good, json, model, run, scratch, text, write};
 
+#[path = "replay/refused.rs"]
 mod refused;
 
 /// A pre-training run of six steps, two rows of the four at a time; checkpoints after the fourth and the sixth.
