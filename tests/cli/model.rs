@@ -166,7 +166,14 @@ fn a_task_is_scored_as_the_contract_says() {
     let told = json(&[&base[..], &["--data", &file, "--limit", "7", "--json"]].concat());
     assert_eq!(
         keys(&told),
-        ["left_out", "n", "num_fewshot", "predictions", "scores", "task"]
+        [
+            "left_out",
+            "n",
+            "num_fewshot",
+            "predictions",
+            "scores",
+            "task"
+        ]
     );
     assert_eq!(told["num_fewshot"], 0);
     assert_eq!(told["left_out"], serde_json::json!({}));
