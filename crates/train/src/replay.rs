@@ -43,8 +43,10 @@ pub struct ReplayRequest {
     pub run: PathBuf,
     /// The step, from 1, as the log counts.
     pub step: u64,
-    /// Examples of its batch, by number, without which it is made once more.
+    /// Examples of its batch, by number from 1, without which it is made once more.
     pub without: Vec<usize>,
+    /// Examples of its batch, by number from 1, that the caller will look for.
+    pub examples: Vec<usize>,
     /// Whether to show on stderr how it goes.
     pub progress: bool,
 }
@@ -113,6 +115,7 @@ pub struct Without {
 /// named that the batch does not have.
 pub fn replay(ready: Ready, request: &ReplayRequest) -> Result<Replay> {
     let mut made = Remade::start(ready, request)?;
+    made.check_numbers(request)?;
     made.go_to(request.step - 1, request.progress)?;
     made.examine(request)
 }
@@ -169,6 +172,25 @@ impl Remade {
             step: from,
             passed: Vec::new(),
         })
+    }
+
+    /// Refuses numbers of examples that the step's batch does not have, before any step is made.
+    fn check_numbers(&self, request: &ReplayRequest) -> Result<()> {
+        let batch = self.ready.stage.batches()(request.step - 1)?;
+        let count = batch.stretches().len();
+        for (option, numbers) in [
+            ("--without", &request.without),
+            ("--example", &request.examples),
+        ] {
+            if let Some(number) = numbers.iter().find(|&number| !(1..=count).contains(number)) {
+                let what =
+                    format!("{option} {number}: the batch of this step has {count} examples");
+                return Err(
+                    DataError::input(what, format!("give a number from 1 to {count}")).into(),
+                );
+            }
+        }
+        without(&batch, &request.without).map(drop)
     }
 
     /// Makes the steps up to `goal` again.
@@ -282,14 +304,6 @@ fn without(batch: &Batch, left_out: &[usize]) -> Result<Option<Batch>> {
     if left_out.is_empty() {
         return Ok(None);
     }
-    let count = batch.stretches().len();
-    if let Some(number) = left_out
-        .iter()
-        .find(|number| !(1..=count).contains(*number))
-    {
-        let what = format!("--without {number}: the batch of this step has {count} examples");
-        return Err(DataError::input(what, format!("give a number from 1 to {count}")).into());
-    }
     let places: Vec<usize> = left_out.iter().map(|number| number - 1).collect();
     match batch.without(&places) {
         Some(rest) => Ok(Some(rest)),
@@ -362,7 +376,11 @@ fn check_step(
         ),
         false => format!("has no step {}: its steps are 1 to {made}", request.step),
     };
-    Err(DataError::in_file(&request.run, what, format!("give --step 1 to {made}")).into())
+    let remedy = match made {
+        0 => "no step was made; start the run again, and it goes on".to_owned(),
+        made => format!("give --step 1 to {made}"),
+    };
+    Err(DataError::in_file(&request.run, what, remedy).into())
 }
 
 /// Refuses other data than the run's. Whether the run folder tells which it was.

@@ -52,6 +52,7 @@ fn replayed(
             run: run.to_owned(),
             step,
             without: without.to_vec(),
+            examples: Vec::new(),
             progress: false,
         },
     )

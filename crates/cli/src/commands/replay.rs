@@ -32,8 +32,7 @@ again too, and where no such checkpoint is left, all from the beginning. The run
 that is still going may be looked at.
 
 Exit status: 0 when the logged losses and gradient norms and the weights of the step's checkpoint came out the \
-same, or none of them is there; 1 when \
-something came out otherwise. On another machine, or with another number of threads, that is to be expected.";
+same, or none of them is there; 1 when something came out otherwise. On another machine, or with another number of threads, that is to be expected.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -96,14 +95,21 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<Exit> {
         ..context.for_folder(args.run.clone())
     };
     let ready: Ready = match stage {
-        Stage::Pretrain => etude_pretrain::ready(&as_it_was(args, &source)?, &silent)?,
-        Stage::Finetune => etude_finetune::ready(&with_base(&as_it_was(args, &source)?)?, &silent)?,
+        Stage::Pretrain => {
+            let recipe = as_it_was(args, &source, etude_pretrain::Recipe::validate)?;
+            etude_pretrain::ready(&recipe, &silent)?
+        }
+        Stage::Finetune => {
+            let recipe = as_it_was(args, &source, etude_finetune::Recipe::validate)?;
+            etude_finetune::ready(&with_base(&recipe)?, &silent)?
+        }
         Stage::Transfer => return Err(recipes::many_runs(&source.name)),
     };
     let request = ReplayRequest {
         run: args.run.clone(),
         step: args.step,
         without: args.without.iter().map(|&number| number as usize).collect(),
+        examples: args.example.clone(),
         progress: context.progress,
     };
     let found = replay(ready, &request)?;
@@ -112,7 +118,6 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<Exit> {
         chosen: &args.example,
         tokens: args.tokens,
     };
-    shown.check(&found)?;
     if args.json {
         output::json(&found)?;
     } else {
@@ -133,7 +138,10 @@ fn recipe_file(run: &Path) -> Result<String> {
     }
     let shown = run.display();
     if !run.is_dir() {
-        let what = format!("{shown}: there is no such run folder");
+        let what = match run.exists() {
+            true => format!("{shown}: is a file, not a run folder"),
+            false => format!("{shown}: there is no such run folder"),
+        };
         return Err(Misuse::error(what, "give one, such as those in runs/"));
     }
     let inside = fs::read_dir(run).into_iter().flatten().flatten();
@@ -154,7 +162,11 @@ fn recipe_file(run: &Path) -> Result<String> {
 }
 
 /// The recipe as it was run, with settings that do not change what is computed.
-fn as_it_was<R: Serialize + DeserializeOwned>(args: &ReplayArgs, source: &RecipeText) -> Result<R> {
+fn as_it_was<R: Serialize + DeserializeOwned>(
+    args: &ReplayArgs,
+    source: &RecipeText,
+    validate: fn(&R) -> Result<()>,
+) -> Result<R> {
     let saved: R = source.parse(&[]).map_err(bad_input)?;
     let now: R = source.parse(&args.settings).map_err(bad_input)?;
     const ALLOWED: [&str; 3] = ["train.device", "train.threads", "train.micro_rows"];
@@ -167,6 +179,7 @@ fn as_it_was<R: Serialize + DeserializeOwned>(args: &ReplayArgs, source: &Recipe
         let what = format!("--set {other}: is not how a step is computed");
         return Err(Misuse::error(what, remedy));
     }
+    validate(&now).map_err(bad_input)?;
     let [saved, changed] = [recipe::to_toml(&saved)?, recipe::to_toml(&now)?];
     let differences = run::recipe_differences(&saved, &changed)?;
     if differences.is_empty() {

@@ -127,7 +127,11 @@ fn layers(found: &Replay) -> String {
     if found.without.is_some() {
         rows[0].extend(["WITHOUT", "MOVED BY"].map(str::to_owned));
     }
-    let percent = |ratio: f64, places| format!("{}%", number(100.0 * ratio, places));
+    // A diverged step has no shares.
+    let percent = |ratio: f64, places| match ratio.is_nan() {
+        true => "-".to_owned(),
+        false => format!("{}%", number(100.0 * ratio, places)),
+    };
     let moved = |layer: &Group| {
         layer
             .ratio

@@ -2,11 +2,9 @@
 
 use std::io::IsTerminal;
 
-use anyhow::Result;
 use etude_train::replay::{Example, Replay, TokenLoss};
 
 use super::page::{excerpt, ranked};
-use crate::error::Misuse;
 use crate::output::{self, count, plain};
 
 /// Tokens that are named as the costliest of a text.
@@ -25,22 +23,6 @@ pub(super) struct Shown<'a> {
 }
 
 impl Shown<'_> {
-    /// Refuses examples that are not there.
-    pub(super) fn check(&self, found: &Replay) -> Result<()> {
-        let all = found.examples.len();
-        match self
-            .chosen
-            .iter()
-            .find(|number| !(1..=all).contains(*number))
-        {
-            None => Ok(()),
-            Some(number) => Err(Misuse::error(
-                format!("--example {number}: the batch of this step has {all} examples"),
-                format!("give a number from 1 to {all}"),
-            )),
-        }
-    }
-
     /// The texts.
     pub(super) fn text(&self, found: &Replay) -> String {
         let colour = std::io::stdout().is_terminal()
