@@ -6,7 +6,7 @@ mod compare;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -112,7 +112,7 @@ pub fn verify_resume(
     interrupt: &Interrupt,
     tell: &mut dyn FnMut(&str, u64),
 ) -> Result<Option<ResumeProof>> {
-    make_ready(&trial.folder)?;
+    let _lock = make_ready(&trial.folder)?;
     durable::write(&trial.folder.join(RECIPE), trial.recipe.as_bytes())?;
     let [whole, killed] = ["uninterrupted", "killed"].map(|name| trial.folder.join(name));
     let mut experiment = Experiment {
@@ -344,8 +344,8 @@ fn saves(train: &TrainSettings, newest: u64) -> u64 {
     in_series + u64::from(newest < train.steps)
 }
 
-/// Makes the folder of the experiment, or empties that of an earlier one.
-fn make_ready(folder: &Path) -> Result<()> {
+/// Makes the folder of the experiment, or empties that of an earlier one. It is this process's until the file is closed.
+fn make_ready(folder: &Path) -> Result<File> {
     let mark = folder.join(MARK);
     if folder.exists() && !mark.is_file() {
         let empty = fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
@@ -355,18 +355,24 @@ fn make_ready(folder: &Path) -> Result<()> {
             return Err(etude_data::DataError::in_file(folder, what, remedy).into());
         }
     }
-    let made = fs::create_dir_all(folder).and_then(|()| fs::write(&mark, ""));
-    made.with_context(|| {
+    let made = fs::create_dir_all(folder).and_then(|()| File::create(&mark));
+    let lock = made.with_context(|| {
         format!(
             "{}: cannot be written; choose another --run",
             folder.display()
         )
     })?;
+    if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+        let what = "another etude process is proving a run in this folder";
+        let remedy = "wait for it, or choose another --run";
+        return Err(etude_data::DataError::in_file(folder, what, remedy).into());
+    }
     for name in ["uninterrupted", "killed"] {
         remove(&folder.join(name))?;
     }
     fs::write(folder.join(SAID), "")
-        .with_context(|| format!("{}: cannot be written", folder.display()))
+        .with_context(|| format!("{}: cannot be written", folder.display()))?;
+    Ok(lock)
 }
 
 fn remove(folder: &Path) -> Result<()> {
@@ -422,8 +428,12 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("mine");
         fs::create_dir(&folder).unwrap();
-        make_ready(&folder).unwrap();
+        let lock = make_ready(&folder).unwrap();
         fs::create_dir(folder.join("killed")).unwrap();
+        let second = make_ready(&folder).unwrap_err().to_string();
+        assert!(second.contains("another etude process"), "{second}");
+        assert!(folder.join("killed").exists());
+        drop(lock);
         make_ready(&folder).unwrap();
         assert!(!folder.join("killed").exists());
         let other = parent.path().join("other");

@@ -152,7 +152,8 @@ fn explained(failure: anyhow::Error) -> anyhow::Error {
             failed.to_string(),
             "mend the recipe; `etude plan` tries it for less",
         ),
-        _ => failure.context("the uninterrupted run failed"),
+        Some(_) => failure.context("the uninterrupted run failed"),
+        None => failure,
     }
 }
 
@@ -194,8 +195,11 @@ fn tell_proof(proof: &ResumeProof) -> String {
     rows.push(row(
         "compared",
         format!(
-            "{} runs, each with {} weights and {} optimizer states ({} numbers) in {} checkpoints and the result,",
-            count(proof.runs),
+            "{}, each with {} weights and {} optimizer states ({} numbers) in {} checkpoints and the result,",
+            match proof.runs {
+                1 => "1 run".to_owned(),
+                runs => format!("{} runs", count(runs)),
+            },
             count(compared.weights),
             count(compared.optimizer_states),
             count(compared.numbers),
@@ -225,7 +229,7 @@ fn tell_proof(proof: &ResumeProof) -> String {
         text += &format!(
             "  {}: {}\n",
             output::plain(&difference.place),
-            output::plain(&difference.what)
+            output::plain(&difference.what.trim_end().replace('\n', " "))
         );
     }
     if proof.differences.len() > 20 {
