@@ -194,6 +194,23 @@ fn a_task_is_scored_as_the_contract_says() {
         good(&[&base[..], &["--data", &file, "--limit", "3"]].concat()).contains("95% INTERVAL")
     );
 
+    let twice = [&base[..], &["--data", &file, "--against", model()]].concat();
+    let told = json(&[&twice[..], &["--json"]].concat());
+    assert_eq!(
+        keys(&told["against"]),
+        ["differences", "left_out", "model", "n", "scores"]
+    );
+    assert_eq!(told["against"]["n"], 30);
+    assert_eq!(told["against"]["scores"], told["scores"]);
+    let difference = &told["against"]["differences"]["rouge_l"];
+    assert_eq!(difference["value"], 0.0);
+    assert_eq!(difference["p"], 1.0, "a model is no better than itself");
+    assert!(good(&twice).contains("DIFFERENCE"));
+    wrong(
+        &[&base[..], &["--against", "no-such-model"]].concat(),
+        &["no-such-model", "there is no such folder"],
+    );
+
     wrong(
         &["eval", model(), "--task", "wiki-descriptoin"],
         &["did you mean `wiki-description`"],

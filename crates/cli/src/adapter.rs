@@ -8,7 +8,7 @@ use etude_model::Decoder;
 use etude_model::hf::peft;
 
 /// Adapters, and how often each counts.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub(crate) struct AdapterArgs {
     /// A PEFT adapter folder (or the run that made one) to merge into MODEL, :0.5 for half of it; may be given several times
     #[arg(long = "adapter", value_name = "DIR[:WEIGHT]", value_parser = parse)]

@@ -1,5 +1,6 @@
 //! `etude eval`: one model on a text, on a task, or on benchmarks.
 
+mod against;
 mod bar;
 mod checkpoints;
 mod files;
@@ -42,6 +43,7 @@ Examples:
   etude eval runs/shakespeare --text held-out.txt
   etude eval runs/shakespeare --text held-out.txt --context 256 --stride 128 --json
   etude eval runs/task --task wiki-description --limit 100
+  etude eval runs/task --task wiki-description --against runs/task-scratch
   etude eval runs/task --task wiki-description --data mine.jsonl --metric rouge_l --metric exact_match
   etude eval smollm2 --tasks grammar,arc.toml --num-fewshot 5 --output results
   etude eval runs/base --tasks grammar --checkpoints
@@ -138,6 +140,9 @@ struct TaskArgs {
     /// Most tokens of an answer
     #[arg(long, value_name = "N", default_value_t = 128, requires = "task")]
     max_tokens: usize,
+    /// Another model that answers the same examples; the scores' differences are told with intervals
+    #[arg(long, value_name = "MODEL", requires = "task")]
+    against: Option<PathBuf>,
     /// Where the answers go, a JSON object a line; by default into the run folder, else here
     #[arg(long, value_name = "FILE", requires = "task")]
     predictions: Option<PathBuf>,

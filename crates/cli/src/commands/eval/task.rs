@@ -12,18 +12,69 @@ use etude_eval::{TaskResult, TaskSettings, evaluate, write_predictions};
 use etude_finetune::{Recipe, TaskSettings as Rendering};
 use serde_json::json;
 
+use super::against::Against;
 use super::bar::Bar;
 use super::{EvalArgs, SplitArg};
+use crate::adapter::AdapterArgs;
 use crate::error::{Misuse, bad_input};
-use crate::model::Loaded;
+use crate::model::{DeviceArgs, Loaded, folder};
 use crate::output;
 use crate::recipes::{self, Stage};
 use crate::task::{self, Origin};
 
 pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
-    let mut settings = settings(args);
+    let settings = settings(args);
     settings.validate().map_err(bad_input)?;
-    let loaded = args.device.load(&args.model)?;
+    let path = predictions_path(args, name)?;
+    check_writable(&path)?;
+    if let Some(other) = &args.task.against {
+        folder(other)?; // before the first model is asked anything
+    }
+    let result = answers(args, name, &args.model, &args.device, &settings)?;
+    write_predictions(&path, &result.items)?;
+    let against = match &args.task.against {
+        Some(other) => {
+            // Adapters lie on the first model.
+            let device = DeviceArgs {
+                adapters: AdapterArgs::default(),
+                ..args.device.clone()
+            };
+            let its = answers(args, name, other, &device, &settings)?;
+            let model = other.display().to_string();
+            Some(Against::new(&result, its, model, &settings).map_err(bad_input)?)
+        }
+        None => None,
+    };
+    if args.json {
+        let mut told = json!({
+            "task": name,
+            "n": result.items.len(),
+            "num_fewshot": args.num_fewshot.unwrap_or(0),
+            "left_out": result.left_out,
+            "scores": result.scores,
+            "predictions": path,
+        });
+        if let Some(against) = &against {
+            told["against"] = json!(against);
+        }
+        return output::json(&told);
+    }
+    let scores = match &against {
+        None => table(&result),
+        Some(against) => against.table(&result),
+    };
+    output::text(&(scores + &tell(&result, &path.display().to_string())))
+}
+
+/// A model's answers to the examples, written as that model was fine-tuned on them.
+fn answers(
+    args: &EvalArgs,
+    name: &str,
+    model: &Path,
+    device: &DeviceArgs,
+    settings: &TaskSettings,
+) -> Result<TaskResult> {
+    let loaded = device.load(model)?;
     let rendering = rendering(args, name, &loaded)?;
     let dataset = dataset(args, &rendering)?;
     let examples = examples(args, &rendering, &dataset)?;
@@ -33,9 +84,10 @@ pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
         0 => renderer,
         count => with_shots(args, renderer, &dataset, &examples, count, context)?,
     };
-    settings.stop = renderer.ends_of_answers();
-    let path = predictions_path(args, name, &loaded);
-    check_writable(&path)?;
+    let settings = TaskSettings {
+        stop: renderer.ends_of_answers(),
+        ..settings.clone()
+    };
     let mut bar = Bar::new();
     let result = evaluate(
         &loaded.decoder,
@@ -46,19 +98,7 @@ pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
         &mut |now| bar.follow(now),
     );
     drop(bar);
-    let result = result.map_err(bad_input)?;
-    write_predictions(&path, &result.items)?;
-    if args.json {
-        return output::json(&json!({
-            "task": name,
-            "n": result.items.len(),
-            "num_fewshot": args.num_fewshot.unwrap_or(0),
-            "left_out": result.left_out,
-            "scores": result.scores,
-            "predictions": path,
-        }));
-    }
-    output::text(&tell(&result, &path.display().to_string()))
+    result.map_err(bad_input)
 }
 
 fn settings(args: &EvalArgs) -> TaskSettings {
@@ -175,16 +215,20 @@ fn with_shots(
         .map_err(bad_input)
 }
 
-fn predictions_path(args: &EvalArgs, name: &str, loaded: &Loaded) -> PathBuf {
+fn predictions_path(args: &EvalArgs, name: &str) -> Result<PathBuf> {
     if let Some(path) = &args.task.predictions {
-        return path.clone();
+        return Ok(path.clone());
     }
     let stem = Path::new(name)
         .file_stem()
         .unwrap_or_default()
         .to_string_lossy();
-    let folder = task::run_folder(&loaded.folder).unwrap_or_default();
-    folder.join(format!("predictions-{stem}.jsonl"))
+    let model = match args.device.adapters.folder() {
+        Some(adapter) => adapter.to_owned(),
+        None => folder(&args.model)?,
+    };
+    let folder = task::run_folder(&model).unwrap_or_default();
+    Ok(folder.join(format!("predictions-{stem}.jsonl")))
 }
 
 /// Finds out before the scoring whether its answers can be kept. What the file holds stays.
@@ -200,7 +244,7 @@ fn check_writable(path: &Path) -> Result<()> {
     })
 }
 
-fn tell(result: &TaskResult, predictions: &str) -> String {
+fn table(result: &TaskResult) -> String {
     let mut rows = vec![
         ["SCORE", "VALUE", "95% INTERVAL"]
             .map(str::to_owned)
@@ -210,9 +254,12 @@ fn tell(result: &TaskResult, predictions: &str) -> String {
         let interval = format!("{:.4} to {:.4}", score.low, score.high);
         rows.push(vec![name.clone(), format!("{:.4}", score.value), interval]);
     }
-    let mut text = output::columns(&rows);
+    output::columns(&rows)
+}
+
+fn tell(result: &TaskResult, predictions: &str) -> String {
     let count = output::count(result.items.len() as u64);
-    text.push_str(&format!("\n{count} examples"));
+    let mut text = format!("\n{count} examples");
     if result.tokens_per_second > 0.0 {
         text.push_str(&format!(
             ", {:.0} tokens a second",
