@@ -37,6 +37,11 @@ pub(crate) const BUILT_IN: &[BuiltIn] = built_in![
     "finetune-tasks-cooking",
     "transfer-descriptions",
     "transfer-lesson",
+    "transfer-tasks-synopses",
+    "transfer-tasks-questions",
+    "transfer-tasks-sentiment",
+    "transfer-tasks-translation",
+    "transfer-tasks-cooking",
 ];
 
 /// A recipe that needs no file.

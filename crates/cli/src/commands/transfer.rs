@@ -111,8 +111,12 @@ fn plan(recipe: &TransferRecipe, args: &TransferArgs) -> Result<Transfer> {
         with_base(&parsed)
     };
     let scratch = match &settings.scratch {
-        Some(name) => finetune(name, &[])?,
-        None => finetune(&settings.finetune, &["base.from_scratch=true".to_owned()])?,
+        Some(name) => finetune(name, &settings.scratch_set)?,
+        None => {
+            let from_scratch = ["base.from_scratch=true".to_owned()];
+            let all = [&from_scratch[..], &settings.scratch_set].concat();
+            finetune(&settings.finetune, &all)?
+        }
     };
     let main = finetune(&settings.finetune, &[])?;
     let variant = |variant: &etude_experiment::VariantSettings| {

@@ -24,6 +24,9 @@ pub struct TransferSettings {
     /// The recipe from scratch, of the same task; by default that of `finetune` with `base.from_scratch`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch: Option<String>,
+    /// What differs in the recipe from scratch besides, as `--set` writes it: rates of its own, say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scratch_set: Vec<String>,
     /// The shares of the training examples, rising. Default 1, 3, 10, 30 and 100 percent.
     #[serde(default = "shares")]
     pub shares: Vec<f64>,
