@@ -131,6 +131,45 @@ fn a_run_that_nobody_planned_forecasts_itself() {
 }
 
 #[test]
+fn the_answers_at_the_end_are_planned_too() {
+    let base = scratch("plan-answers/base");
+    let pretraining = recipe("answers-base", "steps = 2");
+    good(&["pretrain", &pretraining, "--run", text(&base), "-q"]);
+    let lines: String = (0..80)
+        .map(|index| format!("{{\"prompt\": \"Say {index}.\", \"completion\": \"A rose.\"}}\n"))
+        .collect();
+    let examples = write("plan-answers/examples.jsonl", lines);
+    let scored = write(
+        "plan-answers/scored.toml",
+        format!(
+            "# A test.\n[base]\npath = \"{}\"\n[task]\nsource = \"{examples}\"\nanswer_tokens = 6\n\
+             [train]\nsteps = 2\nbatch_rows = 2\nthreads = 1\n\
+             [eval]\nexamples = 2\nsamples = 1\nmetrics = [\"rouge_l\", \"bits_per_byte\"]\n",
+            text(&base)
+        ),
+    );
+    let folder = scratch("plan-answers/scored");
+    let plan = json(&["plan", &scored, "--run", text(&folder), "--json", "-q"]);
+    let of = |name: &str| number(&plan, &format!("/seconds/{name}"));
+    assert!(of("answers") > 0.0, "{plan}");
+    let parts = of("setup") + of("training") + of("result") + of("answers");
+    assert!((of("total") - parts).abs() < 1e-6, "{plan}");
+    let row = "of the test split, scored";
+    assert!(good(&["plan", &scored, "-q"]).contains(row));
+
+    let unscored = ["plan", &scored, "--set", "eval.metrics=[]", "-q"];
+    assert!(!good(&unscored).contains(row));
+    let plan = json(&[&unscored[..], &["--json"]].concat());
+    assert_eq!(number(&plan, "/seconds/answers"), 0.0);
+
+    // What the answers took of the memory is in the run's own figures.
+    let done = json(&["finetune", &scored, "--run", text(&folder), "--json", "-q"]);
+    let peak = number(&done, "/forecast/peak_memory/fact");
+    assert_eq!(peak, number(&done, "/peak_memory"));
+    assert_eq!(read(folder.join("summary.json"))["peak_memory"], peak);
+}
+
+#[test]
 fn a_run_that_would_fill_the_disk_is_refused() {
     let train = "steps = 1000000000000\ncheckpoint_every = 1\nkeep = 1000000000";
     let recipe = recipe("large", train);

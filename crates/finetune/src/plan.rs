@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use etude_data::Progress;
-use etude_tensor::{device, parse_device};
+use etude_tensor::{device, memory, parse_device};
 use etude_train::forecast::{Forecast, Rehearsed, cached_bytes, rehearse};
 use etude_train::{RunContext, recipe as text};
 
 use crate::recipe::Recipe;
-use crate::{base, prepare, stage, trainer_settings};
+use crate::{base, prepare, score, stage, trainer_settings};
 
 /// Fetches the recipe's examples, unless the cache has them.
 ///
@@ -39,12 +39,20 @@ pub fn plan(recipe: &Recipe, context: &RunContext) -> Result<Option<Forecast>> {
         .catalog
         .get_with(&recipe.task.source, &recipe.task.local)?;
     let dataset = manifest.fetch(&context.cache, &Progress::Silent)?;
-    rehearse(&Rehearsed {
+    let forecast = rehearse(&Rehearsed {
         decoder: &base.decoder,
         settings: &trainer_settings(recipe, &base, &task, &stage),
         stage: &stage,
         context,
         recipe: &text::to_toml(recipe)?,
         cache_bytes: cached_bytes(context.cache.root(), dataset.root()),
-    })
+    })?;
+    let Some(mut forecast) = forecast else {
+        return Ok(None);
+    };
+    let answers = score::rehearse(recipe, &task, &base.decoder, &base.tokenizer)?;
+    forecast.seconds.add_answers(answers);
+    let peak = memory::peak_rss().unwrap_or(0);
+    forecast.memory.peak = forecast.memory.peak.max(peak);
+    Ok(Some(forecast))
 }

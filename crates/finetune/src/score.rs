@@ -1,13 +1,17 @@
 //! What a run bought: the task's test examples, answered by the model as it was and as it is, scored and compared.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
-use etude_data::{TaskExample, spread};
-use etude_eval::{TaskItem, TaskResult, TaskSettings, compare, evaluate, write_predictions};
+use etude_data::{RenderedExample, TaskExample, spread};
+use etude_eval::{
+    TaskItem, TaskMetric, TaskResult, TaskSettings, compare, evaluate, write_predictions,
+};
 use etude_model::{Decoder, hf};
 use etude_scores::{Difference, Score};
+use etude_tensor::memory;
 use etude_tokenizer::Tokenizer;
 use etude_train::{RunFolder, Summary};
 use serde::{Deserialize, Serialize};
@@ -46,11 +50,7 @@ pub(crate) fn score(
     summary: &mut Summary,
     say: &dyn Fn(&str),
 ) -> Result<()> {
-    let settings = TaskSettings {
-        metrics: recipe.eval.metrics.clone(),
-        max_tokens: recipe.task.answer_tokens,
-        ..TaskSettings::default()
-    };
+    let settings = settings(recipe);
     if settings.metrics.is_empty() {
         return Ok(());
     }
@@ -79,6 +79,15 @@ pub(crate) fn score(
                 scores.before = before.scores;
             }
             folder.write_json(SCORES, &scores)?;
+            // Two models lay in memory, and the answers' keys and values.
+            let held = memory::peak_rss().max(summary.peak_memory);
+            summary.peak_memory = held;
+            let forecast = summary.forecast.as_mut();
+            if let (Some(held), Some(beside)) =
+                (held, forecast.and_then(|it| it.peak_memory.as_mut()))
+            {
+                beside.fact = held as f64;
+            }
             scores
         }
     };
@@ -87,6 +96,72 @@ pub(crate) fn score(
         .map(|(name, score)| (name.clone(), score.value))
         .collect();
     folder.write_json("summary.json", summary)
+}
+
+fn settings(recipe: &Recipe) -> TaskSettings {
+    TaskSettings {
+        metrics: recipe.eval.metrics.clone(),
+        max_tokens: recipe.task.answer_tokens,
+        ..TaskSettings::default()
+    }
+}
+
+/// How many seconds [`score`] will take, from answers to one batch of the test examples that break off after a
+/// few tokens. The base model is taken to write on until it must stop, the fine-tuned one to write as much as the
+/// longest right answer of a batch.
+pub(crate) fn rehearse(
+    recipe: &Recipe,
+    task: &Task,
+    decoder: &Decoder,
+    tokenizer: &Tokenizer,
+) -> Result<f64> {
+    const FEW: usize = 9;
+    let mut settings = settings(recipe);
+    if settings.metrics.is_empty() || task.test.is_empty() {
+        return Ok(0.0);
+    }
+    let test = spread(task.test.clone(), recipe.eval.test);
+    if settings.choices.is_empty() && settings.metrics.iter().any(TaskMetric::is_choice) {
+        let all: BTreeSet<&str> = test.iter().map(TaskExample::reference_text).collect();
+        settings.choices = all.into_iter().map(str::to_owned).collect();
+    }
+    let sample = spread(test.clone(), settings.rows);
+    let longest = sample
+        .iter()
+        .map(|example| {
+            Ok(task
+                .renderer
+                .render(example)?
+                .as_kept()
+                .map_or(0, RenderedExample::targets))
+        })
+        .collect::<Result<Vec<usize>>>()?;
+    let longest = longest.into_iter().max().unwrap_or(0);
+    let answer_tokens = settings.max_tokens;
+    let timed = |max_tokens: usize| -> Result<(f64, f64)> {
+        let start = Instant::now();
+        let bounded = TaskSettings {
+            max_tokens,
+            ..settings.clone()
+        };
+        let made = answers(decoder, tokenizer, task, &sample, &bounded)?;
+        Ok((start.elapsed().as_secs_f64(), made.seconds))
+    };
+    let (all, first) = timed(1)?;
+    let few = FEW.min(answer_tokens);
+    let a_token = match (first > 0.0 && few > 1).then(|| timed(few)).transpose()? {
+        Some((_, seconds)) => (seconds - first).max(0.0) / (few - 1) as f64,
+        None => 0.0,
+    };
+    let batches = test.len() as f64 / sample.len() as f64;
+    let of = |tokens: usize| batches * (all + a_token * tokens.saturating_sub(1) as f64);
+    let after = of(longest.min(answer_tokens));
+    if recipe.base.from_scratch {
+        return Ok(after);
+    }
+    // It lies beside the result in memory.
+    let before = before(recipe, decoder, |_, _| Ok(of(answer_tokens)))?;
+    Ok(before + after)
 }
 
 fn answers(
@@ -107,12 +182,12 @@ fn answers(
     .with_context(|| format!("{}: its test split cannot be scored", task.name))
 }
 
-/// The base model's answers.
-fn before(
+/// What the base model says when it is asked.
+fn before<T>(
     recipe: &Recipe,
     result: &Decoder,
-    ask: impl Fn(&Decoder, &Tokenizer) -> Result<TaskResult>,
-) -> Result<TaskResult> {
+    ask: impl Fn(&Decoder, &Tokenizer) -> Result<T>,
+) -> Result<T> {
     let folder = base::model_folder(&recipe.base.path);
     let loaded = hf::load(&folder, recipe.train.precision.kind(), result.device())?;
     let tokenizer = Tokenizer::load(&base::tokenizer_folder(&folder)?)?;

@@ -70,7 +70,7 @@ impl TaskMetric {
     }
 
     /// Whether it compares the likelihoods of answers.
-    pub(super) fn is_choice(&self) -> bool {
+    pub fn is_choice(&self) -> bool {
         matches!(self, Self::ChoiceAccuracy | Self::ChoiceMacroF1)
     }
 

@@ -111,6 +111,9 @@ pub struct Seconds {
     pub checkpoints: f64,
     /// Writing the result and reading it back.
     pub result: f64,
+    /// Answering the test split at the end, where the recipe asks for scores.
+    #[serde(default)]
+    pub answers: f64,
 }
 
 impl Seconds {
@@ -119,9 +122,14 @@ impl Seconds {
         let training = self.steps + self.validation + self.samples + self.checkpoints;
         Self {
             training,
-            total: self.setup + training + self.result,
+            total: self.setup + training + self.result + self.answers,
             ..self
         }
+    }
+
+    /// With the time that answering the test split takes.
+    pub fn add_answers(&mut self, answers: f64) {
+        *self = Self { answers, ..*self }.summed();
     }
 }
 

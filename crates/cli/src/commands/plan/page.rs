@@ -96,8 +96,11 @@ fn time(forecast: &Forecast) -> Vec<Vec<String>> {
         ("samples", seconds.samples, ""),
         ("checkpoints", seconds.checkpoints, ""),
         ("result", seconds.result, "written, read back and checked"),
+        ("answers", seconds.answers, "of the test split, scored"),
     ];
+    let asked = seconds.answers > 0.0;
     rows.iter()
+        .filter(|(name, ..)| asked || *name != "answers")
         .map(|&(name, seconds, remark)| row([name, &duration(seconds), remark]))
         .collect()
 }
