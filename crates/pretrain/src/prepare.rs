@@ -365,11 +365,11 @@ fn overlaps(sources: &[Read]) -> Vec<Finding> {
     for source in sources {
         let (name, read) = (&source.dataset.manifest().name, &source.read);
         let (near, near_held_out) = (&read.nearly_repeated, &read.held_out_nearly_repeated);
-        let mut tell = |kind: &str, count: u64, places: &[String], text: &str| {
+        let mut tell = |kind: &str, count: u64, places: &[String], [one, many]: [&str; 2]| {
             if count > 0 {
                 found.push(Finding {
                     kind: kind.into(),
-                    text: format!("{name}: {count} {text}"),
+                    text: format!("{name}: {count} {}", if count == 1 { one } else { many }),
                     count,
                     places: places.to_vec(),
                 });
@@ -379,31 +379,46 @@ fn overlaps(sources: &[Read]) -> Vec<Finding> {
             "duplicate",
             read.repeated.amount.items,
             &read.repeated.places,
-            "training documents repeat an earlier one",
+            [
+                "training document repeats an earlier one",
+                "training documents repeat an earlier one",
+            ],
         );
         tell(
             "near-duplicate",
             near.documents,
             &near.places,
-            "training documents are nearly an earlier one",
+            [
+                "training document is nearly an earlier one",
+                "training documents are nearly an earlier one",
+            ],
         );
         tell(
             "overlap",
             read.held_out_repeated.amount.items,
             &read.held_out_repeated.places,
-            "held-out documents stand among the training documents too, so the validation loss is too low",
+            [
+                "held-out document stands among the training documents too, so the validation loss is too low",
+                "held-out documents stand among the training documents too, so the validation loss is too low",
+            ],
         );
         tell(
             "near-overlap",
             near_held_out.documents,
             &near_held_out.places,
-            "held-out documents are nearly a training document, so the validation loss is too low",
+            [
+                "held-out document is nearly a training document, so the validation loss is too low",
+                "held-out documents are nearly a training document, so the validation loss is too low",
+            ],
         );
         tell(
             "not-compared",
             read.not_compared,
             &[],
-            "documents were not compared with the others, as there are too many",
+            [
+                "document was not compared with the others, as there are too many",
+                "documents were not compared with the others, as there are too many",
+            ],
         );
     }
     found
