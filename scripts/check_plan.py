@@ -5,8 +5,8 @@
 
 For each recipe: `etude plan`, then the run with the same settings, both in DIR (a temporary folder unless
 given). Long recipes are run for fewer steps, the plan and the run alike; the table says how many. Time is from
-the start of the command to its end, memory the most that the process held. A fine-tuning recipe that starts from
-the quickstart's base model gets one: pretrain-quickstart runs first.
+the start of the command to its end, memory the most that the process held. A fine-tuning recipe that starts from a
+base model of another recipe gets one: that recipe runs first.
 
 Prints a table (Markdown). Exit status 1 when a forecast is off by more than 15 percent in time or 10 percent in
 memory. Only a quiet machine can pass: what else runs is in one of the two times and not in the other.
@@ -31,7 +31,19 @@ RECIPES = [
     ("pretrain-shakespeare-llama", "pretrain", []),
     ("finetune-smollm2-descriptions", "finetune", ["train.steps=40", "train.eval_every=20"]),
     ("finetune-smollm2-descriptions-full", "finetune", ["train.steps=30", "train.eval_every=15"]),
+    *(
+        (f"finetune-smollm2-{task}", "finetune", ["train.steps=30", "train.eval_every=15", "eval.test=64"])
+        for task in ("questions", "sentiment", "synopses", "translation", "cooking")
+    ),
+    ("pretrain-tasks", "pretrain", []),
+    *(
+        (f"finetune-tasks-{task}", "finetune", [])
+        for task in ("questions", "sentiment", "synopses", "translation", "cooking")
+    ),
 ]
+
+# Where the recipes that fine-tune them look for base models.
+BASES = {"pretrain-quickstart": "runs/quickstart/base", "pretrain-tasks": "runs/tasks/base"}
 
 
 def run(etude, work, *arguments):
@@ -44,8 +56,7 @@ def run(etude, work, *arguments):
 
 
 def folder(recipe):
-    # The quickstart's fine-tuning recipes look for its base model here.
-    return "runs/quickstart/base" if recipe == "pretrain-quickstart" else f"runs/{recipe}"
+    return BASES.get(recipe, f"runs/{recipe}")
 
 
 def check(etude, work, recipe, command, settings):
@@ -94,10 +105,11 @@ def main():
         print(f"| {' | '.join(head)} |\n|{'---|' * len(head)}", flush=True)
         fine = True
         chosen = [entry for entry in RECIPES if not options.recipes or entry[0] in options.recipes]
-        needs_base = any(entry[0].startswith("finetune-quickstart") for entry in chosen)
-        base = work / "runs/quickstart/base/summary.json"
-        if needs_base and RECIPES[0] not in chosen and not base.is_file():
-            run(etude, work, "pretrain", RECIPES[0][0], "--run", folder(RECIPES[0][0]))
+        for base, stem in (("pretrain-quickstart", "finetune-quickstart"), ("pretrain-tasks", "finetune-tasks")):
+            needed = any(entry[0].startswith(stem) for entry in chosen)
+            made = any(entry[0] == base for entry in chosen) or (work / folder(base) / "summary.json").is_file()
+            if needed and not made:
+                run(etude, work, "pretrain", base, "--run", folder(base))
         for entry in chosen:
             if (work / folder(entry[0]) / "summary.json").is_file():
                 sys.exit(f"{work / folder(entry[0])}: holds a run already; remove it, or choose another --work")

@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-Usage: ./scripts/gpu_check.sh [--steps N] [--rounds N] [--no-peer]
+Usage: ./scripts/gpu_check.sh [--steps N] [--rounds N] [--no-peer] [--programs DIR]
 
 On a machine with a CUDA device, after ./scripts/setup.sh --cuda:
 
@@ -18,6 +18,11 @@ Ends with a table in Markdown on standard output; all else goes to standard erro
   --steps N    timed steps of a process (20); steps before them warm up
   --rounds N   processes of each kind (3); the table has the median of their medians
   --no-peer    Etude alone
+  --programs DIR
+               run DIR/etude and DIR/parity, built elsewhere, where there is no Rust to build with: copies
+               of target/release/etude and of the program that `cargo test --release -p etude-model
+               --test parity --no-run` names, with LD_LIBRARY_PATH leading to a libtorch 2.11 with CUDA.
+               A build against the CPU's libtorch sees the device with LD_PRELOAD=libtorch_cuda.so
 
 PYTHON names a Python with torch 2.11 for CUDA (python3). Nothing else may run meanwhile.
 TEXT
@@ -25,12 +30,13 @@ TEXT
 
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=${PYTHON:-python3}
-steps=20 rounds=3 peer=yes
+steps=20 rounds=3 peer=yes programs=
 while [ $# -gt 0 ]; do
   case $1 in
     --steps) steps=${2:?--steps needs a number}; shift 2 ;;
     --rounds) rounds=${2:?--rounds needs a number}; shift 2 ;;
     --no-peer) peer=no; shift ;;
+    --programs) programs=$(cd "${2:?--programs needs a folder}" && pwd); shift 2 ;;
     -h | --help) usage; exit 0 ;;
     *) printf 'gpu_check: unknown argument %s\n\n' "$1" >&2; usage >&2; exit 2 ;;
   esac
@@ -56,7 +62,7 @@ done
 [ -e /dev/nvidia0 ] || nvidia-smi -L >/dev/null 2>&1 ||
   fail "this machine has no CUDA device (no /dev/nvidia0, and nvidia-smi finds none): nothing was checked.
 Run this on one that has, with NVIDIA's driver installed."
-[ -e .libtorch/lib/libtorch_cuda.so ] ||
+[ -n "$programs" ] || [ -e .libtorch/lib/libtorch_cuda.so ] ||
   fail "the libtorch of this checkout has no CUDA: run \`./scripts/setup.sh --cuda\`, then this again."
 command -v "$python" >/dev/null || fail "there is no $python: name a Python 3 with PYTHON=…"
 if [ "$peer" = yes ]; then
@@ -64,9 +70,15 @@ if [ "$peer" = yes ]; then
     fail "$python has no torch that sees the device: name one that has with PYTHON=…, or leave PyTorch out with --no-peer."
 fi
 
-say "building"
-cargo build --release -p etude-cli >&2
-etude() { cargo run --quiet --release -p etude-cli -- "$@"; }
+if [ -n "$programs" ]; then
+  etude() { "$programs/etude" "$@"; }
+  parity() { "$programs/parity"; }
+else
+  say "building"
+  cargo build --release -p etude-cli >&2
+  etude() { cargo run --quiet --release -p etude-cli -- "$@"; }
+  parity() { cargo test --release -p etude-model --test parity; }
+fi
 
 say "the device"
 # Doctor's exit status speaks of the whole machine; here only its list of devices counts.
@@ -79,7 +91,7 @@ sys.exit(not any(name.startswith("cuda") for name in devices))
 ' "$findings" || fail "libtorch sees no CUDA device: compare its CUDA 13 with the driver that \`nvidia-smi\` shows, and see \`etude doctor\`."
 
 say "parity with the goldens, on the device"
-ETUDE_TEST_DEVICE=cuda cargo test --release -p etude-model --test parity >&2
+ETUDE_TEST_DEVICE=cuda parity >&2
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
