@@ -32,7 +32,7 @@ RECIPES = [
     ("finetune-smollm2-descriptions", "finetune", ["train.steps=40", "train.eval_every=20"]),
     ("finetune-smollm2-descriptions-full", "finetune", ["train.steps=30", "train.eval_every=15"]),
     *(
-        (f"finetune-smollm2-{task}", "finetune", ["train.steps=30", "train.eval_every=15", "eval.test=64"])
+        (f"finetune-smollm2-{task}", "finetune", ["train.steps=30", "train.eval_every=15", "eval.test=32"])
         for task in ("questions", "sentiment", "synopses", "translation", "cooking")
     ),
     ("pretrain-tasks", "pretrain", []),
