@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use etude_data::{Split, spread};
 use etude_eval::{TaskItem, TaskMetric, TaskResult, TaskSettings, evaluate};
-use etude_finetune::{Task, TaskSettings as TaskRecipe, prepare};
+use etude_finetune::TaskSettings as TaskRecipe;
 use etude_model::hf;
 use etude_tensor::{Kind, parse_device};
 use etude_tokenizer::Tokenizer;
@@ -29,28 +29,22 @@ pub(crate) struct Questions {
     pub(crate) limit: usize,
 }
 
-/// One model's answers to the test split of the task, and their scores.
+/// The task's name, and one model's answers to its test split with their scores.
 pub(crate) fn answers(
     model: &Path,
     recipe: &TaskRecipe,
     questions: &Questions,
     device: &str,
     context: &RunContext,
-) -> Result<(Task, TaskResult)> {
+) -> Result<(String, TaskResult)> {
     let tokenizer = Tokenizer::load(model)?;
     let loaded = hf::load(model, Kind::Float, parse_device(device)?)?;
     let silent = RunContext {
         progress: false,
         ..context.for_folder(context.folder.clone())
     };
-    // Nothing is trained here: one example stands for all.
-    let recipe = TaskRecipe {
-        examples: 1,
-        mix: None,
-        ..recipe.clone()
-    };
-    let task = prepare(
-        &recipe,
+    let asked = etude_finetune::questions(
+        recipe,
         loaded.decoder.config().context as usize,
         &tokenizer,
         &silent,
@@ -61,11 +55,11 @@ pub(crate) fn answers(
         rows: 64,
         ..TaskSettings::default()
     };
-    let test = spread(task.test.clone(), questions.limit);
+    let test = spread(asked.test, questions.limit);
     let result = evaluate(
         &loaded.decoder,
         &tokenizer,
-        &task.renderer,
+        &asked.renderer,
         &test,
         &settings,
         &mut |_| {},
@@ -77,7 +71,7 @@ pub(crate) fn answers(
             Split::Test.name()
         )
     })?;
-    Ok((task, result))
+    Ok((asked.name, result))
 }
 
 /// The items by id, as the examples file lists them.

@@ -142,7 +142,7 @@ pub fn quickstart(plan: &Plan, context: &RunContext, say: &mut dyn FnMut(&str)) 
     let mut results = Vec::new();
     let mut name = String::new();
     for (arm, path) in [("base", &base), ("task", &task), ("scratch", &scratch)] {
-        let (prepared, result) = arms::answers(
+        let (task_name, result) = arms::answers(
             &path.join("model"),
             &recipe.task,
             &Questions {
@@ -152,7 +152,7 @@ pub fn quickstart(plan: &Plan, context: &RunContext, say: &mut dyn FnMut(&str)) 
             &recipe.train.device,
             context,
         )?;
-        name = prepared.name;
+        name = task_name;
         say(&format!("  {arm}: {}", line(&result)));
         results.push(result);
     }

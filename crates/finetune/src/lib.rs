@@ -30,7 +30,7 @@ pub use recipe::{
 };
 pub use score::Scores;
 pub use stage::batches;
-pub use task::{Task, prepare};
+pub use task::{Questions, Task, prepare, questions};
 
 /// Runs a recipe in `context.folder`, or goes on where an earlier run of it stopped.
 ///

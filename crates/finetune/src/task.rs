@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use etude_data::ledger::{Amount, Ledger};
 use etude_data::{
-    DataError, ExampleSettings, Order, Progress, ReadAccount, RenderReport, RenderedExample,
-    Renderer, Split, TaskExample,
+    DataError, Dataset, ExampleSettings, Order, Progress, ReadAccount, RenderReport,
+    RenderedExample, Renderer, Split, TaskExample,
 };
 use etude_tokenizer::Tokenizer;
 use etude_train::RunContext;
@@ -89,21 +89,9 @@ pub fn prepare(
     tokenizer: &Tokenizer,
     run: &RunContext,
 ) -> Result<Task> {
-    let mut manifest = run.catalog.get_with(&settings.source, &settings.local)?;
-    if settings.prompt_chars > 0 {
-        manifest.map.prompt_chars = Some(settings.prompt_chars as _);
-    }
-    let progress = if run.progress {
-        Progress::Shown
-    } else {
-        Progress::Silent
-    };
-    let dataset = manifest.fetch(&run.cache, &progress)?;
-    let read = |split| {
-        dataset
-            .examples(&[split])?
-            .collect::<Result<Vec<TaskExample>, _>>()
-    };
+    let dataset = dataset(settings, run)?;
+    let name = dataset.manifest().name.clone();
+    let read = |split| read(&dataset, split);
     let train = read(Split::Train)?;
     let all = text_of(&train);
     let train = chosen(train, settings);
@@ -125,17 +113,8 @@ pub fn prepare(
         )
         .into());
     }
-    let context = match settings.context {
-        0 => context,
-        asked => asked.min(context),
-    };
-    let example = ExampleSettings {
-        format: settings.format()?,
-        context,
-        answer_tokens: settings.answer_tokens.min(context),
-        truncation: settings.truncation,
-    };
-    let renderer = Renderer::new(tokenizer, example)?;
+    let context = positions(settings, context);
+    let renderer = renderer(settings, context, tokenizer)?;
     let bytes = train
         .iter()
         .map(|example| (example.prompt_text().len() + example.reference_text().len()) as u64)
@@ -143,16 +122,16 @@ pub fn prepare(
     let (mut rendered, report) = renderer.render_all(&train)?;
     if run.progress {
         use std::io::Write;
-        let _ = writeln!(std::io::stderr(), "{}: {report}", manifest.name);
+        let _ = writeln!(std::io::stderr(), "{name}: {report}");
     }
     let mut hasher = Sha256::new();
     let fingerprint = dataset.fingerprint()?;
     hasher.update(&fingerprint);
     hasher.update(tokenizer.fingerprint());
     let mut sources = vec![SourceDescription {
-        name: manifest.name.clone(),
-        title: manifest.title.clone(),
-        licence: manifest.licence.clone(),
+        name: name.clone(),
+        title: dataset.manifest().title.clone(),
+        licence: dataset.manifest().licence.clone(),
         documents: train.len() as u64,
         bytes,
         sha256: fingerprint,
@@ -188,7 +167,7 @@ pub fn prepare(
         .map(|byte| format!("{byte:02x}"))
         .collect();
     Ok(Task {
-        name: manifest.name.clone(),
+        name,
         train: rendered,
         examples: train,
         not_chosen,
@@ -200,6 +179,71 @@ pub fn prepare(
         description,
         fingerprint,
     })
+}
+
+/// What a model is asked about a task: its test split, and how it is asked.
+#[derive(Debug)]
+pub struct Questions {
+    /// The task's name.
+    pub name: String,
+    /// Test examples.
+    pub test: Vec<TaskExample>,
+    /// Renders prompts as in training.
+    pub renderer: Renderer,
+}
+
+/// The questions of a task for a model with `context` positions and this tokenizer: [`prepare`] without what is
+/// learnt from.
+///
+/// # Errors
+/// When the data cannot be had, or the task's format is not one.
+pub fn questions(
+    settings: &TaskSettings,
+    context: usize,
+    tokenizer: &Tokenizer,
+    run: &RunContext,
+) -> Result<Questions> {
+    let dataset = dataset(settings, run)?;
+    Ok(Questions {
+        name: dataset.manifest().name.clone(),
+        test: read(&dataset, Split::Test)?,
+        renderer: renderer(settings, positions(settings, context), tokenizer)?,
+    })
+}
+
+fn dataset(settings: &TaskSettings, run: &RunContext) -> Result<Dataset> {
+    let mut manifest = run.catalog.get_with(&settings.source, &settings.local)?;
+    if settings.prompt_chars > 0 {
+        manifest.map.prompt_chars = Some(settings.prompt_chars as _);
+    }
+    let progress = if run.progress {
+        Progress::Shown
+    } else {
+        Progress::Silent
+    };
+    Ok(manifest.fetch(&run.cache, &progress)?)
+}
+
+fn read(dataset: &Dataset, split: Split) -> Result<Vec<TaskExample>, DataError> {
+    dataset.examples(&[split])?.collect()
+}
+
+/// The positions that an example may take of the model's.
+fn positions(settings: &TaskSettings, context: usize) -> usize {
+    match settings.context {
+        0 => context,
+        asked => asked.min(context),
+    }
+}
+
+fn renderer(settings: &TaskSettings, context: usize, tokenizer: &Tokenizer) -> Result<Renderer> {
+    let example = ExampleSettings {
+        format: settings.format()?,
+        context,
+        answer_tokens: settings.answer_tokens.min(context),
+        truncation: settings.truncation,
+    };
+    Ok(Renderer::new(tokenizer, example)?)
 }
 
 /// The first `settings.examples` by a fixed shuffle, so that a smaller set of a draw is part of its larger ones.

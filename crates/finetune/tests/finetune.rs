@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
 
-use etude_finetune::{Scores, Task, prepare};
+use etude_finetune::{Scores, Task, prepare, questions};
 use etude_train::{Ended, RunFolder};
 use serde_json::Value;
 use support::{Place, assert_same, metrics, tasks, wait_for};
@@ -332,4 +332,19 @@ fn general_text_is_mixed_in_by_its_share_of_learnt_tokens() {
     assert_ne!(first, second);
     let larger = names(&["task.examples=9", "task.draw=1"]);
     assert!(second.iter().all(|name| larger.contains(name)));
+}
+
+#[test]
+fn what_is_asked_does_not_hang_on_what_is_learnt() {
+    let root = tempfile::tempdir().expect("a folder");
+    let place = Place::new(root.path());
+    let tokenizer = etude_tokenizer::Tokenizer::load(&place.folder("base")).expect("loads");
+    let context = place.context("unused");
+    let task = |settings: &[&str]| place.recipe(settings).expect("parses").task;
+    // No example has room in two tokens.
+    let error = prepare(&task(&["task.context=2"]), 64, &tokenizer, &context).unwrap_err();
+    assert!(error.to_string().contains("fits the context"), "{error}");
+    let asked = questions(&task(&["task.context=2"]), 64, &tokenizer, &context).expect("asks");
+    let whole = prepare(&task(&[]), 64, &tokenizer, &context).expect("prepares");
+    assert_eq!((asked.name, asked.test), (whole.name, whole.test));
 }
