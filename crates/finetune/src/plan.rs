@@ -1,12 +1,12 @@
 //! What a fine-tuning run will take, by a rehearsal of it.
 
 use anyhow::Result;
-use etude_data::Progress;
 use etude_tensor::{device, memory, parse_device};
 use etude_train::forecast::{Forecast, Rehearsed, cached_bytes, rehearse};
 use etude_train::{RunContext, recipe as text};
 
 use crate::recipe::Recipe;
+use crate::task::dataset;
 use crate::{base, prepare, score, stage, trainer_settings};
 
 /// Fetches the recipe's examples, unless the cache has them.
@@ -15,13 +15,7 @@ use crate::{base, prepare, score, stage, trainer_settings};
 /// As [`run`](crate::run).
 pub fn make_ready(recipe: &Recipe, context: &RunContext) -> Result<()> {
     recipe.validate()?;
-    let progress = match context.progress {
-        true => Progress::Shown,
-        false => Progress::Silent,
-    };
-    let task = &recipe.task;
-    let manifest = context.catalog.get_with(&task.source, &task.local)?;
-    Ok(manifest.fetch(&context.cache, &progress).map(drop)?)
+    dataset(&recipe.task, context).map(drop)
 }
 
 /// Forecasts the run of a recipe in `context.folder`, of which nothing is made. None when someone asked to stop.
@@ -35,10 +29,7 @@ pub fn plan(recipe: &Recipe, context: &RunContext) -> Result<Option<Forecast>> {
     let positions = base.decoder.config().context as usize;
     let task = prepare(&recipe.task, positions, &base.tokenizer, context)?;
     let stage = stage::Finetuning::new(recipe, &task, &base.tokenizer, positions)?;
-    let manifest = context
-        .catalog
-        .get_with(&recipe.task.source, &recipe.task.local)?;
-    let dataset = manifest.fetch(&context.cache, &Progress::Silent)?;
+    let dataset = dataset(&recipe.task, context)?;
     let forecast = rehearse(&Rehearsed {
         decoder: &base.decoder,
         settings: &trainer_settings(recipe, &base, &task, &stage),

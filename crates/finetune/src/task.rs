@@ -211,7 +211,8 @@ pub fn questions(
     })
 }
 
-fn dataset(settings: &TaskSettings, run: &RunContext) -> Result<Dataset> {
+/// Fetches a task's examples, unless the cache has them.
+pub(crate) fn dataset(settings: &TaskSettings, run: &RunContext) -> Result<Dataset> {
     let mut manifest = run.catalog.get_with(&settings.source, &settings.local)?;
     if settings.prompt_chars > 0 {
         manifest.map.prompt_chars = Some(settings.prompt_chars as _);
@@ -243,7 +244,7 @@ fn renderer(settings: &TaskSettings, context: usize, tokenizer: &Tokenizer) -> R
         answer_tokens: settings.answer_tokens.min(context),
         truncation: settings.truncation,
     };
-    Ok(Renderer::new(tokenizer, example)?)
+    Renderer::new(tokenizer, example)
 }
 
 /// The first `settings.examples` by a fixed shuffle, so that a smaller set of a draw is part of its larger ones.
