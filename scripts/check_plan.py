@@ -22,6 +22,8 @@ from pathlib import Path
 
 TIME_LIMIT, MEMORY_LIMIT = 0.15, 0.10
 
+TASKS = ("questions", "sentiment", "synopses", "translation", "cooking", "open-questions", "conversation")
+
 # Recipe, command, settings that shorten it.
 RECIPES = [
     ("pretrain-quickstart", "pretrain", []),
@@ -33,12 +35,12 @@ RECIPES = [
     ("finetune-smollm2-descriptions-full", "finetune", ["train.steps=30", "train.eval_every=15"]),
     *(
         (f"finetune-smollm2-{task}", "finetune", ["train.steps=30", "train.eval_every=15", "eval.test=32"])
-        for task in ("questions", "sentiment", "synopses", "translation", "cooking")
+        for task in (*TASKS, "tales")
     ),
     ("pretrain-tasks", "pretrain", []),
     *(
         (f"finetune-tasks-{task}", "finetune", [])
-        for task in ("questions", "sentiment", "synopses", "translation", "cooking")
+        for task in (*TASKS, "tales")
     ),
 ]
 

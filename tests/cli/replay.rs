@@ -126,17 +126,16 @@ fn a_pre_training_step_is_shown_with_its_texts_and_comes_out_the_same() {
         let found = step(base, number, &[]);
         reproduced(&found, &log);
         assert_eq!(found["from"], from, "step {number}");
-        assert_eq!(
-            found["same_weights"].as_bool(),
-            (number == 6).then_some(true)
-        );
+        for same in ["same_weights", "same_optimizer"] {
+            assert_eq!(found[same].as_bool(), (number == 6).then_some(true));
+        }
     }
     let page = good(&["replay", text(base), "--step", "6", "--without", "2"]);
     for words in [
         "step 6 of 6",
         "the checkpoint after step 4",
         "as in the log, to the last bit",
-        "Reproduced to the last bit: loss and gradient norm of 2 logged steps, all weights",
+        "Reproduced to the last bit: loss, gradient norm, learning rate and tokens of 2 logged steps, all weights",
         "layer 1",
         "output layer",
         "without 2",

@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod adapter;
+mod allocator;
 mod args;
 mod certificate;
 mod commands;
@@ -25,6 +26,7 @@ use clap::Parser;
 use etude_tensor::memory;
 
 fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     let line = match args::CommandLine::try_parse() {
         Ok(line) => line,
         Err(refusal) if refusal.use_stderr() => refusal.exit(),

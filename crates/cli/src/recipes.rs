@@ -29,12 +29,18 @@ pub(crate) const BUILT_IN: &[BuiltIn] = built_in![
     "finetune-smollm2-sentiment",
     "finetune-smollm2-synopses",
     "finetune-smollm2-translation",
+    "finetune-smollm2-open-questions",
+    "finetune-smollm2-conversation",
+    "finetune-smollm2-tales",
     "pretrain-tasks",
     "finetune-tasks-synopses",
     "finetune-tasks-questions",
     "finetune-tasks-sentiment",
     "finetune-tasks-translation",
     "finetune-tasks-cooking",
+    "finetune-tasks-open-questions",
+    "finetune-tasks-conversation",
+    "finetune-tasks-tales",
     "transfer-descriptions",
     "transfer-lesson",
     "transfer-tasks-synopses",
@@ -42,6 +48,8 @@ pub(crate) const BUILT_IN: &[BuiltIn] = built_in![
     "transfer-tasks-sentiment",
     "transfer-tasks-translation",
     "transfer-tasks-cooking",
+    "transfer-tasks-open-questions",
+    "transfer-tasks-conversation",
 ];
 
 /// A recipe that needs no file.

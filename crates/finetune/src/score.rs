@@ -108,14 +108,14 @@ fn settings(recipe: &Recipe) -> TaskSettings {
 
 /// How many seconds [`score`] will take, from answers to one batch of the test examples that break off after a
 /// few tokens. The base model is taken to write on until it must stop, the fine-tuned one to write as much as the
-/// longest right answer of a batch.
+/// longest right answer of a batch. The process holds as much as in the run then: where the run will ask the base
+/// model as well, it is the one that is asked, beside `decoder`.
 pub(crate) fn rehearse(
     recipe: &Recipe,
     task: &Task,
     decoder: &Decoder,
     tokenizer: &Tokenizer,
 ) -> Result<f64> {
-    const FEW: usize = 9;
     let mut settings = settings(recipe);
     if settings.metrics.is_empty() || task.test.is_empty() {
         return Ok(0.0);
@@ -126,42 +126,63 @@ pub(crate) fn rehearse(
         settings.choices = all.into_iter().map(str::to_owned).collect();
     }
     let sample = spread(test.clone(), settings.rows);
-    let longest = sample
-        .iter()
-        .map(|example| {
-            Ok(task
-                .renderer
-                .render(example)?
-                .as_kept()
-                .map_or(0, RenderedExample::targets))
-        })
-        .collect::<Result<Vec<usize>>>()?;
-    let longest = longest.into_iter().max().unwrap_or(0);
-    let answer_tokens = settings.max_tokens;
+    let mut longest = 0;
+    for example in &sample {
+        let rendered = task.renderer.render(example)?;
+        longest = longest.max(rendered.as_kept().map_or(0, RenderedExample::targets));
+    }
+    let batches = test.len() as f64 / sample.len() as f64;
+    let after = longest.min(settings.max_tokens);
+    if recipe.base.from_scratch {
+        let pace = pace(decoder, tokenizer, task, &sample, &settings)?;
+        return Ok(batches * pace.seconds(after));
+    }
+    let pace = before(recipe, decoder, |base, tokenizer| {
+        pace(base, tokenizer, task, &sample, &settings)
+    })?;
+    Ok(batches * (pace.seconds(settings.max_tokens) + pace.seconds(after)))
+}
+
+/// How fast a batch is answered.
+struct Pace {
+    /// Seconds for the prompts and a first token.
+    first: f64,
+    /// Seconds for each token after it.
+    token: f64,
+}
+
+impl Pace {
+    fn seconds(&self, tokens: usize) -> f64 {
+        self.first + self.token * tokens.saturating_sub(1) as f64
+    }
+}
+
+fn pace(
+    decoder: &Decoder,
+    tokenizer: &Tokenizer,
+    task: &Task,
+    sample: &[TaskExample],
+    settings: &TaskSettings,
+) -> Result<Pace> {
+    const FEW: usize = 9;
     let timed = |max_tokens: usize| -> Result<(f64, f64)> {
         let start = Instant::now();
         let bounded = TaskSettings {
             max_tokens,
             ..settings.clone()
         };
-        let made = answers(decoder, tokenizer, task, &sample, &bounded)?;
+        let made = answers(decoder, tokenizer, task, sample, &bounded)?;
         Ok((start.elapsed().as_secs_f64(), made.seconds))
     };
-    let (all, first) = timed(1)?;
-    let few = FEW.min(answer_tokens);
-    let a_token = match (first > 0.0 && few > 1).then(|| timed(few)).transpose()? {
-        Some((_, seconds)) => (seconds - first).max(0.0) / (few - 1) as f64,
-        None => 0.0,
+    let (first, writing) = timed(1)?;
+    let few = FEW.min(settings.max_tokens);
+    let token = if writing > 0.0 && few > 1 {
+        let (_, seconds) = timed(few)?;
+        (seconds - writing).max(0.0) / (few - 1) as f64
+    } else {
+        0.0
     };
-    let batches = test.len() as f64 / sample.len() as f64;
-    let of = |tokens: usize| batches * (all + a_token * tokens.saturating_sub(1) as f64);
-    let after = of(longest.min(answer_tokens));
-    if recipe.base.from_scratch {
-        return Ok(after);
-    }
-    // It lies beside the result in memory.
-    let before = before(recipe, decoder, |_, _| Ok(of(answer_tokens)))?;
-    Ok(before + after)
+    Ok(Pace { first, token })
 }
 
 fn answers(

@@ -11,25 +11,14 @@ use crate::cgroup;
 /// How many compiled products are kept. A step of one shape has some sixty.
 const COMPILED_PRODUCTS: &str = "96";
 
-/// Sets what the process keeps of memory that it has freed. Called once, before the first tensor.
+/// Sets how many of the products in bfloat16 on the CPU, which are compiled for their shapes, the process keeps: those
+/// of the last steps. Called once, before the first tensor.
 ///
-/// That of tensors is kept: glibc gives every block over its threshold back to the system when it is freed and takes
-/// it anew at the next step, and the system zeroes each page again; a training step frees and takes the same blocks
-/// each time. Of the products in bfloat16 on the CPU, which are compiled for their shapes, only those of the last
-/// steps are kept: oneDNN would keep 1,024 and the layer above it in libtorch as many again, and where batches are of
-/// unlike lengths these grow to more than the model. A user's own settings of `ONEDNN_PRIMITIVE_CACHE_CAPACITY` and
+/// oneDNN would keep 1,024 and the layer above it in libtorch as many again, and where batches are of unlike lengths
+/// these grow to more than the model. A user's own settings of `ONEDNN_PRIMITIVE_CACHE_CAPACITY` and
 /// `LRU_CACHE_CAPACITY` stand.
 #[allow(unsafe_code)]
 pub fn tune() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
-    {
-        // SAFETY: mallopt takes two integers and is called before other threads run.
-        unsafe {
-            libc::mallopt(libc::M_MMAP_MAX, 0);
-            libc::mallopt(libc::M_TRIM_THRESHOLD, -1);
-            libc::mallopt(libc::M_TOP_PAD, 64 << 20);
-        }
-    }
     for name in ["ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"] {
         if std::env::var_os(name).is_none() {
             // SAFETY: what reads the environment by now is std alone, whose lock this takes.

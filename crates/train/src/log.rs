@@ -50,6 +50,10 @@ pub(crate) struct Figures {
     pub(crate) step: u64,
     /// The share of the peak learning rate that it was made with.
     pub(crate) scale: f64,
+    /// Tokens that went through the model, in it and all before.
+    pub(crate) tokens: u64,
+    /// Those of them that were supervised.
+    pub(crate) supervised: u64,
     /// Mean loss, nats a supervised token.
     pub(crate) loss: f64,
     /// The gradients' global norm before clipping.
@@ -131,29 +135,24 @@ impl<'a> RunLog<'a> {
     ///
     /// # Errors
     /// When the log cannot be written.
-    pub(crate) fn step(
-        &mut self,
-        done: &Figures,
-        state: &TrainerState,
-        time: Duration,
-    ) -> Result<()> {
+    pub(crate) fn step(&mut self, done: &Figures, time: Duration) -> Result<()> {
         self.clock.seconds += time.as_secs_f64();
         self.bar.advance(done.step);
         let every = self.settings.train.log_every;
         if done.step.is_multiple_of(every) || done.step == 1 || done.skipped {
-            self.write_step(done, state)?;
+            self.write_step(done)?;
         }
         Ok(())
     }
 
-    fn write_step(&mut self, done: &Figures, state: &TrainerState) -> Result<()> {
+    fn write_step(&mut self, done: &Figures) -> Result<()> {
         let clock = std::mem::take(&mut self.clock);
         let rate = clock.tokens as f64 / clock.seconds.max(1e-9);
         let mfu = rate * self.speed.flops_per_token / self.speed.peak;
         let finite = |value: f64| Some(value).filter(|value| value.is_finite());
         self.record(&json!({
             "kind": "train", "step": done.step, "loss": finite(done.loss), "lr": self.settings.optimizer.peak() * done.scale,
-            "grad_norm": finite(done.grad_norm), "tokens": state.tokens, "supervised": state.supervised,
+            "grad_norm": finite(done.grad_norm), "tokens": done.tokens, "supervised": done.supervised,
             "tokens_per_second": rate, "seconds": self.seconds(), "mfu": mfu, "skipped": done.skipped,
         }))?;
         let status = format!(

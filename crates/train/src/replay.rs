@@ -35,6 +35,7 @@ pub use fault::{Fault, FaultyToken};
 pub use groups::Group;
 pub use outcome::Outcome;
 pub use recorded::{Comparison, Difference, Pair, Usual};
+use recorded::Made;
 
 /// Which step, and what is changed in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,8 +71,8 @@ pub struct Replay {
     pub unreadable: usize,
     /// Whether the run folder told which data the run is of, and it is this.
     pub data_checked: bool,
-    /// Whether all that the run folder tells of this step and of those on the way came out to the last bit: losses,
-    /// gradient norms, the checkpoint after the step. None when it tells nothing.
+    /// Whether all that the run folder tells of this step and of those on the way came out to the last bit: the
+    /// log's figures, and the checkpoint after the step. None when it tells nothing.
     pub reproduced: Option<bool>,
     /// This step in the log; none when it was not logged.
     pub recorded: Option<Comparison>,
@@ -79,6 +80,8 @@ pub struct Replay {
     pub passed: Vec<Comparison>,
     /// Whether the weights after it are those of its checkpoint; none when there is no checkpoint of it.
     pub same_weights: Option<bool>,
+    /// The same of the optimizer's state.
+    pub same_optimizer: Option<bool>,
     /// What is different here from where the run was made, in its last session.
     pub environment: Vec<Difference>,
     /// The logged steps before it; none when there are none.
@@ -132,6 +135,9 @@ struct Remade {
     from: u64,
     /// Steps made.
     step: u64,
+    /// Tokens seen in them, and those before.
+    tokens: u64,
+    supervised: u64,
     passed: Vec<Comparison>,
 }
 
@@ -156,7 +162,10 @@ impl Remade {
         let (found, torn) = checkpoints.newest_up_to(request.step - 1);
         let data_checked = check_data(run, &ready, &checkpoints, found.as_ref())?;
         let mut optimizer = Optimizer::new(decoder, &settings.optimizer).with_products(kind);
-        let from = found.as_ref().map_or(0, |found| found.state.step);
+        let state = found.as_ref().map(|found| &found.state);
+        let [from, tokens, supervised] = state.map_or([0; 3], |state| {
+            [state.step, state.tokens, state.supervised]
+        });
         if let Some(checkpoint) = found {
             restore(decoder, &mut optimizer, &checkpoint)?;
         }
@@ -170,6 +179,8 @@ impl Remade {
             data_checked,
             from,
             step: from,
+            tokens,
+            supervised,
             passed: Vec::new(),
         })
     }
@@ -222,11 +233,18 @@ impl Remade {
                 &self.step_settings,
             )?;
             self.step += 1;
-            if let Some(recorded) = self.log.steps.get(&self.step) {
-                let loss = report.loss.double_value(&[]); // sync
-                let norm = report.grad_norm.double_value(&[]); // sync
+            self.tokens += report.tokens as u64;
+            self.supervised += report.supervised as u64;
+            if let Some(&recorded) = self.log.steps.get(&self.step) {
+                let made = Made {
+                    loss: report.loss.double_value(&[]),           // sync
+                    grad_norm: report.grad_norm.double_value(&[]), // sync
+                    lr: self.ready.settings.optimizer.peak() * scale,
+                    tokens: self.tokens,
+                    supervised: self.supervised,
+                };
                 self.passed
-                    .push(Comparison::new(self.step, *recorded, loss, norm));
+                    .push(Comparison::new(self.step, recorded, made));
             }
             bar.advance(self.step);
         }
@@ -266,13 +284,27 @@ impl Remade {
         let fault = outcome
             .skipped
             .then(|| fault::find(decoder, &batch, &self.step_settings, &examples, gradient));
-        let same_weights = same_as_saved(decoder, &request.run, request.step, &mut self.torn)?;
+        let same = same_as_saved(
+            decoder,
+            optimizer,
+            (&request.run, request.step),
+            &mut self.torn,
+        )?;
+        let (same_weights, same_optimizer) = same.unzip();
 
+        let lr = self.ready.settings.optimizer.peak() * scale;
+        let made = Made {
+            loss: outcome.loss,
+            grad_norm: outcome.grad_norm,
+            lr,
+            tokens: self.tokens + outcome.tokens as u64,
+            supervised: self.supervised + outcome.supervised as u64,
+        };
         let this = self.log.steps.get(&request.step);
-        let recorded =
-            this.map(|log| Comparison::new(request.step, *log, outcome.loss, outcome.grad_norm));
+        let recorded = this.map(|&log| Comparison::new(request.step, log, made));
         let compared = self.passed.iter().chain(&recorded).map(|one| one.exact);
-        let all: Vec<bool> = compared.chain(same_weights).collect();
+        let saved = same_weights.into_iter().chain(same_optimizer);
+        let all: Vec<bool> = compared.chain(saved).collect();
         let settings = &self.ready.settings;
         Ok(Replay {
             run: request.run.clone(),
@@ -287,9 +319,10 @@ impl Remade {
             recorded,
             passed: self.passed,
             same_weights,
+            same_optimizer,
             environment: self.environment,
             usual: Usual::before(request.step, &self.log.steps),
-            lr: settings.optimizer.peak() * scale,
+            lr,
             lr_scale: scale,
             outcome,
             fault,
@@ -314,14 +347,14 @@ fn without(batch: &Batch, left_out: &[usize]) -> Result<Option<Batch>> {
     }
 }
 
-/// Whether the weights are those that the run saved after a step; none when no whole checkpoint of it is there.
-/// Afterwards the decoder has the saved ones.
+/// Whether the weights, and the optimizer's state, are those that the run saved after a step; none when no whole
+/// checkpoint of it is there. Afterwards both are the saved ones.
 fn same_as_saved(
     decoder: &Decoder,
-    run: &Path,
-    step: u64,
+    optimizer: &mut Optimizer,
+    (run, step): (&Path, u64),
     torn: &mut Vec<String>,
-) -> Result<Option<bool>> {
+) -> Result<Option<(bool, bool)>> {
     let checkpoints = Checkpoints::new(run);
     if !checkpoints.steps().contains(&step) {
         return Ok(None);
@@ -333,9 +366,9 @@ fn same_as_saved(
             return Ok(None);
         }
     };
-    let made = outcome::weights(decoder);
-    weights::restore(decoder, &checkpoint.folder)?;
-    Ok(Some(outcome::same(decoder, &made)))
+    let made = outcome::Snapshot::take(decoder, optimizer);
+    restore(decoder, optimizer, &checkpoint)?;
+    Ok(Some(made.same_as(decoder, optimizer)))
 }
 
 fn restore(decoder: &Decoder, optimizer: &mut Optimizer, checkpoint: &Checkpoint) -> Result<()> {

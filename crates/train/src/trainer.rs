@@ -49,6 +49,8 @@ impl std::fmt::Debug for Trainer<'_> {
 struct Pending {
     step: u64,
     scale: f64,
+    tokens: u64,
+    supervised: u64,
     report: StepReport,
     batch: Batch,
 }
@@ -173,6 +175,8 @@ impl<'a> Trainer<'a> {
             self.pending.push_back(Pending {
                 step: self.state.step,
                 scale,
+                tokens: self.state.tokens,
+                supervised: self.state.supervised,
                 report,
                 batch,
             });
@@ -249,6 +253,8 @@ impl<'a> Trainer<'a> {
             let figures = Figures {
                 step: done.step,
                 scale: done.scale,
+                tokens: done.tokens,
+                supervised: done.supervised,
                 loss: done.report.loss.double_value(&[]), // sync
                 grad_norm: done.report.grad_norm.double_value(&[]), // sync
                 skipped: done.report.skipped.double_value(&[]) != 0.0, // sync
@@ -260,7 +266,7 @@ impl<'a> Trainer<'a> {
             } else {
                 self.state.bad_steps = 0;
             }
-            self.log.step(&figures, &self.state, start.elapsed())?;
+            self.log.step(&figures, start.elapsed())?;
         }
         Ok(())
     }

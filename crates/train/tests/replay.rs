@@ -85,6 +85,7 @@ fn every_step_comes_out_to_the_last_bit() {
             assert_eq!(found.passed.len() as u64, step - 1 - from);
             let saved = [4, 8, 9].contains(&step);
             assert_eq!(found.same_weights, saved.then_some(true), "{step}");
+            assert_eq!(found.same_optimizer, saved.then_some(true), "{step}");
             assert!(found.data_checked && found.torn.is_empty());
         }
         // Checkpoints that were pruned are made up for by more steps.
@@ -290,6 +291,32 @@ fn an_edited_log_is_noticed() {
 }
 
 #[test]
+fn a_learning_rate_or_a_count_that_was_edited_is_noticed() {
+    let settings = accumulating(OptimizerKind::Adamw);
+    for key in ["lr", "tokens", "supervised"] {
+        let parent = tempfile::tempdir().expect("a folder");
+        make_run(&Counting::default(), &settings, parent.path(), &fresh());
+        edit(parent.path(), |log| {
+            let mut lines: Vec<serde_json::Value> = log
+                .lines()
+                .map(|line| serde_json::from_str(line).expect("JSON"))
+                .collect();
+            let of_step = |line: &&mut serde_json::Value| line["kind"] == "train" && line["step"] == 6;
+            let line = lines.iter_mut().find(of_step).expect("logged");
+            line[key] = (line[key].as_f64().expect("a number") * 2.0).into();
+            let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
+            lines.join("\n") + "\n"
+        });
+        let found = plain(&settings, parent.path(), 6);
+        assert_eq!(found.reproduced, Some(false), "{key}");
+        let recorded = found.recorded.expect("logged");
+        let other = recorded.figures().into_iter().filter(|(_, pair)| !pair.exact);
+        assert_eq!(other.count(), 1, "{key} alone");
+        assert!(recorded.loss.exact && recorded.grad_norm.exact, "{key}");
+    }
+}
+
+#[test]
 fn a_damaged_checkpoint_is_passed_over_and_a_forged_one_noticed() {
     let parent = tempfile::tempdir().expect("a folder");
     let settings = accumulating(OptimizerKind::Adamw);
@@ -321,8 +348,8 @@ fn a_damaged_checkpoint_is_passed_over_and_a_forged_one_noticed() {
     .expect("writable");
     let found = plain(&settings, parent.path(), 8);
     assert_eq!(
-        (found.reproduced, found.same_weights),
-        (Some(false), Some(false))
+        (found.reproduced, found.same_weights, found.same_optimizer),
+        (Some(false), Some(false), Some(true))
     );
     assert!(found.recorded.expect("logged").exact, "the log is honest");
     let found = plain(&settings, parent.path(), 9);

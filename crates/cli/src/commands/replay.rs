@@ -31,7 +31,7 @@ The step is made by the loop's own code, from the nearest whole checkpoint befor
 again too, and where no such checkpoint is left, all from the beginning. The run folder is only read, so a run \
 that is still going may be looked at.
 
-Exit status: 0 when the logged losses and gradient norms and the weights of the step's checkpoint came out the \
+Exit status: 0 when the logged figures and the weights and optimizer's state of the step's checkpoint came out the \
 same, or none of them is there; 1 when something came out otherwise. On another machine, or with another number of threads, that is to be expected.";
 
 const EXAMPLES: &str = "\

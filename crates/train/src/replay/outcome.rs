@@ -76,6 +76,13 @@ impl Snapshot {
         }
     }
 
+    /// Whether the weights, and the optimizer's state, are still these.
+    pub(super) fn same_as(&self, decoder: &Decoder, optimizer: &Optimizer) -> (bool, bool) {
+        let weights = decoder.trainable().map(|p| p.tensor.shallow_clone());
+        let state = optimizer.state().into_iter().map(|(_, tensor)| tensor);
+        (same(weights, &self.weights), same(state, &self.state))
+    }
+
     /// Puts them back.
     pub(super) fn put_back(self, decoder: &Decoder, optimizer: &Optimizer) {
         let weights = decoder
@@ -89,9 +96,9 @@ impl Snapshot {
 }
 
 /// Whether two lists of tensors hold the same numbers.
-pub(super) fn same(decoder: &Decoder, others: &[Tensor]) -> bool {
-    let mut pairs = decoder.trainable().zip(others);
-    no_grad(|| pairs.all(|(param, other)| bits(&param.tensor).equal(&bits(other))))
+fn same(tensors: impl Iterator<Item = Tensor>, others: &[Tensor]) -> bool {
+    let mut pairs = tensors.zip(others);
+    no_grad(|| pairs.all(|(tensor, other)| bits(&tensor).equal(&bits(other))))
 }
 
 /// The bits of each number: those of one that is not a number equal themselves, and 0 is not -0.
@@ -101,15 +108,5 @@ fn bits(tensor: &Tensor) -> Tensor {
         4 => Kind::Int,
         2 => Kind::Int16,
         _ => Kind::Int8,
-    })
-}
-
-/// Copies of what is trained.
-pub(super) fn weights(decoder: &Decoder) -> Vec<Tensor> {
-    no_grad(|| {
-        decoder
-            .trainable()
-            .map(|p| p.tensor.detach().copy())
-            .collect()
     })
 }

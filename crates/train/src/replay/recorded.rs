@@ -14,6 +14,22 @@ use serde_json::Value;
 pub(super) struct Recorded {
     pub(super) loss: Option<f64>,
     pub(super) grad_norm: Option<f64>,
+    /// That of the matrices inside the layers.
+    pub(super) lr: Option<f64>,
+    /// Up to and with the step, padding included.
+    pub(super) tokens: Option<f64>,
+    /// Those of them that were supervised.
+    pub(super) supervised: Option<f64>,
+}
+
+/// The same of a step that was made again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Made {
+    pub(super) loss: f64,
+    pub(super) grad_norm: f64,
+    pub(super) lr: f64,
+    pub(super) tokens: u64,
+    pub(super) supervised: u64,
 }
 
 /// A number of the log and the one that was found again; none stands for one that is not finite.
@@ -49,24 +65,44 @@ impl Pair {
 pub struct Comparison {
     /// The step, from 1.
     pub step: u64,
-    /// Whether loss and gradient norm are the same to the last bit.
+    /// Whether all of them are the same to the last bit.
     pub exact: bool,
     /// The mean loss.
     pub loss: Pair,
     /// The gradients' norm before clipping.
     pub grad_norm: Pair,
+    /// The learning rate of the matrices inside the layers.
+    pub lr: Pair,
+    /// Tokens that the model had seen after it, padding included.
+    pub tokens: Pair,
+    /// Tokens that had been supervised after it.
+    pub supervised: Pair,
 }
 
 impl Comparison {
-    pub(super) fn new(step: u64, recorded: Recorded, loss: f64, grad_norm: f64) -> Self {
-        let loss = Pair::new(recorded.loss, loss);
-        let grad_norm = Pair::new(recorded.grad_norm, grad_norm);
-        Self {
+    pub(super) fn new(step: u64, recorded: Recorded, made: Made) -> Self {
+        let mut comparison = Self {
             step,
-            exact: loss.exact && grad_norm.exact,
-            loss,
-            grad_norm,
-        }
+            exact: false,
+            loss: Pair::new(recorded.loss, made.loss),
+            grad_norm: Pair::new(recorded.grad_norm, made.grad_norm),
+            lr: Pair::new(recorded.lr, made.lr),
+            tokens: Pair::new(recorded.tokens, made.tokens as f64),
+            supervised: Pair::new(recorded.supervised, made.supervised as f64),
+        };
+        comparison.exact = comparison.figures().iter().all(|(_, pair)| pair.exact);
+        comparison
+    }
+
+    /// What is compared, by name.
+    pub fn figures(&self) -> [(&'static str, Pair); 5] {
+        [
+            ("loss", self.loss),
+            ("gradient norm", self.grad_norm),
+            ("learning rate", self.lr),
+            ("tokens seen", self.tokens),
+            ("tokens supervised", self.supervised),
+        ]
     }
 }
 
@@ -145,6 +181,9 @@ pub(super) fn log(run: &Path) -> Result<Log> {
             let recorded = Recorded {
                 loss: number("loss"),
                 grad_norm: number("grad_norm"),
+                lr: number("lr"),
+                tokens: number("tokens"),
+                supervised: number("supervised"),
             };
             log.steps.insert(step, recorded);
         }

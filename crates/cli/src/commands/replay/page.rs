@@ -71,7 +71,11 @@ fn figures(found: &Replay) -> Vec<Vec<String>> {
         row(
             "learning rate",
             format!("{:.3e}", found.lr),
-            format!("{:.1}% of its peak", 100.0 * found.lr_scale),
+            format!(
+                "{:.1}% of its peak, {}",
+                100.0 * found.lr_scale,
+                logged(|log| log.lr.exact)
+            ),
         ),
         row(
             "tokens",

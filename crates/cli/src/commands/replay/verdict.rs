@@ -5,6 +5,9 @@ use etude_train::replay::{Comparison, Pair, Replay};
 use super::page::{place, ranked};
 use crate::output::{count, plain};
 
+/// What is compared of a step with the log.
+const LOGGED: &str = "loss, gradient norm, learning rate and tokens";
+
 /// Whether the step is the one that was made.
 pub(super) fn verdict(found: &Replay, changed: &[String]) -> String {
     let compared = || found.passed.iter().chain(&found.recorded);
@@ -18,17 +21,12 @@ pub(super) fn verdict(found: &Replay, changed: &[String]) -> String {
             let mut all = Vec::new();
             match steps {
                 0 => {}
-                1 => all.push("loss and gradient norm of 1 logged step".to_owned()),
-                _ => all.push(format!(
-                    "loss and gradient norm of {} logged steps",
-                    count(steps as u64)
-                )),
+                1 => all.push(format!("{LOGGED} of 1 logged step")),
+                _ => all.push(format!("{LOGGED} of {} logged steps", count(steps as u64))),
             }
-            all.extend(
-                found
-                    .same_weights
-                    .map(|_| "all weights of the checkpoint after it".to_owned()),
-            );
+            all.extend(found.same_weights.map(|_| {
+                "all weights and the optimizer's state of the checkpoint after it".to_owned()
+            }));
             let itself = match (&found.recorded, found.same_weights) {
                 (None, None) => "; this step itself was not logged",
                 _ => "",
@@ -45,14 +43,19 @@ pub(super) fn verdict(found: &Replay, changed: &[String]) -> String {
                     count(steps as u64),
                     count(first.step)
                 );
-                for (what, pair) in [("loss", first.loss), ("gradient norm", first.grad_norm)] {
+                for (what, pair) in first.figures() {
                     if !pair.exact {
                         text += &format!("\n  {what} of step {}: {}", count(first.step), both(pair));
                     }
                 }
             }
-            if found.same_weights == Some(false) {
-                text += "\n  the weights are not those of the checkpoint after it";
+            for (what, same) in [
+                ("the weights are", found.same_weights),
+                ("the optimizer's state is", found.same_optimizer),
+            ] {
+                if same == Some(false) {
+                    text += &format!("\n  {what} not as in the checkpoint after it");
+                }
             }
             text + &reasons(found, changed)
         }
