@@ -204,6 +204,9 @@ fn parts(error: &(dyn Error + 'static)) -> (String, Option<String>) {
     if let Some(misuse) = error.downcast_ref::<Misuse>() {
         return (misuse.what.clone(), Some(misuse.remedy.clone()));
     }
+    if let Some(out) = error.downcast_ref::<OutOfMemory>() {
+        return (out.to_string(), Some(out.remedy.to_owned()));
+    }
     match error.downcast_ref::<DataError>() {
         Some(DataError::Input {
             place,
@@ -225,10 +228,6 @@ fn parts(error: &(dyn Error + 'static)) -> (String, Option<String>) {
         }) => (
             format!("cannot fetch {dataset}: {what}"),
             Some(remedy.clone()),
-        ),
-        _ if error.is::<OutOfMemory>() => (
-            error.to_string(),
-            Some("end other programs, or take a smaller model, batch or context".to_owned()),
         ),
         _ => (error.to_string(), None),
     }

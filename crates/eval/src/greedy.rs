@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use etude_model::{Decoder, Generation, Prompt, TextGenerator, TextSettings};
 use etude_tokenizer::Tokenizer;
 
-use crate::progress::{Progress, Stage};
+use crate::progress::{Listener, Progress, Stage};
 
 /// Prompt tokens that go through the model at a time.
 const BATCH_TOKENS: usize = 16_384;
@@ -25,7 +25,7 @@ pub(crate) fn answers(
     text: &TextSettings,
     rows: usize,
     place: &dyn Fn(usize) -> String,
-    on_progress: &mut dyn FnMut(Progress),
+    on_progress: &mut Listener<'_>,
 ) -> Result<Answers> {
     let generator = TextGenerator::new(decoder, tokenizer)?;
     let total = prompts.len() as u64;
@@ -40,7 +40,7 @@ pub(crate) fn answers(
             stage: Stage::Generating,
             done: done as u64,
             total,
-        });
+        })?;
         let most = (BATCH_TOKENS / prompts[order[done]].len().max(1)).clamp(1, rows);
         let here = &order[done..order.len().min(done + most)];
         let asked: Vec<Prompt> = here
@@ -60,7 +60,7 @@ pub(crate) fn answers(
         stage: Stage::Generating,
         done: total,
         total,
-    });
+    })?;
     let whole = "the order holds every prompt";
     Ok(Answers {
         rows: answers.into_iter().map(|row| row.expect(whole)).collect(),

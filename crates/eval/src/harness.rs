@@ -35,7 +35,7 @@ pub use spec::{Choices, Fewshot, GenerationSpec, Sampler, TaskKind, TaskSpec};
 pub use task::HarnessTask;
 
 use crate::greedy::answers;
-use crate::progress::Progress;
+use crate::progress::Listener;
 use encode::Encoder;
 use prompt::{Prompts, Question};
 use request::{Request, likelihoods};
@@ -87,7 +87,7 @@ pub fn evaluate_harness(
     tokenizer: &Tokenizer,
     task: &HarnessTask,
     settings: &HarnessSettings,
-    on_progress: &mut dyn FnMut(Progress),
+    on_progress: &mut Listener<'_>,
 ) -> Result<HarnessResult> {
     let started = Instant::now();
     let longest = longest(decoder, tokenizer, settings)?;
@@ -111,7 +111,7 @@ pub fn evaluate_harness(
             asked.iter_mut().zip(made).map(outcome).collect()
         }
         kind => {
-            let found = likelihoods(decoder, &requests, (longest, settings.rows), on_progress);
+            let found = likelihoods(decoder, &requests, (longest, settings.rows), on_progress)?;
             asked
                 .iter()
                 .map(|asked| outcome(kind, asked, &found[asked.requests.clone()]))
@@ -196,7 +196,7 @@ fn generate(
     asked: &[Asked<'_>],
     encoder: &Encoder<'_>,
     (longest, rows): (usize, usize),
-    on_progress: &mut dyn FnMut(Progress),
+    on_progress: &mut Listener<'_>,
 ) -> Result<Vec<String>> {
     let generation = &task.spec.generation;
     let room = longest.saturating_sub(generation.max_tokens).max(1);

@@ -23,6 +23,6 @@ pub use harness::{
 };
 pub use nats::{batch_loss, batch_nats, batch_stream, token_nats, windows_loss};
 pub use predictions::{read_predictions, write_predictions};
-pub use progress::{Progress, Stage};
+pub use progress::{Listener, Progress, Stage};
 pub use task::{TaskItem, TaskMetric, TaskResult, TaskSettings, evaluate, score_items};
 pub use text::{TextScore, TextWindows, text_loss};

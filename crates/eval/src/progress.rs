@@ -1,5 +1,10 @@
 //! How far an evaluation is. What is shown of it, and where, is the caller's.
 
+use anyhow::Result;
+
+/// Hears how far an evaluation is. An error of its own ends the evaluation with it.
+pub type Listener<'a> = dyn FnMut(Progress) -> Result<()> + 'a;
+
 /// What is being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {

@@ -15,7 +15,7 @@ use etude_scores::{Bootstrap, Score};
 use etude_tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 
-use crate::progress::Progress;
+use crate::progress::Listener;
 pub use metric::{TaskMetric, score_items};
 
 /// How a task is evaluated.
@@ -140,7 +140,7 @@ pub fn evaluate(
     renderer: &Renderer,
     examples: &[TaskExample],
     settings: &TaskSettings,
-    on_progress: &mut dyn FnMut(Progress),
+    on_progress: &mut Listener<'_>,
 ) -> Result<TaskResult> {
     settings.validate()?;
     check_context(decoder, renderer)?;

@@ -9,7 +9,7 @@ use etude_tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 
 use crate::nats::windows_loss;
-use crate::progress::{Progress, Stage};
+use crate::progress::{Listener, Progress, Stage};
 use bytes::token_bytes;
 
 /// The most tokens of a window where none is asked for.
@@ -67,7 +67,7 @@ pub fn text_loss(
     tokenizer: &Tokenizer,
     text: &str,
     windows: &TextWindows,
-    on_progress: &mut dyn FnMut(Progress),
+    on_progress: &mut Listener<'_>,
 ) -> Result<TextScore> {
     let (context, stride) = sizes(decoder, windows)?;
     let vocabulary = decoder.config().vocab_size;
@@ -86,21 +86,23 @@ pub fn text_loss(
     let rows = (BATCH_TOKENS / context).max(1);
     let total = cuts.len() as u64;
     let mut done = 0;
-    let batches = cuts.chunks(rows).map(|cuts| {
-        on_progress(Progress {
+    let mut heard = Ok(());
+    let batches = cuts.chunks(rows).map_while(|cuts| {
+        heard = on_progress(Progress {
             stage: Stage::Scoring,
             done,
             total,
         });
         done += cuts.len() as u64;
-        batch(&ids, cuts)
+        heard.is_ok().then(|| batch(&ids, cuts))
     });
     let (nats, tokens) = windows_loss(decoder, batches);
+    heard?;
     on_progress(Progress {
         stage: Stage::Scoring,
         done: total,
         total,
-    });
+    })?;
     let all = token_bytes(tokenizer, &ids, text)?;
     let bytes = cuts
         .iter()

@@ -62,7 +62,7 @@ pub(crate) fn answers(
         &asked.renderer,
         &test,
         &settings,
-        &mut |_| {},
+        &mut |_| context.interrupt.check(),
     )
     .with_context(|| {
         format!(

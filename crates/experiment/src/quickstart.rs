@@ -9,6 +9,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, bail};
 use etude_eval::{TaskResult, compare};
 use etude_scores::{Bootstrap, Difference, Score};
+use etude_train::interrupt::unless_stopped;
 use etude_train::{Ended, RunContext, Summary, durable};
 use serde::Serialize;
 use serde_json::json;
@@ -142,7 +143,7 @@ pub fn quickstart(plan: &Plan, context: &RunContext, say: &mut dyn FnMut(&str)) 
     let mut results = Vec::new();
     let mut name = String::new();
     for (arm, path) in [("base", &base), ("task", &task), ("scratch", &scratch)] {
-        let (task_name, result) = arms::answers(
+        let answers = arms::answers(
             &path.join("model"),
             &recipe.task,
             &Questions {
@@ -151,7 +152,10 @@ pub fn quickstart(plan: &Plan, context: &RunContext, say: &mut dyn FnMut(&str)) 
             },
             &recipe.train.device,
             context,
-        )?;
+        );
+        let Some((task_name, result)) = unless_stopped(answers)? else {
+            return Ok(Outcome::Interrupted);
+        };
         name = task_name;
         say(&format!("  {arm}: {}", line(&result)));
         results.push(result);

@@ -18,6 +18,7 @@ mod task;
 use anyhow::{Context, Result};
 use etude_model::hf::TokenIds;
 use etude_tensor::{device, parse_device};
+use etude_train::interrupt::unless_stopped;
 use etude_train::{Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings, recipe as text};
 
 pub use base::model_folder;
@@ -69,24 +70,14 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
     let Ended::Finished(mut summary) = ended else {
         return Ok(ended);
     };
-    let say = |line: &str| {
-        use std::io::Write;
-        if context.progress {
-            let _ = writeln!(std::io::stderr(), "{line}");
-        }
-    };
-    let (decoder, tokenizer) = (&base.decoder, &base.tokenizer);
-    score::score(
-        recipe,
-        &task,
-        decoder,
-        tokenizer,
-        &folder,
-        &mut summary,
-        &say,
-    )
-    .with_context(unfinished)?;
-    Ok(Ended::Finished(summary))
+    let model = (&base.decoder, &base.tokenizer);
+    let scored = score::score(recipe, &task, model, &folder, &mut summary, context);
+    Ok(match unless_stopped(scored.with_context(unfinished))? {
+        Some(()) => Ended::Finished(summary),
+        None => Ended::Interrupted {
+            step: summary.steps,
+        },
+    })
 }
 
 /// What the loop is told.

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use etude_tensor::{device, memory, parse_device};
 use etude_train::forecast::{Forecast, Rehearsed, cached_bytes, rehearse};
+use etude_train::interrupt::unless_stopped;
 use etude_train::{RunContext, recipe as text};
 
 use crate::recipe::Recipe;
@@ -41,7 +42,11 @@ pub fn plan(recipe: &Recipe, context: &RunContext) -> Result<Option<Forecast>> {
     let Some(mut forecast) = forecast else {
         return Ok(None);
     };
-    let answers = score::rehearse(recipe, &task, &base.decoder, &base.tokenizer)?;
+    let model = (&base.decoder, &base.tokenizer);
+    let answers = score::rehearse(recipe, &task, model, &context.interrupt);
+    let Some(answers) = unless_stopped(answers)? else {
+        return Ok(None);
+    };
     forecast.seconds.add_answers(answers);
     let peak = memory::peak_rss().unwrap_or(0);
     forecast.memory.peak = forecast.memory.peak.max(peak);

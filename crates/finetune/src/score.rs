@@ -13,7 +13,8 @@ use etude_model::{Decoder, hf};
 use etude_scores::{Difference, Score};
 use etude_tensor::memory;
 use etude_tokenizer::Tokenizer;
-use etude_train::{RunFolder, Summary};
+use etude_train::interrupt::Interrupt;
+use etude_train::{RunContext, RunFolder, Summary};
 use serde::{Deserialize, Serialize};
 
 use crate::base;
@@ -44,25 +45,27 @@ pub struct Scores {
 pub(crate) fn score(
     recipe: &Recipe,
     task: &Task,
-    decoder: &Decoder,
-    tokenizer: &Tokenizer,
+    (decoder, tokenizer): (&Decoder, &Tokenizer),
     folder: &RunFolder,
     summary: &mut Summary,
-    say: &dyn Fn(&str),
+    context: &RunContext,
 ) -> Result<()> {
     let settings = settings(recipe);
     if settings.metrics.is_empty() {
         return Ok(());
     }
+    let say = |line: &str| {
+        use std::io::Write;
+        if context.progress {
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+    };
     let scores = match read(&folder.file(SCORES))? {
         Some(scores) if covers(&scores, recipe) => scores,
         _ => {
-            let test = spread(task.test.clone(), recipe.eval.test);
-            let ask = |decoder: &Decoder, tokenizer: &Tokenizer| {
-                answers(decoder, tokenizer, task, &test, &settings)
-            };
-            say(&format!("answering {} test examples", test.len()));
-            let after = ask(decoder, tokenizer)?;
+            let asking = Asking::new(recipe, task, settings, &context.interrupt);
+            say(&format!("answering {} test examples", asking.test.len()));
+            let after = asking.ask(decoder, tokenizer)?;
             write_predictions(&folder.file("answers.jsonl"), &after.items)?;
             let mut scores = Scores {
                 task: task.name.clone(),
@@ -73,9 +76,11 @@ pub(crate) fn score(
             };
             if !recipe.base.from_scratch {
                 say("answering the same with the model before fine-tuning");
-                let before = before(recipe, decoder, ask)?;
+                let before = before(recipe, decoder, |base, tokenizer| {
+                    asking.ask(base, tokenizer)
+                })?;
                 write_predictions(&folder.file("answers-before.jsonl"), &before.items)?;
-                scores.gains = gains(&after.items, &before.items, &settings)?;
+                scores.gains = gains(&after.items, &before.items, &asking.settings)?;
                 scores.before = before.scores;
             }
             folder.write_json(SCORES, &scores)?;
@@ -113,34 +118,102 @@ fn settings(recipe: &Recipe) -> TaskSettings {
 pub(crate) fn rehearse(
     recipe: &Recipe,
     task: &Task,
-    decoder: &Decoder,
-    tokenizer: &Tokenizer,
+    (decoder, tokenizer): (&Decoder, &Tokenizer),
+    interrupt: &Interrupt,
 ) -> Result<f64> {
-    let mut settings = settings(recipe);
+    let settings = settings(recipe);
     if settings.metrics.is_empty() || task.test.is_empty() {
         return Ok(0.0);
     }
-    let test = spread(task.test.clone(), recipe.eval.test);
+    let mut asking = Asking::new(recipe, task, settings, interrupt);
+    let settings = &mut asking.settings;
     if settings.choices.is_empty() && settings.metrics.iter().any(TaskMetric::is_choice) {
-        let all: BTreeSet<&str> = test.iter().map(TaskExample::reference_text).collect();
+        let all: BTreeSet<&str> = (asking.test.iter())
+            .map(TaskExample::reference_text)
+            .collect();
         settings.choices = all.into_iter().map(str::to_owned).collect();
     }
-    let sample = spread(test.clone(), settings.rows);
+    let (all, most) = (asking.test.len(), asking.settings.max_tokens);
+    asking.test = spread(asking.test, asking.settings.rows);
     let mut longest = 0;
-    for example in &sample {
+    for example in &asking.test {
         let rendered = task.renderer.render(example)?;
         longest = longest.max(rendered.as_kept().map_or(0, RenderedExample::targets));
     }
-    let batches = test.len() as f64 / sample.len() as f64;
-    let after = longest.min(settings.max_tokens);
+    let batches = all as f64 / asking.test.len() as f64;
+    let after = longest.min(most);
     if recipe.base.from_scratch {
-        let pace = pace(decoder, tokenizer, task, &sample, &settings)?;
-        return Ok(batches * pace.seconds(after));
+        return Ok(batches * asking.pace(decoder, tokenizer)?.seconds(after));
     }
     let pace = before(recipe, decoder, |base, tokenizer| {
-        pace(base, tokenizer, task, &sample, &settings)
+        asking.pace(base, tokenizer)
     })?;
-    Ok(batches * (pace.seconds(settings.max_tokens) + pace.seconds(after)))
+    Ok(batches * (pace.seconds(most) + pace.seconds(after)))
+}
+
+/// What a model is asked.
+struct Asking<'a> {
+    task: &'a Task,
+    test: Vec<TaskExample>,
+    settings: TaskSettings,
+    interrupt: &'a Interrupt,
+}
+
+impl<'a> Asking<'a> {
+    fn new(
+        recipe: &Recipe,
+        task: &'a Task,
+        settings: TaskSettings,
+        interrupt: &'a Interrupt,
+    ) -> Self {
+        Self {
+            task,
+            test: spread(task.test.clone(), recipe.eval.test),
+            settings,
+            interrupt,
+        }
+    }
+
+    fn ask(&self, decoder: &Decoder, tokenizer: &Tokenizer) -> Result<TaskResult> {
+        self.ask_for(self.settings.max_tokens, decoder, tokenizer)
+    }
+
+    fn ask_for(
+        &self,
+        max_tokens: usize,
+        decoder: &Decoder,
+        tokenizer: &Tokenizer,
+    ) -> Result<TaskResult> {
+        let settings = TaskSettings {
+            max_tokens,
+            ..self.settings.clone()
+        };
+        evaluate(
+            decoder,
+            tokenizer,
+            &self.task.renderer,
+            &self.test,
+            &settings,
+            &mut |_| self.interrupt.check(),
+        )
+        .with_context(|| format!("{}: its test split cannot be scored", self.task.name))
+    }
+
+    /// Measured on answers that break off.
+    fn pace(&self, decoder: &Decoder, tokenizer: &Tokenizer) -> Result<Pace> {
+        const FEW: usize = 9;
+        let start = Instant::now();
+        let writing = self.ask_for(1, decoder, tokenizer)?.seconds;
+        let first = start.elapsed().as_secs_f64();
+        let few = FEW.min(self.settings.max_tokens);
+        let token = if writing > 0.0 && few > 1 {
+            let seconds = self.ask_for(few, decoder, tokenizer)?.seconds;
+            (seconds - writing).max(0.0) / (few - 1) as f64
+        } else {
+            0.0
+        };
+        Ok(Pace { first, token })
+    }
 }
 
 /// How fast a batch is answered.
@@ -155,52 +228,6 @@ impl Pace {
     fn seconds(&self, tokens: usize) -> f64 {
         self.first + self.token * tokens.saturating_sub(1) as f64
     }
-}
-
-fn pace(
-    decoder: &Decoder,
-    tokenizer: &Tokenizer,
-    task: &Task,
-    sample: &[TaskExample],
-    settings: &TaskSettings,
-) -> Result<Pace> {
-    const FEW: usize = 9;
-    let timed = |max_tokens: usize| -> Result<(f64, f64)> {
-        let start = Instant::now();
-        let bounded = TaskSettings {
-            max_tokens,
-            ..settings.clone()
-        };
-        let made = answers(decoder, tokenizer, task, sample, &bounded)?;
-        Ok((start.elapsed().as_secs_f64(), made.seconds))
-    };
-    let (first, writing) = timed(1)?;
-    let few = FEW.min(settings.max_tokens);
-    let token = if writing > 0.0 && few > 1 {
-        let (_, seconds) = timed(few)?;
-        (seconds - writing).max(0.0) / (few - 1) as f64
-    } else {
-        0.0
-    };
-    Ok(Pace { first, token })
-}
-
-fn answers(
-    decoder: &Decoder,
-    tokenizer: &Tokenizer,
-    task: &Task,
-    test: &[TaskExample],
-    settings: &TaskSettings,
-) -> Result<TaskResult> {
-    evaluate(
-        decoder,
-        tokenizer,
-        &task.renderer,
-        test,
-        settings,
-        &mut |_| {},
-    )
-    .with_context(|| format!("{}: its test split cannot be scored", task.name))
 }
 
 /// What the base model says when it is asked.

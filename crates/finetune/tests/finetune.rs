@@ -223,6 +223,16 @@ fn a_run_is_scored_before_and_after_when_its_recipe_asks() {
     let plain = finished(&[]);
     assert!(plain.scores.is_empty() && !file("scores.json").exists());
 
+    // A signal ends the answering, and nothing half done is kept.
+    let recipe = place.recipe(&[metrics, "eval.test=5"]).expect("parses");
+    let context = place.context("scored");
+    context.interrupt.ask();
+    assert_eq!(
+        etude_finetune::run(&recipe, &context).expect("stops"),
+        Ended::Interrupted { step: plain.steps }
+    );
+    assert!(!file("scores.json").exists());
+
     // A finished run can be asked later, and is not trained again.
     let summary = finished(&[metrics, "eval.test=5"]);
     let scores: Scores =

@@ -9,6 +9,10 @@ pub(crate) struct Metric {
     pub(crate) higher_is_better: bool,
 }
 
+const DISTINCT: &str =
+    "Share of the answers' word sequences that differ from each other: how varied they are.";
+const REPEATED: &str = "Share of an answer's word sequences that it has said before.";
+
 /// Looks a metric up by its key in the score files; unknown keys are shown as they are, and taken
 /// to be better when higher unless they look like a loss.
 pub(crate) fn metric(key: &str) -> Metric {
@@ -62,8 +66,25 @@ pub(crate) fn metric(key: &str) -> Metric {
             "Balance of words found and words invented.",
         ),
         "accuracy" => known("Accuracy", true, "Share of right answers."),
+        "choice_accuracy" => known(
+            "Accuracy",
+            true,
+            "Share of items whose right answer is the likeliest of all.",
+        ),
+        "choice_macro_f1" => known(
+            "Macro F1",
+            true,
+            "The same by answer, so that rare ones count as much.",
+        ),
+        "distinct_1" => known("Different words", true, DISTINCT),
+        "distinct_2" => known("Different 2-grams", true, DISTINCT),
+        "distinct_3" => known("Different 3-grams", true, DISTINCT),
+        "repetition_1" => known("Repeated words", false, REPEATED),
+        "repetition_2" => known("Repeated 2-grams", false, REPEATED),
+        "repetition_3" => known("Repeated 3-grams", false, REPEATED),
+        "repetition_4" => known("Repeated 4-grams", false, REPEATED),
         other => {
-            let lower = ["loss", "perplexity", "bits", "error", "nll"];
+            let lower = ["loss", "perplexity", "bits", "error", "nll", "repetition"];
             Metric {
                 label: other.replace('_', " "),
                 meaning: "",
@@ -78,10 +99,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn losses_are_better_when_lower() {
+    fn losses_and_repetition_are_better_when_lower() {
         assert!(!metric("bits_per_byte").higher_is_better);
         assert!(!metric("word_error_rate").higher_is_better);
-        assert!(metric("rouge_l").higher_is_better);
+        assert!(!metric("repetition_4").higher_is_better);
+        assert!(!metric("repetition").higher_is_better);
+        assert!(metric("rouge_l").higher_is_better && metric("distinct_2").higher_is_better);
         assert_eq!(metric("my_score").label, "my score");
     }
 }

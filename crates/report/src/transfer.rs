@@ -252,6 +252,28 @@ fn conclusion(found: &Value, points: &[Value], main: &str) -> Vec<String> {
             )
         });
     }
+    let others = found.pointer("/data_ratios").and_then(Value::as_object);
+    let others: Vec<String> = (others.into_iter().flatten())
+        .filter(|(name, _)| *name != main)
+        .filter_map(|(name, ratio)| {
+            let of = |key: &str| ratio.get(key).and_then(Value::as_f64);
+            let (value, low, high) = (of("value")?, of("low")?, of("high")?);
+            let label = metric(name).label;
+            Some(match value > 0.0 {
+                true => format!(
+                    "{label} {}{} times ({} to {})",
+                    if ratio["at_least"] == true { "at least " } else { "" },
+                    times(value),
+                    times(low),
+                    times(high)
+                ),
+                false => format!("{label} not at all"),
+            })
+        })
+        .collect();
+    if !others.is_empty() {
+        out.push(format!("The same by the other metrics: {}.", others.join(", ")));
+    }
     let wins = points
         .iter()
         .filter(|point| verdict(point, main).1 == "better")

@@ -2,8 +2,9 @@
 //!
 //! Words are what white space separates, case kept.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
+use crate::likelihood::Ratio;
 use crate::ngrams;
 use crate::text::words;
 
@@ -12,8 +13,7 @@ use crate::text::words;
 /// none.
 ///
 /// N-grams do not run from one text into the next. It depends on the amount of text (more text
-/// repeats more), so compare equal amounts; and since a resample repeats whole items, a bootstrap
-/// would bias it downwards, which is why it is no [`crate::Metric`].
+/// repeats more), so compare equal amounts.
 pub fn distinct<T: AsRef<str>>(texts: &[T], n: usize) -> f64 {
     assert!(n > 0, "n-grams have at least one word");
     let texts: Vec<Vec<&str>> = texts.iter().map(|t| words(t.as_ref()).collect()).collect();
@@ -23,6 +23,25 @@ pub fn distinct<T: AsRef<str>>(texts: &[T], n: usize) -> f64 {
         .map(|words| ngrams::total(words.len(), n))
         .sum();
     different.len() as f64 / all.max(1) as f64
+}
+
+/// Each text's part in [`distinct`]: over all texts, the numerators add up to the number of different
+/// n-grams and the denominators to that of all.
+///
+/// An n-gram that occurs `c` times in all texts counts `1 / c` each time. That belongs to the text, and
+/// stays with it where texts are resampled: counting the different n-grams of a resample instead
+/// would find fewer, only because it has texts twice.
+pub(crate) fn distinct_shares<T: AsRef<str>>(texts: &[T], n: usize) -> Vec<Ratio> {
+    let texts: Vec<Vec<&str>> = texts.iter().map(|t| words(t.as_ref()).collect()).collect();
+    let mut counts: HashMap<&[&str], u64> = HashMap::new();
+    for gram in texts.iter().flat_map(|words| words.windows(n)) {
+        *counts.entry(gram).or_insert(0) += 1;
+    }
+    let share = |words: &Vec<&str>| {
+        let shares = words.windows(n).map(|gram| 1.0 / counts[gram] as f64);
+        Ratio::new(shares.sum(), ngrams::total(words.len(), n) as f64)
+    };
+    texts.iter().map(share).collect()
 }
 
 /// The share of a text's n-grams that repeat an earlier one (Welleck et al. 2020, "Neural Text
@@ -46,6 +65,27 @@ mod tests {
         assert_eq!(distinct(&["a b a b"], 2), 2.0 / 3.0);
         assert_eq!(repetition("a b a b", 2), 1.0 / 3.0);
         assert_eq!(repetition("la la la la la", 1), 0.8);
+    }
+
+    #[test]
+    fn the_shares_of_all_texts_make_the_whole() {
+        let texts = [
+            "once upon a time there was a king",
+            "there was once a king and a king",
+            "",
+            "a time",
+        ];
+        for n in 1..=3 {
+            let sum = (distinct_shares(&texts, n).into_iter())
+                .fold(Ratio::default(), |mut sum, share| {
+                    sum += share;
+                    sum
+                });
+            assert!((sum.value() - distinct(&texts, n)).abs() < 1e-12, "{n}");
+        }
+        // `a b` is in both, `b c` in one: half a bigram, and one and a half of two.
+        let shares = distinct_shares(&["a b", "a b c"], 2);
+        assert_eq!(shares, [Ratio::new(0.5, 1.0), Ratio::new(1.5, 2.0)]);
     }
 
     #[test]

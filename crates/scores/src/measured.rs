@@ -9,7 +9,7 @@ use crate::bleu::{Bleu, BleuStatistics};
 use crate::bootstrap::{self, Bootstrap, Difference, Score, Statistics};
 use crate::chrf::{Chrf, ChrfStatistics};
 use crate::classes::Confusion;
-use crate::diversity::repetition;
+use crate::diversity::{distinct_shares, repetition};
 use crate::error::ScoreError;
 use crate::likelihood::Ratio;
 use crate::metric::Metric;
@@ -47,12 +47,20 @@ pub struct Measured {
 enum Items {
     Bleu(Bleu, Vec<BleuStatistics>),
     Chrf(Chrf, Vec<ChrfStatistics>),
-    /// A metric that is the mean of its item scores.
+    /// A metric that is the mean of its item scores, of [`Metric::Distinct`] weighted by their n-grams.
     Mean(Metric, Vec<Ratio>),
     /// A quotient of sums that came from elsewhere.
     Quotient(Quotient, Vec<Ratio>),
     /// Right and predicted classes.
     MacroF1(Vec<Confusion>),
+}
+
+/// A mean; 0 of nothing, as of texts without n-grams.
+fn mean(sum: &Ratio) -> f64 {
+    match sum.denominator {
+        0.0 => 0.0,
+        _ => sum.value(),
+    }
 }
 
 /// What is made of a quotient of sums.
@@ -95,7 +103,7 @@ macro_rules! with_items {
                 $body
             }
             Items::Mean(_, $items) => {
-                let $value = |sum: &Ratio| sum.value();
+                let $value = |sum: &Ratio| mean(sum);
                 $body
             }
             Items::Quotient(kind, $items) => {
@@ -127,7 +135,7 @@ impl Measured {
                 item,
             });
         }
-        let mean = |score: fn(&str, &[String]) -> f64| {
+        let each_alone = |score: fn(&str, &[String]) -> f64| {
             let items = each(pairs, |p, r| Ratio::one(score(p, r)));
             Items::Mean(*metric, items)
         };
@@ -137,12 +145,16 @@ impl Measured {
             Metric::Rouge(rouge) => {
                 Items::Mean(*metric, each(pairs, |p, r| Ratio::one(rouge.score(p, r).f)))
             }
+            Metric::Distinct(n) => {
+                let texts: Vec<&str> = pairs.iter().map(|pair| pair.prediction.as_str()).collect();
+                Items::Mean(*metric, distinct_shares(&texts, n))
+            }
             Metric::Repetition(n) => {
                 Items::Mean(*metric, each(pairs, |p, _| Ratio::one(repetition(p, n))))
             }
-            Metric::ExactMatch => mean(exact_match),
-            Metric::TokenF1 => mean(token_f1),
-            Metric::Accuracy => mean(accuracy),
+            Metric::ExactMatch => each_alone(exact_match),
+            Metric::TokenF1 => each_alone(token_f1),
+            Metric::Accuracy => each_alone(accuracy),
         };
         Ok(Self { items })
     }
@@ -275,7 +287,7 @@ impl Measured {
                 bootstrap::paired_interval(a, b, |sum| m.score(sum), settings)
             }
             (Items::Mean(m, a), Items::Mean(n, b)) if m == n => {
-                bootstrap::paired_interval(a, b, |sum| sum.value(), settings)
+                bootstrap::paired_interval(a, b, mean, settings)
             }
             (Items::Quotient(m, a), Items::Quotient(n, b)) if m == n => {
                 bootstrap::paired_interval(a, b, |sum| m.value(sum), settings)
@@ -345,6 +357,7 @@ fn each<S: Statistics>(pairs: &[Pair], measure: impl Fn(&str, &[String]) -> S + 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::diversity::distinct;
 
     fn pairs(predictions: &[&str], reference: &str) -> Vec<Pair> {
         let pair = |&p: &&str| Pair::new(p, [reference]);
@@ -376,6 +389,30 @@ mod tests {
         let measure = |metric: &Metric| Measured::new(metric, &a).expect("measured");
         let found = measure(&bleu).minus(&measure(&Metric::Accuracy), &Bootstrap::default());
         assert!(matches!(found, Err(ScoreError::DifferentMetrics { .. })));
+    }
+
+    #[test]
+    fn distinct_has_the_value_of_all_texts_and_an_interval_around_it() {
+        let texts: Vec<String> = (0..40)
+            .map(|item| format!("the king of number {} had {} horses", item % 7, item % 5))
+            .collect();
+        let alike: Vec<Pair> = (texts.iter())
+            .map(|text| Pair::new(text, Vec::<String>::new()))
+            .collect();
+        let varied: Vec<Pair> = (0..40)
+            .map(|item| Pair::new(format!("a{item} b{item} c{item}"), Vec::<String>::new()))
+            .collect();
+        let metric = Metric::Distinct(2);
+        let score = metric.score(&alike).expect("texts");
+        assert!((score.value - distinct(&texts, 2)).abs() < 1e-12);
+        assert!(score.low < score.value && score.value < score.high, "{score:?}");
+        let [a, b] = [&varied, &alike].map(|p| Measured::new(&metric, p).expect("measured"));
+        assert_eq!(a.value(), Ok(1.0));
+        let gain = a.minus(&b, &Bootstrap::default()).expect("paired");
+        assert!((gain.value - (1.0 - score.value)).abs() < 1e-12 && gain.low > 0.0);
+        // A model that says nothing says nothing varied.
+        let silent = [Pair::new("", [""]), Pair::new("one", [""])];
+        assert_eq!(metric.score(&silent).map(|score| score.value), Ok(0.0));
     }
 
     #[test]

@@ -34,6 +34,9 @@ pub enum Metric {
     TokenF1,
     /// The share of predictions that equal a reference as they stand, 0 to 1.
     Accuracy,
+    /// The different n-grams of all predictions over all their n-grams, 0 to 1, of this n, from 1: how varied
+    /// they are among each other as well. Needs no reference.
+    Distinct(usize),
     /// The mean share of n-grams that repeat an earlier one in the same prediction, 0 to 1, of this
     /// n, from 1. Needs no reference, and less is better.
     Repetition(usize),
@@ -76,6 +79,9 @@ const KNOWN: &[(&str, &str, Metric)] = &[
     ("exact_match", "Exact match", Metric::ExactMatch),
     ("token_f1", "Token F1", Metric::TokenF1),
     ("accuracy", "Accuracy", Metric::Accuracy),
+    ("distinct_1", "Different words", Metric::Distinct(1)),
+    ("distinct_2", "Different 2-grams", Metric::Distinct(2)),
+    ("distinct_3", "Different 3-grams", Metric::Distinct(3)),
     ("repetition_1", "Repeated words", Metric::Repetition(1)),
     ("repetition_2", "Repeated 2-grams", Metric::Repetition(2)),
     ("repetition_3", "Repeated 3-grams", Metric::Repetition(3)),
@@ -132,12 +138,13 @@ impl Metric {
     }
 
     /// The name that [`Metric::parse`] gives this metric for. Settings that have no name of their
-    /// own go by their family's: `bleu`, `chrf`, `rouge_n`, `repetition`.
+    /// own go by their family's: `bleu`, `chrf`, `rouge_n`, `distinct`, `repetition`.
     pub fn name(&self) -> &'static str {
         self.known().map_or_else(
             || match self {
                 Self::Bleu(_) => "bleu",
                 Self::Chrf(_) => "chrf",
+                Self::Distinct(_) => "distinct",
                 Self::Repetition(_) => "repetition",
                 _ => "rouge_n",
             },
@@ -172,7 +179,7 @@ impl Metric {
 
     /// Whether every item must have a reference.
     pub fn needs_references(&self) -> bool {
-        !matches!(self, Self::Repetition(_))
+        !matches!(self, Self::Distinct(_) | Self::Repetition(_))
     }
 
     /// The settings of BLEU or chrF as sacrebleu prints them, for a report to be reproducible; for

@@ -58,6 +58,8 @@ fn told(file: &str, label: &str) -> Option<u64> {
 pub struct OutOfMemory {
     /// The bytes that could not be had, where libtorch says how many.
     pub wanted: Option<u64>,
+    /// What to do.
+    pub remedy: &'static str,
 }
 
 impl fmt::Display for OutOfMemory {
@@ -73,6 +75,11 @@ impl fmt::Display for OutOfMemory {
 impl std::error::Error for OutOfMemory {}
 
 impl OutOfMemory {
+    /// With advice that fits what was being done.
+    pub fn with_remedy(self, remedy: &'static str) -> Self {
+        Self { remedy, ..self }
+    }
+
     /// What a panic was about, if it was about memory.
     pub fn in_panic(payload: &(dyn Any + Send)) -> Option<Self> {
         Self::in_message(words(payload)?)
@@ -86,6 +93,7 @@ impl OutOfMemory {
             wanted: message
                 .split_once("you tried to allocate ")
                 .and_then(|(_, rest)| rest.split(' ').next()?.parse().ok()),
+            remedy: "end other programs, or take a smaller model, batch or context",
         })
     }
 }

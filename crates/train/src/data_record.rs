@@ -13,6 +13,8 @@ use crate::run::RunFolder;
 
 /// The key under which the hash of everything that the run is a function of is kept.
 const FINGERPRINT: &str = "fingerprint";
+/// The key of what tells one base model from another.
+const BASE: &str = "base";
 /// What follows from the data and would only repeat what differs in it.
 const DERIVED: [&str; 2] = [FINGERPRINT, "ledger"];
 
@@ -58,8 +60,14 @@ pub(crate) fn compare(run: &Path, fingerprint: &str) -> Compared {
 
 /// The refusal of other data, with what differs.
 pub(crate) fn changed(run: &Path, now: &Value, remedy: &str) -> anyhow::Error {
-    let mut what = "the data has changed since this run began".to_owned();
-    for line in changes(&recorded(run), now) {
+    let recorded = recorded(run);
+    let found = changes(&recorded, now);
+    let subject = match found.len() {
+        1 if recorded[BASE] != now[BASE] => "the base model",
+        _ => "the data",
+    };
+    let mut what = format!("{subject} has changed since this run began");
+    for line in found {
         what += &format!("\n  {line}");
     }
     DataError::in_file(run, what, remedy).into()
@@ -184,5 +192,13 @@ mod tests {
         }
         assert!(!told.contains("same") && !told.contains("ledger"), "{told}");
         assert_eq!(fs::read(run.file("data.json")).unwrap(), kept);
+
+        let mut other = description(5, "b");
+        other["base"] = "another".into();
+        let error = run.record_data(&other, "four").unwrap_err().to_string();
+        assert!(
+            error.contains("the base model has changed") && error.contains("another now"),
+            "{error}"
+        );
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -42,9 +42,34 @@ impl Interrupt {
         self.asked.store(true, Ordering::Relaxed);
     }
 
+    /// Ends, by an error, what has nothing to save. [`unless_stopped`] takes it up again.
+    ///
+    /// # Errors
+    /// [`Stopped`], once someone asked.
+    pub fn check(&self) -> Result<()> {
+        ensure!(!self.asked(), Stopped);
+        Ok(())
+    }
+
     /// Whether a signal came, or someone asked.
     pub fn asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
+    }
+}
+
+/// Someone asked to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("stopped, as was asked")]
+pub struct Stopped;
+
+/// What came of some work; none when it was left because someone asked to stop.
+///
+/// # Errors
+/// The work's own.
+pub fn unless_stopped<T>(done: Result<T>) -> Result<Option<T>> {
+    match done {
+        Err(error) if error.is::<Stopped>() => Ok(None),
+        done => done.map(Some),
     }
 }
 

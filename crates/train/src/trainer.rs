@@ -445,7 +445,7 @@ impl<'a> Trainer<'a> {
 /// Memory that does not suffice becomes an error that says what to lower.
 pub(crate) fn within_memory<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
     memory::or_out_of_memory(work).map_err(|error| {
-        anyhow::Error::new(error).context(
+        error.with_remedy(
             "lower train.micro_rows (rows at a time, which does not change the result), or train a smaller model",
         )
     })?

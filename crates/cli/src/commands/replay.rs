@@ -71,7 +71,7 @@ pub(crate) struct ReplayArgs {
     #[arg(long, short)]
     quiet: bool,
     /// Print all of it as one JSON object: {"step", "reproduced", "loss", "layers", "examples", "without", …}
-    #[arg(long, conflicts_with = "tokens")]
+    #[arg(long, conflicts_with_all = ["tokens", "first"])]
     json: bool,
     #[command(flatten)]
     catalog: CatalogArgs,

@@ -181,6 +181,22 @@ fn tell(summary: &TransferSummary) -> String {
             ratio.high
         )
     };
+    let others = (summary.data_ratios.iter()).filter(|(name, _)| *name != metric);
+    let others: Vec<String> = others
+        .map(|(name, ratio)| match ratio.value {
+            0.0 => format!("never in {name}"),
+            value => format!(
+                "{}{value:.1} in {name} ({:.1} to {:.1})",
+                if ratio.at_least { "at least " } else { "" },
+                ratio.low,
+                ratio.high
+            ),
+        })
+        .collect();
+    let data = match others.is_empty() {
+        true => data,
+        false => format!("{data}By the other metrics: {}.\n", others.join(", ")),
+    };
     let forgetting: Vec<Vec<String>> = (summary.variants.iter())
         .filter_map(|variant| {
             let score = variant.scores.get(metric)?;

@@ -8,7 +8,7 @@ use etude_model::{Decoder, Input, KvCache};
 use etude_tensor::{Kind, Tensor, no_grad};
 
 use super::sample::Likelihood;
-use crate::progress::{Progress, Stage};
+use crate::progress::{Listener, Progress, Stage};
 
 /// Tokens that go through the model at a time.
 const BATCH_TOKENS: usize = 8192;
@@ -54,8 +54,8 @@ pub(super) fn likelihoods(
     decoder: &Decoder,
     requests: &[Request],
     (longest, rows): (usize, usize),
-    on_progress: &mut dyn FnMut(Progress),
-) -> Vec<Likelihood> {
+    on_progress: &mut Listener<'_>,
+) -> Result<Vec<Likelihood>> {
     let mut found = vec![
         Likelihood {
             log_likelihood: 0.0,
@@ -71,7 +71,7 @@ pub(super) fn likelihoods(
             stage: Stage::Scoring,
             done,
             total,
-        });
+        })?;
         let (numbers, shared) = match &batch {
             Batch::Plain(numbers) => (numbers, 0),
             // The context's last token is read with each row: its place is scored.
@@ -88,8 +88,8 @@ pub(super) fn likelihoods(
         stage: Stage::Scoring,
         done: total,
         total,
-    });
-    found
+    })?;
+    Ok(found)
 }
 
 /// The different rows of the requests, in the order of their first requests.

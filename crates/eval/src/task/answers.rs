@@ -7,7 +7,7 @@ use etude_tokenizer::Tokenizer;
 
 use super::{Item, TaskSettings};
 use crate::greedy;
-use crate::progress::Progress;
+use crate::progress::Listener;
 
 /// An item's answer.
 #[derive(Debug, Clone)]
@@ -44,7 +44,7 @@ pub(super) fn answers(
     renderer: &Renderer,
     items: &[Item<'_>],
     settings: &TaskSettings,
-    on_progress: &mut dyn FnMut(Progress),
+    on_progress: &mut Listener<'_>,
 ) -> Result<Answers> {
     let text = TextSettings {
         max_tokens: settings.max_tokens,

@@ -8,7 +8,7 @@ use etude_model::Decoder;
 
 use super::likelihood::nats;
 use super::{Item, TaskSettings};
-use crate::progress::Progress;
+use crate::progress::Listener;
 
 /// The most answers to choose from, as many as macro-F1 takes.
 const MOST: usize = 64;
@@ -43,7 +43,7 @@ pub(super) fn chosen<'c>(
     renderer: &Renderer,
     items: &[Item<'_>],
     candidates: &'c [String],
-    on_progress: &mut dyn FnMut(Progress),
+    on_progress: &mut Listener<'_>,
 ) -> Result<Vec<&'c str>> {
     let mut rendered: Vec<RenderedExample> = Vec::with_capacity(items.len() * candidates.len());
     for item in items {

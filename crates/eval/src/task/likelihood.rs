@@ -5,7 +5,7 @@ use etude_data::{RenderedExample, SourceRef, collate};
 use etude_model::Decoder;
 
 use crate::nats::batch_nats;
-use crate::progress::{Progress, Stage};
+use crate::progress::{Listener, Progress, Stage};
 
 /// Tokens that go through the model at a time.
 const BATCH_TOKENS: usize = 8192;
@@ -14,7 +14,7 @@ const BATCH_TOKENS: usize = 8192;
 pub(super) fn nats(
     decoder: &Decoder,
     examples: &[(&RenderedExample, &SourceRef)],
-    on_progress: &mut dyn FnMut(Progress),
+    on_progress: &mut Listener<'_>,
 ) -> Result<Vec<f64>> {
     let total = examples.len() as u64;
     let mut order: Vec<usize> = (0..examples.len()).collect();
@@ -26,7 +26,7 @@ pub(super) fn nats(
             stage: Stage::Scoring,
             done: done as u64,
             total,
-        });
+        })?;
         // The first is the longest.
         let rows = (BATCH_TOKENS / examples[order[done]].0.ids.len()).max(1);
         let here = &order[done..order.len().min(done + rows)];
@@ -46,6 +46,6 @@ pub(super) fn nats(
         stage: Stage::Scoring,
         done: total,
         total,
-    });
+    })?;
     Ok(nats)
 }

@@ -70,7 +70,10 @@ fn items_are_the_models_own_answers_in_order() -> Result<()> {
             examples.push(talk.clone());
         }
         let mut heard = Vec::new();
-        let listen = &mut |progress| heard.push(progress);
+        let listen = &mut |progress| {
+            heard.push(progress);
+            Ok(())
+        };
         let result = evaluate(
             &decoder,
             &tokenizer,
@@ -141,7 +144,7 @@ fn scores_are_those_of_the_items() -> Result<()> {
         &renderer,
         &examples(),
         &settings(),
-        &mut |_| (),
+        &mut |_| Ok(()),
     )?;
     let names: Vec<&str> = result.scores.keys().map(String::as_str).collect();
     let usual = [
@@ -182,7 +185,7 @@ fn the_end_token_is_part_of_the_answers_cost() -> Result<()> {
         &renderer,
         &[example],
         &settings(),
-        &mut |_| (),
+        &mut |_| Ok(()),
     )?;
     assert!((result.items[0].nats - all).abs() < 1e-12);
     assert_eq!(count as usize, tokenizer.encode("rose")?.len() + 1);
@@ -218,7 +221,7 @@ fn a_templates_own_text_is_no_part_of_an_answer() -> Result<()> {
         &renderer,
         &examples,
         &settings(),
-        &mut |_| (),
+        &mut |_| Ok(()),
     )?;
     assert_eq!(format!("{begin}{}", result.items[0].prediction), made);
     Ok(())
@@ -235,7 +238,7 @@ fn what_cannot_be_evaluated_is_said() {
             &renderer,
             examples,
             settings,
-            &mut |_| (),
+            &mut |_| Ok(()),
         );
         let error = format!("{:#}", found.expect_err(words));
         assert!(error.contains(words), "{error:?} lacks {words:?}");
@@ -324,7 +327,7 @@ fn a_classification_chooses_the_answer_that_costs_least() -> Result<()> {
         &renderer,
         &examples,
         &settings,
-        &mut |_| (),
+        &mut |_| Ok(()),
     )?;
     let mut right = 0;
     for (item, wanted) in result.items.iter().zip(&examples) {

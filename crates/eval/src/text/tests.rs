@@ -56,7 +56,7 @@ fn equals_the_contract_token_by_token() -> Result<()> {
                 context: Some(c),
                 stride: Some(s),
             };
-            let found = text_loss(&decoder, &tokenizer, TEXT, &windows, &mut |_| ())?;
+            let found = text_loss(&decoder, &tokenizer, TEXT, &windows, &mut |_| Ok(()))?;
             let (nats, tokens, bytes) = brute_force(&decoder, &ids, &bytes, c, s);
             assert_eq!((found.tokens, found.bytes), (tokens, bytes), "{c} {s}");
             assert!(
@@ -87,7 +87,7 @@ fn sizes_have_their_defaults_and_limits() -> Result<()> {
             &tokenizer,
             TEXT,
             &TextWindows { context, stride },
-            &mut |_| (),
+            &mut |_| Ok(()),
         )
     };
     assert_eq!(with(None, None)?, with(Some(24), Some(24))?);
@@ -136,7 +136,8 @@ fn many_windows_go_in_batches_and_progress_is_told() -> Result<()> {
         stride: None,
     };
     let whole = text_loss(&decoder, &tokenizer, &text, &windows, &mut |progress| {
-        heard.push(progress)
+        heard.push(progress);
+        Ok(())
     })?;
     let ids = tokenizer.encode(&text)?;
     let total = ids.len().div_ceil(64) as u64;
@@ -150,6 +151,14 @@ fn many_windows_go_in_batches_and_progress_is_told() -> Result<()> {
     assert!(heard.is_sorted_by_key(|progress| progress.done));
     let last = heard.last().expect("told");
     assert_eq!(last.done, last.total);
+    let mut calls = 0;
+    let ended = text_loss(&decoder, &tokenizer, &text, &windows, &mut |_| {
+        calls += 1;
+        anyhow::ensure!(calls < 2, "enough");
+        Ok(())
+    });
+    assert_eq!(ended.expect_err("the listener's").to_string(), "enough");
+    assert_eq!(calls, 2, "and nothing after it");
     // In one piece per window, by the same code.
     let mut nats = 0.0;
     for ids in ids.chunks(64).filter(|ids| ids.len() > 1) {
@@ -174,7 +183,7 @@ fn what_cannot_be_scored_is_said() {
             &tokenizer,
             text,
             &TextWindows::default(),
-            &mut |_| (),
+            &mut |_| Ok(()),
         );
         let error = found.expect_err("nothing to score").to_string();
         assert!(error.contains("nothing to score"), "{error}");
@@ -189,7 +198,7 @@ fn what_cannot_be_scored_is_said() {
         &tokenizer,
         TEXT,
         &TextWindows::default(),
-        &mut |_| (),
+        &mut |_| Ok(()),
     );
     assert!(found.expect_err("broken").to_string().contains("NaN"));
 }

@@ -283,7 +283,12 @@ impl<'a> Lab<'a> {
         }
         record.result = Some(result);
         record.general = match &self.general {
-            Some(text) => Some(runs::general_loss(&model, text, device)?),
+            Some(text) => Some(runs::general_loss(
+                &model,
+                text,
+                device,
+                &self.context.interrupt,
+            )?),
             None => None,
         };
         Ok(())
@@ -334,7 +339,8 @@ impl<'a> Lab<'a> {
                 scratch: answers(Arm::Scratch, number)?,
             });
         }
-        let (points, data_ratio) = summary::curves(&pairs, &settings.metrics, &bootstrap)?;
+        let (points, data_ratios) = summary::curves(&pairs, &settings.metrics, &bootstrap)?;
+        let data_ratio = *data_ratios.get(main.name()).context("of every metric")?;
         // Where both arms have learnt something and differ: a tenth of the data, or what is nearest.
         let shown = (pairs.iter())
             .min_by(|a, b| {
@@ -384,6 +390,7 @@ impl<'a> Lab<'a> {
             base: base.scores.clone(),
             points,
             data_ratio,
+            data_ratios,
             compute: Compute {
                 pretraining,
                 finetuning: Cost::of([plain]),

@@ -19,6 +19,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use etude_finetune::{Recipe, model_folder};
 use etude_model::hf;
+use etude_train::interrupt::unless_stopped;
 use etude_train::{RunContext, Summary, durable};
 
 use crate::base::ready_base;
@@ -82,7 +83,7 @@ pub fn transfer(
         return Ok(Transferred::Interrupted);
     }
     let mut lab = Lab::new(plan, context, say)?;
-    let Some(records) = lab.all()? else {
+    let Some(records) = unless_stopped(lab.all())?.flatten() else {
         return Ok(Transferred::Interrupted);
     };
     let summary = lab.summarize(&records, pretraining(plan)?, started)?;

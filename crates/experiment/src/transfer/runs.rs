@@ -11,6 +11,7 @@ use etude_finetune::Recipe;
 use etude_model::hf;
 use etude_tensor::{Kind, parse_device};
 use etude_train::checkpoint::Checkpoints;
+use etude_train::interrupt::Interrupt;
 use etude_train::{Ended, RunContext, RunFolder, durable, recipe};
 use serde::{Deserialize, Serialize};
 
@@ -198,10 +199,16 @@ pub(super) fn forget_weights(run: &Path) -> Result<()> {
 }
 
 /// The loss of a model on general text.
-pub(super) fn general_loss(model: &Path, text: &str, device: &str) -> Result<TextScore> {
+pub(super) fn general_loss(
+    model: &Path,
+    text: &str,
+    device: &str,
+    interrupt: &Interrupt,
+) -> Result<TextScore> {
     let tokenizer = etude_tokenizer::Tokenizer::load(model)?;
     let loaded = hf::load(model, Kind::Float, parse_device(device)?)?;
     let windows = etude_eval::TextWindows::default();
-    etude_eval::text_loss(&loaded.decoder, &tokenizer, text, &windows, &mut |_| {})
+    let heard = &mut |_| interrupt.check();
+    etude_eval::text_loss(&loaded.decoder, &tokenizer, text, &windows, heard)
         .with_context(|| format!("{}: cannot be scored on general text", model.display()))
 }

@@ -31,6 +31,8 @@ pub struct TransferSummary {
     pub points: Vec<Point>,
     /// How much less data the pre-trained model needs.
     pub data_ratio: DataRatio,
+    /// The same by metric, the main one among them.
+    pub data_ratios: BTreeMap<String, DataRatio>,
     /// Work done, in all.
     pub compute: Compute,
     /// The ways of fine-tuning on all examples: what each learnt, and what it forgot.
@@ -195,13 +197,12 @@ pub(super) struct Pair<'a> {
     pub(super) scratch: Answers<'a>,
 }
 
-/// The points of both curves, and the data ratio.
+/// The points of both curves, and the data ratio in each metric.
 pub(super) fn curves(
     pairs: &[Pair<'_>],
     metrics: &[TaskMetric],
     bootstrap: &Bootstrap,
-) -> Result<(Vec<Point>, DataRatio)> {
-    let main = metrics.first().context("at least one metric")?;
+) -> Result<(Vec<Point>, BTreeMap<String, DataRatio>)> {
     same_items(pairs)?;
     let mut points = Vec::with_capacity(pairs.len());
     for pair in pairs {
@@ -221,9 +222,23 @@ pub(super) fn curves(
             differences: metrics.iter().map(difference).collect::<Result<_>>()?,
         });
     }
+    let ratio = |metric: &TaskMetric| {
+        let found = data_ratio(pairs, &points, metric, bootstrap)?;
+        Ok((metric.name().to_owned(), found))
+    };
+    let ratios = metrics.iter().map(ratio).collect::<Result<_>>()?;
+    Ok((points, ratios))
+}
+
+fn data_ratio(
+    pairs: &[Pair<'_>],
+    points: &[Point],
+    metric: &TaskMetric,
+    bootstrap: &Bootstrap,
+) -> Result<DataRatio> {
     let value = |arm: &ArmScores| {
         arm.scores
-            .get(main.name())
+            .get(metric.name())
             .map_or(f64::NAN, |score| score.value)
     };
     let shares: Vec<f64> = points.iter().map(|point| point.share).collect();
@@ -234,20 +249,19 @@ pub(super) fn curves(
     let (last, pair) = (points.last().zip(pairs.last())).context("at least one share")?;
     let pretrained = pairs
         .iter()
-        .map(|pair| pair.pretrained.resampled(main, bootstrap))
+        .map(|pair| pair.pretrained.resampled(metric, bootstrap))
         .collect::<Result<Vec<_>>>()?;
-    let ratio = DataRatio::new(
+    Ok(DataRatio::new(
         Curve {
             shares: &shares,
             scores: &scores,
-            higher_is_better: main.higher_is_better(),
+            higher_is_better: metric.higher_is_better(),
         },
         value(&last.scratch),
         &pretrained,
-        &pair.scratch.resampled(main, bootstrap)?,
+        &pair.scratch.resampled(metric, bootstrap)?,
         bootstrap,
-    );
-    Ok((points, ratio))
+    ))
 }
 
 /// Scores are compared item by item and added up over seeds: all answers must be to the same examples.

@@ -1,5 +1,6 @@
 //! The bar on stderr while a model is evaluated.
 
+use anyhow::Result;
 use etude_eval::{Progress, Stage};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -20,7 +21,7 @@ impl Bar {
         Self { bar, stage: None }
     }
 
-    pub(super) fn follow(&mut self, progress: Progress) {
+    pub(super) fn follow(&mut self, progress: Progress) -> Result<()> {
         if self.stage != Some(progress.stage) {
             self.stage = Some(progress.stage);
             self.bar.reset();
@@ -28,6 +29,7 @@ impl Bar {
         }
         self.bar.set_length(progress.total);
         self.bar.set_position(progress.done);
+        Ok(())
     }
 }
 
