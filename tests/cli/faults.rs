@@ -129,7 +129,8 @@ fn memory_that_does_not_suffice_is_one_message() {
     assert_eq!(output.status.code(), Some(1), "{told}");
     assert!(told.starts_with("error: "), "{told}");
     assert!(
-        told.contains("memory does not suffice") && told.contains("\n  try: lower train.micro_rows"),
+        told.contains("memory does not suffice")
+            && told.contains("\n  try: lower train.micro_rows"),
         "{told}"
     );
     assert!(

@@ -81,7 +81,9 @@ fn scores_and_likelihoods_are_those_of_lm_evaluation_harness() -> Result<()> {
                 ..HarnessSettings::default()
             };
             let result =
-                evaluate_harness(&loaded.decoder, &tokenizer, &task, &settings, &mut |_| Ok(()))?;
+                evaluate_harness(&loaded.decoder, &tokenizer, &task, &settings, &mut |_| {
+                    Ok(())
+                })?;
             check(&result, expected)?;
         }
     }

@@ -262,7 +262,11 @@ fn conclusion(found: &Value, points: &[Value], main: &str) -> Vec<String> {
             Some(match value > 0.0 {
                 true => format!(
                     "{label} {}{} times ({} to {})",
-                    if ratio["at_least"] == true { "at least " } else { "" },
+                    if ratio["at_least"] == true {
+                        "at least "
+                    } else {
+                        ""
+                    },
                     times(value),
                     times(low),
                     times(high)
@@ -272,7 +276,10 @@ fn conclusion(found: &Value, points: &[Value], main: &str) -> Vec<String> {
         })
         .collect();
     if !others.is_empty() {
-        out.push(format!("The same by the other metrics: {}.", others.join(", ")));
+        out.push(format!(
+            "The same by the other metrics: {}.",
+            others.join(", ")
+        ));
     }
     let wins = points
         .iter()

@@ -76,11 +76,13 @@ mod tests {
             "a time",
         ];
         for n in 1..=3 {
-            let sum = (distinct_shares(&texts, n).into_iter())
-                .fold(Ratio::default(), |mut sum, share| {
+            let sum = (distinct_shares(&texts, n).into_iter()).fold(
+                Ratio::default(),
+                |mut sum, share| {
                     sum += share;
                     sum
-                });
+                },
+            );
             assert!((sum.value() - distinct(&texts, n)).abs() < 1e-12, "{n}");
         }
         // `a b` is in both, `b c` in one: half a bigram, and one and a half of two.

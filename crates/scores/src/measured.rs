@@ -405,7 +405,10 @@ mod tests {
         let metric = Metric::Distinct(2);
         let score = metric.score(&alike).expect("texts");
         assert!((score.value - distinct(&texts, 2)).abs() < 1e-12);
-        assert!(score.low < score.value && score.value < score.high, "{score:?}");
+        assert!(
+            score.low < score.value && score.value < score.high,
+            "{score:?}"
+        );
         let [a, b] = [&varied, &alike].map(|p| Measured::new(&metric, p).expect("measured"));
         assert_eq!(a.value(), Ok(1.0));
         let gain = a.minus(&b, &Bootstrap::default()).expect("paired");

@@ -34,8 +34,8 @@ pub use examples::{Example, TokenLoss};
 pub use fault::{Fault, FaultyToken};
 pub use groups::Group;
 pub use outcome::Outcome;
-pub use recorded::{Comparison, Difference, Pair, Usual};
 use recorded::Made;
+pub use recorded::{Comparison, Difference, Pair, Usual};
 
 /// Which step, and what is changed in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -163,9 +163,8 @@ impl Remade {
         let data_checked = check_data(run, &ready, &checkpoints, found.as_ref())?;
         let mut optimizer = Optimizer::new(decoder, &settings.optimizer).with_products(kind);
         let state = found.as_ref().map(|found| &found.state);
-        let [from, tokens, supervised] = state.map_or([0; 3], |state| {
-            [state.step, state.tokens, state.supervised]
-        });
+        let [from, tokens, supervised] =
+            state.map_or([0; 3], |state| [state.step, state.tokens, state.supervised]);
         if let Some(checkpoint) = found {
             restore(decoder, &mut optimizer, &checkpoint)?;
         }
@@ -243,8 +242,7 @@ impl Remade {
                     tokens: self.tokens,
                     supervised: self.supervised,
                 };
-                self.passed
-                    .push(Comparison::new(self.step, recorded, made));
+                self.passed.push(Comparison::new(self.step, recorded, made));
             }
             bar.advance(self.step);
         }

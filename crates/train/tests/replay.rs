@@ -301,7 +301,8 @@ fn a_learning_rate_or_a_count_that_was_edited_is_noticed() {
                 .lines()
                 .map(|line| serde_json::from_str(line).expect("JSON"))
                 .collect();
-            let of_step = |line: &&mut serde_json::Value| line["kind"] == "train" && line["step"] == 6;
+            let of_step =
+                |line: &&mut serde_json::Value| line["kind"] == "train" && line["step"] == 6;
             let line = lines.iter_mut().find(of_step).expect("logged");
             line[key] = (line[key].as_f64().expect("a number") * 2.0).into();
             let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
@@ -310,7 +311,10 @@ fn a_learning_rate_or_a_count_that_was_edited_is_noticed() {
         let found = plain(&settings, parent.path(), 6);
         assert_eq!(found.reproduced, Some(false), "{key}");
         let recorded = found.recorded.expect("logged");
-        let other = recorded.figures().into_iter().filter(|(_, pair)| !pair.exact);
+        let other = recorded
+            .figures()
+            .into_iter()
+            .filter(|(_, pair)| !pair.exact);
         assert_eq!(other.count(), 1, "{key} alone");
         assert!(recorded.loss.exact && recorded.grad_norm.exact, "{key}");
     }

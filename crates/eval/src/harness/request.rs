@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use anyhow::Result;
 use etude_model::{Decoder, Input, KvCache};
 use etude_tensor::{Kind, Tensor, no_grad};
 

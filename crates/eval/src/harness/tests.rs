@@ -77,7 +77,8 @@ fn equals_a_search_token_by_token_whatever_the_batches() {
                 .map(|request| brute_force(&decoder, request, longest))
                 .collect();
             for rows in [1, 2, 5, 32] {
-                let found = likelihoods(&decoder, &requests, (longest, rows), &mut |_| Ok(())).expect("scores");
+                let found = likelihoods(&decoder, &requests, (longest, rows), &mut |_| Ok(()))
+                    .expect("scores");
                 for (found, expected) in found.iter().zip(&expected) {
                     let difference = (found.log_likelihood - expected.log_likelihood).abs();
                     assert!(

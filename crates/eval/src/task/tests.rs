@@ -7,7 +7,7 @@ use etude_scores::{Metric, Pair};
 use super::testing::{decoder, example, tokenizer};
 use super::*;
 use crate::nats::windows_loss;
-use crate::progress::Stage;
+use crate::progress::{Progress, Stage};
 
 fn renderer(tokenizer: &Tokenizer, format: ExampleFormat, context: usize) -> Renderer {
     let settings = ExampleSettings {
