@@ -27,7 +27,11 @@ const UNSAFE_FILES: &[(&str, &str)] = &[
     ),
     (
         "crates/tensor/src/memory.rs",
-        "asks the allocator and the operating system about memory",
+        "sets variables of the environment before anything reads them",
+    ),
+    (
+        "crates/cli/src/allocator.rs",
+        "sets an option of the allocator",
     ),
     ("crates/tensor/src/map.rs", "maps weight files"),
     ("crates/data/src/shard", "maps token shards"),

@@ -26,9 +26,21 @@ pub(crate) fn keep_freed_memory() {
 
 #[cfg(test)]
 mod tests {
-    use libmimalloc_sys::mi_option_get;
+    use etude_tensor::{Device, Kind, Tensor};
+    use libmimalloc_sys::{mi_is_in_heap_region, mi_option_get};
 
     use super::*;
+
+    #[test]
+    #[allow(unsafe_code)]
+    fn tensors_lie_in_its_heap() {
+        let tensor = Tensor::zeros([1000], (Kind::Float, Device::Cpu));
+        // SAFETY: it compares addresses.
+        assert!(unsafe { mi_is_in_heap_region(tensor.data_ptr()) });
+        let on_the_stack = 1.0_f32;
+        // SAFETY: as above.
+        assert!(unsafe { !mi_is_in_heap_region((&raw const on_the_stack).cast()) });
+    }
 
     #[test]
     #[allow(unsafe_code)]

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use etude_data::{Cache, Catalog};
+use etude_eval::TaskMetric;
 use etude_experiment::{Transfer, TransferRecipe, TransferSummary, Transferred, transfer};
 use etude_train::interrupt::Interrupt;
 use etude_train::{RecipeText, RunContext};
@@ -72,7 +73,7 @@ impl Place {
             self.parse::<etude_finetune::Recipe>(&text, &all)
         };
         let recipe = "[transfer]\nfinetune = \"tiny\"\nshares = [0.2, 1.0]\nseeds = [1, 2]\nrates = [0.5, 1.0]\n\
-                      tune_at = [1.0]\nmetrics = [\"rouge_l\", \"bits_per_byte\"]\ntest = 6\n";
+                      tune_at = [1.0]\nmetrics = [\"rouge_l\", \"bits_per_byte\", \"repetition_4\"]\ntest = 6\n";
         let settings: Vec<String> = settings
             .iter()
             .map(|setting| (*setting).to_owned())
@@ -148,6 +149,20 @@ fn an_experiment_tells_what_it_found_and_goes_on_where_it_stopped() {
         let lead = point.pretrained.scores["rouge_l"].value - point.scratch.scores["rouge_l"].value;
         assert!((point.differences["rouge_l"].value - lead).abs() < 1e-12);
     }
+    // By the main metric as by the others; how much a model repeats itself is no measure of what it learnt.
+    for (name, ratio) in &whole.data_ratios {
+        let reached = whole.points[1].scratch.scores[name].value;
+        let metric = TaskMetric::parse(name).expect("known");
+        assert!(!metric.higher_is_better() || reached > 0.0, "{name}");
+        assert!(
+            ratio.low <= ratio.value && ratio.value <= ratio.high,
+            "{name}"
+        );
+    }
+    assert!(whole.data_ratios.contains_key("bits_per_byte"));
+    assert!(!whole.data_ratios.contains_key("repetition_4"));
+    let main = whole.data_ratios.get(&whole.metric);
+    assert_eq!(whole.data_ratio.as_ref(), main);
     let train = whole.points[1].examples;
     assert_eq!(
         whole.points[0].examples,

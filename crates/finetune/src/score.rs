@@ -114,7 +114,7 @@ fn settings(recipe: &Recipe) -> TaskSettings {
 /// How many seconds [`score`] will take, from answers to one batch of the test examples that break off after a
 /// few tokens. The base model is taken to write on until it must stop, the fine-tuned one to write as much as the
 /// longest right answer of a batch. The process holds as much as in the run then: where the run will ask the base
-/// model as well, it is the one that is asked, beside `decoder`.
+/// model as well, it is asked here, beside `decoder`.
 pub(crate) fn rehearse(
     recipe: &Recipe,
     task: &Task,
@@ -145,10 +145,16 @@ pub(crate) fn rehearse(
     if recipe.base.from_scratch {
         return Ok(batches * asking.pace(decoder, tokenizer)?.seconds(after));
     }
-    let pace = before(recipe, decoder, |base, tokenizer| {
-        asking.pace(base, tokenizer)
+    let (base, tuned) = before(recipe, decoder, |base, base_tokenizer| {
+        let pace = asking.pace(base, base_tokenizer)?;
+        // An adapter's products come on top; all weights trained, the two are alike.
+        let tuned = match &recipe.lora {
+            Some(_) => asking.pace(decoder, tokenizer)?,
+            None => pace,
+        };
+        Ok((pace, tuned))
     })?;
-    Ok(batches * (pace.seconds(most) + pace.seconds(after)))
+    Ok(batches * (base.seconds(most) + tuned.seconds(after)))
 }
 
 /// What a model is asked.
@@ -217,6 +223,7 @@ impl<'a> Asking<'a> {
 }
 
 /// How fast a batch is answered.
+#[derive(Debug, Clone, Copy)]
 struct Pace {
     /// Seconds for the prompts and a first token.
     first: f64,

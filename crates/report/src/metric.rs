@@ -9,8 +9,7 @@ pub(crate) struct Metric {
     pub(crate) higher_is_better: bool,
 }
 
-const DISTINCT: &str =
-    "Share of the answers' word sequences that differ from each other: how varied they are.";
+const DISTINCT: &str = "Share of different word sequences in all answers: how varied they are. Shorter answers have more.";
 const REPEATED: &str = "Share of an answer's word sequences that it has said before.";
 
 /// Looks a metric up by its key in the score files; unknown keys are shown as they are, and taken
@@ -67,14 +66,14 @@ pub(crate) fn metric(key: &str) -> Metric {
         ),
         "accuracy" => known("Accuracy", true, "Share of right answers."),
         "choice_accuracy" => known(
-            "Accuracy",
+            "Accuracy by likelihood",
             true,
             "Share of items whose right answer is the likeliest of all.",
         ),
         "choice_macro_f1" => known(
-            "Macro F1",
+            "Macro F1 by likelihood",
             true,
-            "The same by answer, so that rare ones count as much.",
+            "F1 of each answer, averaged, so that a rare one counts as much.",
         ),
         "distinct_1" => known("Different words", true, DISTINCT),
         "distinct_2" => known("Different 2-grams", true, DISTINCT),

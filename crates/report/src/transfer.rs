@@ -235,7 +235,7 @@ fn conclusion(found: &Value, points: &[Value], main: &str) -> Vec<String> {
     {
         out.push(if value <= 0.0 {
             format!(
-                "With all examples the model from scratch reaches {target} in {label}. The pre-trained one never gets there: here pre-training was worth nothing."
+                "With all examples the model from scratch reaches {target} in {label}. The pre-trained one never gets there: by it, pre-training was worth nothing here."
             )
         } else {
             format!(
@@ -261,7 +261,7 @@ fn conclusion(found: &Value, points: &[Value], main: &str) -> Vec<String> {
             let label = metric(name).label;
             Some(match value > 0.0 {
                 true => format!(
-                    "{label} {}{} times ({} to {})",
+                    "{label} {}{} times fewer ({} to {})",
                     if ratio["at_least"] == true {
                         "at least "
                     } else {
@@ -271,15 +271,12 @@ fn conclusion(found: &Value, points: &[Value], main: &str) -> Vec<String> {
                     times(low),
                     times(high)
                 ),
-                false => format!("{label} not at all"),
+                false => format!("{label} never"),
             })
         })
         .collect();
     if !others.is_empty() {
-        out.push(format!(
-            "The same by the other metrics: {}.",
-            others.join(", ")
-        ));
+        out.push(format!("By the other metrics: {}.", others.join(", ")));
     }
     let wins = points
         .iter()

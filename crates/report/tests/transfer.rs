@@ -95,7 +95,7 @@ fn a_transfer_experiment_is_one_page() {
     }
     for words in [
         "gets there with 13 times fewer (95% interval: 8.0 to 21)",
-        "The same by the other metrics: bits per byte at least 100 times (90 to 100), chrF not at all.",
+        "By the other metrics: Bits per byte at least 100 times fewer (90 to 100), chrF never.",
         "At 2 of the 3 amounts",
         "share of the training examples",
         "could be chance",

@@ -201,7 +201,7 @@ impl Metric {
         Measured::new(self, pairs)?.score(&Bootstrap::default())
     }
 
-    /// The score of each item by itself, to sort examples by. BLEU uses the effective order here;
+    /// The score of each item by itself (of [`Metric::Distinct`] its part in that of all), to sort examples by. BLEU uses the effective order here;
     /// its corpus score, like chrF's, is not the mean of these.
     ///
     /// # Errors

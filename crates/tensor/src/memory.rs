@@ -1,5 +1,5 @@
-//! The process's memory: what is kept of it when it is free, what was used at most, and what happens
-//! when it does not suffice.
+//! The process's memory: what libtorch may keep for later, what was used at most, and what happens when it does
+//! not suffice.
 
 use std::any::Any;
 use std::fmt;

@@ -31,7 +31,7 @@ impl RunFolder {
         object.insert(FINGERPRINT.to_owned(), fingerprint.into());
         let begun = !Checkpoints::new(self.path()).steps().is_empty();
         if begun && compare(self.path(), fingerprint) == Compared::Other {
-            let remedy = "choose another --run, or bring the old data back";
+            let remedy = |old: &str| format!("choose another --run, or bring the old {old} back");
             return Err(changed(self.path(), &now, remedy));
         }
         self.write_json("data.json", &now)
@@ -58,19 +58,23 @@ pub(crate) fn compare(run: &Path, fingerprint: &str) -> Compared {
     }
 }
 
-/// The refusal of other data, with what differs.
-pub(crate) fn changed(run: &Path, now: &Value, remedy: &str) -> anyhow::Error {
+/// The refusal of other data, with what differs. `remedy` hears what changed: `data` or `base model`.
+pub(crate) fn changed(
+    run: &Path,
+    now: &Value,
+    remedy: impl FnOnce(&str) -> String,
+) -> anyhow::Error {
     let recorded = recorded(run);
     let found = changes(&recorded, now);
     let subject = match found.len() {
-        1 if recorded[BASE] != now[BASE] => "the base model",
-        _ => "the data",
+        1 if recorded[BASE].is_string() && recorded[BASE] != now[BASE] => "base model",
+        _ => "data",
     };
-    let mut what = format!("{subject} has changed since this run began");
+    let mut what = format!("the {subject} has changed since this run began");
     for line in found {
         what += &format!("\n  {line}");
     }
-    DataError::in_file(run, what, remedy).into()
+    DataError::in_file(run, what, remedy(subject)).into()
 }
 
 /// `data.json` of a run folder; null when there is none.
@@ -172,6 +176,7 @@ mod tests {
                     {"name": "mine", "documents": documents, "sha256": hash.repeat(64)},
                 ],
                 "examples": {"train": documents},
+                "base": "one",
                 "ledger": [documents],
             })
         };
@@ -197,7 +202,8 @@ mod tests {
         other["base"] = "another".into();
         let error = run.record_data(&other, "four").unwrap_err().to_string();
         assert!(
-            error.contains("the base model has changed") && error.contains("another now"),
+            error.contains("the base model has changed")
+                && error.contains("base one before, another now"),
             "{error}"
         );
     }

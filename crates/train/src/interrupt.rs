@@ -1,5 +1,5 @@
-//! Ctrl-C, a scheduler's SIGTERM, a terminal that is gone (SIGHUP): the run saves a checkpoint and ends. A second
-//! Ctrl-C ends it at once.
+//! Ctrl-C, a scheduler's SIGTERM, a terminal that is gone (SIGHUP): the run saves a checkpoint and ends; answers
+//! to test examples, which come after it, are left off. A second Ctrl-C ends it at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

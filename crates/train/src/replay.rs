@@ -422,7 +422,8 @@ fn check_data(
     found: Option<&Checkpoint>,
 ) -> Result<bool> {
     let now = &ready.settings.data_fingerprint;
-    let remedy = "bring the old data back; without it the step cannot be made again";
+    let remedy =
+        |old: &str| format!("bring the old {old} back; without it the step cannot be made again");
     let said = data_record::compare(run, now);
     // A later checkpoint knows as well which data it was.
     let saved = match found {

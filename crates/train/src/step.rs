@@ -7,7 +7,7 @@ use etude_data::Batch;
 use etude_eval::batch_loss;
 use etude_model::Decoder;
 use etude_tensor::optim::GradScale;
-use etude_tensor::{Kind, Precision, Tensor, seed_everything, step_seed};
+use etude_tensor::{Kind, Precision, Tensor, memory, seed_everything, step_seed};
 
 use crate::optimizer::Optimizer;
 use crate::stage::TrainerSettings;
@@ -141,4 +141,13 @@ pub fn forward_backward(
         total += mean.detach();
     }
     Ok((total, supervised))
+}
+
+/// Memory that does not suffice becomes an error that says what to lower.
+pub(crate) fn within_memory<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
+    memory::or_out_of_memory(work).map_err(|error| {
+        error.with_remedy(
+            "lower train.micro_rows (rows at a time, which does not change the result), or train a smaller model",
+        )
+    })?
 }

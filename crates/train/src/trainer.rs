@@ -17,7 +17,7 @@ use crate::optimizer::Optimizer;
 use crate::run::{Environment, RunContext, RunFolder};
 use crate::schedule::learning_rate_scale;
 use crate::stage::{Ended, FinalLosses, Stage, Summary, TrainerSettings};
-use crate::step::{StepReport, StepSettings, forward_backward, train_step};
+use crate::step::{StepReport, StepSettings, forward_backward, train_step, within_memory};
 use crate::weights;
 
 /// A run in progress.
@@ -440,13 +440,4 @@ impl<'a> Trainer<'a> {
         self.log.finish();
         Ok(summary)
     }
-}
-
-/// Memory that does not suffice becomes an error that says what to lower.
-pub(crate) fn within_memory<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    memory::or_out_of_memory(work).map_err(|error| {
-        error.with_remedy(
-            "lower train.micro_rows (rows at a time, which does not change the result), or train a smaller model",
-        )
-    })?
 }

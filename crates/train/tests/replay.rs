@@ -311,10 +311,7 @@ fn a_learning_rate_or_a_count_that_was_edited_is_noticed() {
         let found = plain(&settings, parent.path(), 6);
         assert_eq!(found.reproduced, Some(false), "{key}");
         let recorded = found.recorded.expect("logged");
-        let other = recorded
-            .figures()
-            .into_iter()
-            .filter(|(_, pair)| !pair.exact);
+        let other = recorded.figures().filter(|(_, pair)| !pair.exact);
         assert_eq!(other.count(), 1, "{key} alone");
         assert!(recorded.loss.exact && recorded.grad_norm.exact, "{key}");
     }
@@ -358,6 +355,34 @@ fn a_damaged_checkpoint_is_passed_over_and_a_forged_one_noticed() {
     assert!(found.recorded.expect("logged").exact, "the log is honest");
     let found = plain(&settings, parent.path(), 9);
     assert_eq!((found.reproduced, found.from), (Some(false), 8));
+
+    // The optimizer's state of an earlier step, under the step's own weights.
+    let [weights, manifest_bytes] = &whole;
+    fs::write(file(8, "model.safetensors"), weights).expect("writable");
+    let mut forged: Vec<serde_json::Value> = serde_json::from_slice(manifest_bytes).expect("JSON");
+    let state = forged.iter_mut().find(|file| {
+        file["path"]
+            .as_str()
+            .is_some_and(|path| path.contains("optimizer"))
+    });
+    let state = state.expect("saved");
+    let name = state["path"].as_str().expect("a name").to_owned();
+    let own = fs::read(file(8, &name)).expect("there");
+    *state = (manifest(4).into_iter())
+        .find(|file| file["path"] == name.as_str())
+        .expect("saved");
+    fs::copy(file(4, &name), file(8, &name)).expect("copies");
+    fs::write(
+        file(8, "manifest.json"),
+        serde_json::to_vec(&forged).expect("JSON"),
+    )
+    .expect("writable");
+    let found = plain(&settings, parent.path(), 8);
+    assert_eq!(
+        (found.reproduced, found.same_weights, found.same_optimizer),
+        (Some(false), Some(true), Some(false))
+    );
+    fs::write(file(8, &name), own).expect("writable");
 
     // A bit of it changed, without a word to the manifest.
     let [mut bytes, manifest] = whole;

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use etude_data::Cache;
-use etude_experiment::{Transfer, TransferRecipe, TransferSummary, Transferred, transfer};
+use etude_experiment::{
+    DataRatio, Transfer, TransferRecipe, TransferSummary, Transferred, transfer,
+};
 use etude_tensor::memory;
 use etude_train::RunContext;
 
@@ -166,37 +168,35 @@ fn table(summary: &TransferSummary) -> Vec<Vec<String>> {
 }
 
 fn tell(summary: &TransferSummary) -> String {
-    let ratio = &summary.data_ratio;
     let metric = &summary.metric;
-    let data = if ratio.value == 0.0 {
-        format!(
+    let fewer = |ratio: &DataRatio| {
+        let (sign, value) = (if ratio.at_least { "at least " } else { "" }, ratio.value);
+        format!("{sign}{value:.1} times fewer")
+    };
+    let interval = |ratio: &DataRatio| format!("{:.1} to {:.1}", ratio.low, ratio.high);
+    let mut data = match &summary.data_ratio {
+        None => format!(
+            "The model from scratch learnt nothing in {metric}, so that there is no amount of data to compare by it.\n"
+        ),
+        Some(ratio) if ratio.value == 0.0 => format!(
             "The pre-trained model never reaches, in {metric}, what the other reaches with all examples.\n"
-        )
-    } else {
-        format!(
-            "For the {metric} that the model from scratch reaches with all examples, the pre-trained one needs {}{:.1} times fewer (95%: {:.1} to {:.1}).\n",
-            if ratio.at_least { "at least " } else { "" },
-            ratio.value,
-            ratio.low,
-            ratio.high
-        )
+        ),
+        Some(ratio) => format!(
+            "For the {metric} that the model from scratch reaches with all examples, the pre-trained one needs {} (95%: {}).\n",
+            fewer(ratio),
+            interval(ratio)
+        ),
     };
     let others = (summary.data_ratios.iter()).filter(|(name, _)| *name != metric);
     let others: Vec<String> = others
         .map(|(name, ratio)| match ratio.value {
-            0.0 => format!("never in {name}"),
-            value => format!(
-                "{}{value:.1} in {name} ({:.1} to {:.1})",
-                if ratio.at_least { "at least " } else { "" },
-                ratio.low,
-                ratio.high
-            ),
+            0.0 => format!("{name} never"),
+            _ => format!("{name} {} ({})", fewer(ratio), interval(ratio)),
         })
         .collect();
-    let data = match others.is_empty() {
-        true => data,
-        false => format!("{data}By the other metrics: {}.\n", others.join(", ")),
-    };
+    if !others.is_empty() {
+        data += &format!("By the other metrics: {}.\n", others.join(", "));
+    }
     let forgetting: Vec<Vec<String>> = (summary.variants.iter())
         .filter_map(|variant| {
             let score = variant.scores.get(metric)?;

@@ -135,6 +135,26 @@ fn items_are_the_models_own_answers_in_order() -> Result<()> {
 }
 
 #[test]
+fn a_listener_ends_an_evaluation() {
+    let (tokenizer, decoder) = (tokenizer(), decoder(Family::Gpt2, 64));
+    let renderer = renderer(&tokenizer, plain(), 64);
+    for stage in [Stage::Scoring, Stage::Generating] {
+        let ended = evaluate(
+            &decoder,
+            &tokenizer,
+            &renderer,
+            &examples(),
+            &settings(),
+            &mut |progress| {
+                anyhow::ensure!(progress.stage != stage, "enough");
+                Ok(())
+            },
+        );
+        assert_eq!(ended.expect_err("the listener's").to_string(), "enough");
+    }
+}
+
+#[test]
 fn scores_are_those_of_the_items() -> Result<()> {
     let (tokenizer, decoder) = (tokenizer(), decoder(Family::Gpt2, 64));
     let renderer = renderer(&tokenizer, plain(), 64);

@@ -340,7 +340,7 @@ impl<'a> Lab<'a> {
             });
         }
         let (points, data_ratios) = summary::curves(&pairs, &settings.metrics, &bootstrap)?;
-        let data_ratio = *data_ratios.get(main.name()).context("of every metric")?;
+        let data_ratio = data_ratios.get(main.name()).copied();
         // Where both arms have learnt something and differ: a tenth of the data, or what is nearest.
         let shown = (pairs.iter())
             .min_by(|a, b| {

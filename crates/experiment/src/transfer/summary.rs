@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use etude_eval::{TaskItem, TaskMetric, TaskResult, compare};
-use etude_scores::{Bootstrap, Difference, Measured, Score};
+use etude_scores::{Bootstrap, Difference, Measured, Metric, Score};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -29,9 +29,10 @@ pub struct TransferSummary {
     pub base: BTreeMap<String, Score>,
     /// Both arms at each amount of data.
     pub points: Vec<Point>,
-    /// How much less data the pre-trained model needs.
-    pub data_ratio: DataRatio,
-    /// The same by metric, the main one among them.
+    /// How much less data the pre-trained model needs; none where the model from scratch learnt nothing by the main
+    /// metric.
+    pub data_ratio: Option<DataRatio>,
+    /// The same by each metric that tells what was learnt, the main one among them.
     pub data_ratios: BTreeMap<String, DataRatio>,
     /// Work done, in all.
     pub compute: Compute,
@@ -197,7 +198,7 @@ pub(super) struct Pair<'a> {
     pub(super) scratch: Answers<'a>,
 }
 
-/// The points of both curves, and the data ratio in each metric.
+/// The points of both curves, and the data ratio by each metric that has one.
 pub(super) fn curves(
     pairs: &[Pair<'_>],
     metrics: &[TaskMetric],
@@ -222,20 +223,26 @@ pub(super) fn curves(
             differences: metrics.iter().map(difference).collect::<Result<_>>()?,
         });
     }
-    let ratio = |metric: &TaskMetric| {
-        let found = data_ratio(pairs, &points, metric, bootstrap)?;
-        Ok((metric.name().to_owned(), found))
-    };
-    let ratios = metrics.iter().map(ratio).collect::<Result<_>>()?;
+    let mut ratios = BTreeMap::new();
+    for metric in metrics {
+        if let Some(ratio) = data_ratio(pairs, &points, metric, bootstrap)? {
+            ratios.insert(metric.name().to_owned(), ratio);
+        }
+    }
     Ok((points, ratios))
 }
 
+/// None where there is no score to get to: by a metric that does not rise with what was learnt, or when the model
+/// from scratch has the worst score that there is.
 fn data_ratio(
     pairs: &[Pair<'_>],
     points: &[Point],
     metric: &TaskMetric,
     bootstrap: &Bootstrap,
-) -> Result<DataRatio> {
+) -> Result<Option<DataRatio>> {
+    if let TaskMetric::Answers(Metric::Distinct(_) | Metric::Repetition(_)) = metric {
+        return Ok(None);
+    }
     let value = |arm: &ArmScores| {
         arm.scores
             .get(metric.name())
@@ -247,21 +254,25 @@ fn data_ratio(
         .map(|point| value(&point.pretrained))
         .collect();
     let (last, pair) = (points.last().zip(pairs.last())).context("at least one share")?;
+    let target = value(&last.scratch);
+    if metric.higher_is_better() && target <= 0.0 {
+        return Ok(None);
+    }
     let pretrained = pairs
         .iter()
         .map(|pair| pair.pretrained.resampled(metric, bootstrap))
         .collect::<Result<Vec<_>>>()?;
-    Ok(DataRatio::new(
+    Ok(Some(DataRatio::new(
         Curve {
             shares: &shares,
             scores: &scores,
             higher_is_better: metric.higher_is_better(),
         },
-        value(&last.scratch),
+        target,
         &pretrained,
         &pair.scratch.resampled(metric, bootstrap)?,
         bootstrap,
-    ))
+    )))
 }
 
 /// Scores are compared item by item and added up over seeds: all answers must be to the same examples.

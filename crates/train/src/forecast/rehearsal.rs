@@ -18,8 +18,7 @@ use crate::optimizer::Optimizer;
 use crate::run::{Environment, RunContext, RunFolder};
 use crate::schedule::learning_rate_scale;
 use crate::stage::{Stage, TrainerSettings};
-use crate::step::{StepSettings, forward_backward, train_step};
-use crate::trainer::within_memory;
+use crate::step::{StepSettings, forward_backward, train_step, within_memory};
 use crate::weights;
 
 /// About how long steps are measured, in seconds; of slow ones, at least [`LEAST_STEPS`].

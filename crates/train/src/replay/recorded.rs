@@ -14,7 +14,7 @@ use serde_json::Value;
 pub(super) struct Recorded {
     pub(super) loss: Option<f64>,
     pub(super) grad_norm: Option<f64>,
-    /// That of the matrices inside the layers.
+    /// That of the matrices inside the layers; none, like the next two, where the line does not tell.
     pub(super) lr: Option<f64>,
     /// Up to and with the step, padding included.
     pub(super) tokens: Option<f64>,
@@ -71,38 +71,40 @@ pub struct Comparison {
     pub loss: Pair,
     /// The gradients' norm before clipping.
     pub grad_norm: Pair,
-    /// The learning rate of the matrices inside the layers.
-    pub lr: Pair,
-    /// Tokens that the model had seen after it, padding included.
-    pub tokens: Pair,
-    /// Tokens that had been supervised after it.
-    pub supervised: Pair,
+    /// The learning rate of the matrices inside the layers; none where the log does not tell.
+    pub lr: Option<Pair>,
+    /// Tokens that the model had seen after it, padding included; none where the log does not tell.
+    pub tokens: Option<Pair>,
+    /// Tokens that had been supervised after it; none where the log does not tell.
+    pub supervised: Option<Pair>,
 }
 
 impl Comparison {
     pub(super) fn new(step: u64, recorded: Recorded, made: Made) -> Self {
+        let told = |recorded: Option<f64>, made| recorded.map(|it| Pair::new(Some(it), made));
         let mut comparison = Self {
             step,
             exact: false,
             loss: Pair::new(recorded.loss, made.loss),
             grad_norm: Pair::new(recorded.grad_norm, made.grad_norm),
-            lr: Pair::new(recorded.lr, made.lr),
-            tokens: Pair::new(recorded.tokens, made.tokens as f64),
-            supervised: Pair::new(recorded.supervised, made.supervised as f64),
+            lr: told(recorded.lr, made.lr),
+            tokens: told(recorded.tokens, made.tokens as f64),
+            supervised: told(recorded.supervised, made.supervised as f64),
         };
-        comparison.exact = comparison.figures().iter().all(|(_, pair)| pair.exact);
+        comparison.exact = comparison.figures().all(|(_, pair)| pair.exact);
         comparison
     }
 
     /// What is compared, by name.
-    pub fn figures(&self) -> [(&'static str, Pair); 5] {
-        [
-            ("loss", self.loss),
-            ("gradient norm", self.grad_norm),
+    pub fn figures(&self) -> impl Iterator<Item = (&'static str, Pair)> {
+        let figures = [
+            ("loss", Some(self.loss)),
+            ("gradient norm", Some(self.grad_norm)),
             ("learning rate", self.lr),
             ("tokens seen", self.tokens),
             ("tokens supervised", self.supervised),
-        ]
+        ];
+        (figures.into_iter()).filter_map(|(name, pair)| Some((name, pair?)))
     }
 }
 

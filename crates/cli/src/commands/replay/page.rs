@@ -74,7 +74,7 @@ fn figures(found: &Replay) -> Vec<Vec<String>> {
             format!(
                 "{:.1}% of its peak, {}",
                 100.0 * found.lr_scale,
-                logged(|log| log.lr.exact)
+                logged(|log| log.lr.is_none_or(|lr| lr.exact))
             ),
         ),
         row(
