@@ -14,8 +14,9 @@ static ALLOCATOR: MiMalloc = MiMalloc;
 /// `mi_option_purge_delay` of mimalloc 2's `mimalloc.h`, for which the bindings have no name.
 const PURGE_DELAY: mi_option_t = 15;
 /// Milliseconds that a freed page is kept before the system gets it back, ten times as long where a block is large.
-/// mimalloc's own 10 are less than a step takes, so that each step's pages would be zeroed anew.
-const KEPT: std::ffi::c_long = 300;
+/// mimalloc's own 10 are less than a step takes, so that each step's pages would be zeroed anew; with 300 training by
+/// LoRA took up to a fifth longer.
+const KEPT: std::ffi::c_long = 10_000;
 
 /// Sets how long freed memory is kept, unless the user does by `MIMALLOC_PURGE_DELAY`. Called once, first of all.
 #[allow(unsafe_code)]

@@ -96,7 +96,7 @@ impl Comparison {
     }
 
     /// What is compared, by name.
-    pub fn figures(&self) -> impl Iterator<Item = (&'static str, Pair)> {
+    pub fn figures(&self) -> impl Iterator<Item = (&'static str, Pair)> + use<> {
         let figures = [
             ("loss", Some(self.loss)),
             ("gradient norm", Some(self.grad_norm)),
