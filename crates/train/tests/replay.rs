@@ -331,6 +331,10 @@ fn a_damaged_checkpoint_is_passed_over_and_a_forged_one_noticed() {
         let text = fs::read(file(step, "manifest.json")).expect("there");
         serde_json::from_slice::<Vec<serde_json::Value>>(&text).expect("JSON")
     };
+    let vouch = |files: &[serde_json::Value]| {
+        let text = serde_json::to_vec(files).expect("JSON");
+        fs::write(file(8, "manifest.json"), text).expect("writable");
+    };
     let mut forged = manifest(8);
     for (file, earlier) in forged.iter_mut().zip(manifest(4)) {
         if file["path"] == "model.safetensors" {
@@ -342,11 +346,7 @@ fn a_damaged_checkpoint_is_passed_over_and_a_forged_one_noticed() {
         fs::read(file(8, "manifest.json")).expect("there"),
     ];
     fs::copy(file(4, "model.safetensors"), file(8, "model.safetensors")).expect("copies");
-    fs::write(
-        file(8, "manifest.json"),
-        serde_json::to_vec(&forged).expect("JSON"),
-    )
-    .expect("writable");
+    vouch(&forged);
     let found = plain(&settings, parent.path(), 8);
     assert_eq!(
         (found.reproduced, found.same_weights, found.same_optimizer),
@@ -372,11 +372,7 @@ fn a_damaged_checkpoint_is_passed_over_and_a_forged_one_noticed() {
         .find(|file| file["path"] == name.as_str())
         .expect("saved");
     fs::copy(file(4, &name), file(8, &name)).expect("copies");
-    fs::write(
-        file(8, "manifest.json"),
-        serde_json::to_vec(&forged).expect("JSON"),
-    )
-    .expect("writable");
+    vouch(&forged);
     let found = plain(&settings, parent.path(), 8);
     assert_eq!(
         (found.reproduced, found.same_weights, found.same_optimizer),
