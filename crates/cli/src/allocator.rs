@@ -5,7 +5,8 @@
 //! them, seldom finds a freed place that fits an aligned block: in fine-tuning on batches of unlike lengths the
 //! process came to hold 2.5 times what it needed. `docs/benchmarks.md` has the figures.
 
-use libmimalloc_sys::{mi_option_set_default, mi_option_t};
+use etude_tensor::memory;
+use libmimalloc_sys::{mi_collect, mi_option_set_default, mi_option_t};
 use mimalloc::MiMalloc;
 
 #[global_allocator]
@@ -18,11 +19,14 @@ const PURGE_DELAY: mi_option_t = 15;
 /// LoRA took up to a fifth longer.
 const KEPT: std::ffi::c_long = 10_000;
 
-/// Sets how long freed memory is kept, unless the user does by `MIMALLOC_PURGE_DELAY`. Called once, first of all.
+/// Sets how long freed memory is kept, unless the user does by `MIMALLOC_PURGE_DELAY`, and how it is given back before.
+/// Called once, first of all.
 #[allow(unsafe_code)]
 pub(crate) fn keep_freed_memory() {
     // SAFETY: it stores a number, and no other thread runs yet.
     unsafe { mi_option_set_default(PURGE_DELAY, KEPT) }
+    // SAFETY: it may be called at any time, from any thread.
+    memory::gives_back(|| unsafe { mi_collect(true) });
 }
 
 #[cfg(test)]

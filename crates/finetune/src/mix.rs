@@ -1,7 +1,7 @@
 //! General text among the examples of a task, so that the model keeps what pre-training taught it.
 
 use anyhow::{Result, ensure};
-use etude_data::{Document, LocalOptions, Progress, RenderedExample, Split, spread};
+use etude_data::{Document, Format, LocalOptions, Progress, RenderedExample, Split, spread};
 use etude_tokenizer::Tokenizer;
 use etude_train::RunContext;
 use serde::{Deserialize, Serialize};
@@ -72,9 +72,11 @@ pub(crate) fn stretches(
         false => Progress::Silent,
     };
     let dataset = manifest.fetch(&run.cache, &progress)?;
+    // Lines of a text are counted on; a record is one line whatever its text.
+    let lines = manifest.read.format == Format::Text;
     let mut stretches = Vec::new();
     for document in dataset.documents(&[Split::Train])? {
-        cut(&document?, context, tokenizer, &mut stretches)?;
+        cut(&document?, lines, context, tokenizer, &mut stretches)?;
     }
     ensure!(
         !stretches.is_empty(),
@@ -102,9 +104,10 @@ pub(crate) fn stretches(
 }
 
 /// Cuts a document. Neighbouring stretches share a token, the last target of one being the first input of the
-/// next, so every token is learnt once.
+/// next, so every token is learnt once. With `lines` each is of the line that its first token begins on.
 fn cut(
     document: &Document,
+    lines: bool,
     context: usize,
     tokenizer: &Tokenizer,
     out: &mut Vec<RenderedExample>,
@@ -113,10 +116,12 @@ fn cut(
     let mut ids: Vec<u32> = separator.into_iter().collect();
     ids.extend(tokenizer.encode(&document.text)?);
     ids.extend(separator);
+    let mut source = document.source.clone();
     let mut start = 0;
     while start + 1 < ids.len() {
         let end = (start + context + 1).min(ids.len());
         let ids = ids[start..end].to_vec();
+        let text = tokenizer.decode(&ids[..ids.len() - 1], true)?;
         let mut supervised = vec![true; ids.len()];
         supervised[0] = false;
         out.push(RenderedExample {
@@ -124,9 +129,12 @@ fn cut(
             target_bytes: tokenizer.decode(&ids[1..], true)?.len() as u64,
             ids,
             supervised,
-            source: document.source.clone(),
+            source: source.clone(),
             truncated: false,
         });
+        if lines {
+            source.line += text.matches('\n').count() as u64;
+        }
         start = end - 1;
     }
     Ok(())

@@ -63,6 +63,7 @@ pub(crate) fn score(
     let scores = match read(&folder.file(SCORES))? {
         Some(scores) if covers(&scores, recipe) => scores,
         _ => {
+            memory::give_back(); // what training used
             let asking = Asking::new(recipe, task, settings, &context.interrupt);
             say(&format!("answering {} test examples", asking.test.len()));
             let after = asking.ask(decoder, tokenizer)?;
@@ -125,6 +126,7 @@ pub(crate) fn rehearse(
     if settings.metrics.is_empty() || task.test.is_empty() {
         return Ok(0.0);
     }
+    memory::give_back(); // as before the run's answers
     let mut asking = Asking::new(recipe, task, settings, interrupt);
     let settings = &mut asking.settings;
     if settings.choices.is_empty() && settings.metrics.iter().any(TaskMetric::is_choice) {

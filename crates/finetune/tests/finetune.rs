@@ -315,6 +315,26 @@ fn general_text_is_mixed_in_by_its_share_of_learnt_tokens() {
             .iter()
             .all(|stretch| !stretch.supervised[0] && stretch.supervised[1..].iter().all(|&s| s))
     );
+    // Each says on which line of the file it begins.
+    let tokenizer = etude_tokenizer::Tokenizer::load(&place.folder("base")).expect("loads");
+    let mut checked = 0;
+    for stretch in general {
+        let text = tokenizer.decode(&stretch.ids, true).expect("decodes");
+        let Some((before, after)) = text.split_once("\nline ") else {
+            continue;
+        };
+        let number = after
+            .split(' ')
+            .next()
+            .and_then(|number| number.parse().ok());
+        if let Some(number) = number.filter(|_| after.contains(" of")) {
+            let number: u64 = number; // from 0, on the line after
+            let lines = before.matches('\n').count() as u64 + 1;
+            assert_eq!(stretch.source.line + lines, number + 1, "{text:?}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 5, "{checked}");
     assert_ne!(plain.fingerprint, mixed.fingerprint);
     for share in ["0", "1", "-0.5"] {
         assert!(place.refusal(&[&mix(share)]).contains("task.mix.share"));

@@ -5,6 +5,7 @@ use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use crate::cgroup;
 
@@ -24,6 +25,23 @@ pub fn tune() {
             // SAFETY: what reads the environment by now is std alone, whose lock this takes.
             unsafe { std::env::set_var(name, COMPILED_PRODUCTS) };
         }
+    }
+}
+
+/// What gives free memory back, see [`gives_back`].
+static GIVE_BACK: OnceLock<fn()> = OnceLock::new();
+
+/// Tells how this program's allocator gives the memory that it keeps for later back to the system. The first to tell
+/// counts; without it nothing is given back before its time.
+pub fn gives_back(function: fn()) {
+    let _ = GIVE_BACK.set(function);
+}
+
+/// Gives back what the allocator keeps: between two kinds of work, where the next one has no use for blocks of the
+/// last one's sizes and would come on top of them.
+pub fn give_back() {
+    if let Some(function) = GIVE_BACK.get() {
+        function();
     }
 }
 
