@@ -16,14 +16,53 @@ const BATCH_TOKENS: usize = 16_384;
 pub(crate) struct Answers {
     pub(crate) rows: Vec<Generation>,
     pub(crate) seconds: f64,
+    /// Those of them until each batch had a token.
+    pub(crate) reading: f64,
+    /// Tokens after the first one, of the longest answer of each batch.
+    pub(crate) steps: usize,
 }
 
-/// Answers prompts, at most `rows` at a time. `place` says where a prompt comes from.
+/// How many prompts go through the model together.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Batches {
+    /// At most.
+    pub(crate) rows: usize,
+    /// Ends each answer after about so many tokens, in the room that a whole one has; none lets it end by itself.
+    pub(crate) break_off: Option<usize>,
+}
+
+impl Batches {
+    /// Whole answers.
+    pub(crate) fn of(rows: usize) -> Self {
+        Self {
+            rows,
+            break_off: None,
+        }
+    }
+
+    /// How many prompts, beginning with one of `longest` tokens.
+    fn next(self, longest: usize) -> usize {
+        (BATCH_TOKENS / longest.max(1)).clamp(1, self.rows)
+    }
+
+    /// How many batches prompts of these lengths make.
+    pub(crate) fn count(self, mut lengths: Vec<usize>) -> usize {
+        lengths.sort_by_key(|&length| std::cmp::Reverse(length));
+        let (mut done, mut count) = (0, 0);
+        while let Some(&longest) = lengths.get(done) {
+            done += self.next(longest);
+            count += 1;
+        }
+        count
+    }
+}
+
+/// Answers prompts. `place` says where a prompt comes from.
 pub(crate) fn answers(
     (decoder, tokenizer): (&Decoder, &Tokenizer),
     prompts: &[Vec<u32>],
     text: &TextSettings,
-    rows: usize,
+    batches: Batches,
     place: &dyn Fn(usize) -> String,
     on_progress: &mut Listener<'_>,
 ) -> Result<Answers> {
@@ -34,23 +73,36 @@ pub(crate) fn answers(
     let mut order: Vec<usize> = (0..prompts.len()).collect();
     order.sort_by_key(|&number| std::cmp::Reverse(prompts[number].len()));
     let mut answers: Vec<Option<Generation>> = vec![None; prompts.len()];
-    let mut done = 0;
+    let (mut done, mut reading, mut steps) = (0, 0.0, 0);
     while done < order.len() {
         on_progress(Progress {
             stage: Stage::Generating,
             done: done as u64,
             total,
         })?;
-        let most = (BATCH_TOKENS / prompts[order[done]].len().max(1)).clamp(1, rows);
+        let most = batches.next(prompts[order[done]].len());
         let here = &order[done..order.len().min(done + most)];
         let asked: Vec<Prompt> = here
             .iter()
             .map(|&number| Prompt::Ids(prompts[number].clone()))
             .collect();
         let requests: Vec<_> = asked.iter().map(|prompt| (prompt, text)).collect();
+        let (begun, mut first) = (Instant::now(), None);
+        let mut pieces = vec![0; here.len()];
+        let mut on_text = |row: usize, _: &str| {
+            first.get_or_insert_with(|| begun.elapsed());
+            pieces[row] += 1;
+            match batches.break_off {
+                Some(most) if pieces[row] >= most => ControlFlow::Break(()),
+                _ => ControlFlow::Continue(()),
+            }
+        };
         let made = generator
-            .generate(&requests, &mut |_, _| ControlFlow::Continue(()))
+            .generate(&requests, &mut on_text)
             .with_context(|| format!("cannot answer {} and those with it", place(here[0])))?;
+        reading += first.unwrap_or_else(|| begun.elapsed()).as_secs_f64();
+        let longest = made.iter().map(|made| made.ids.len()).max();
+        steps += longest.unwrap_or(0).saturating_sub(1);
         for (&number, made) in here.iter().zip(made) {
             answers[number] = Some(made);
         }
@@ -65,5 +117,7 @@ pub(crate) fn answers(
     Ok(Answers {
         rows: answers.into_iter().map(|row| row.expect(whole)).collect(),
         seconds: started.elapsed().as_secs_f64(),
+        reading,
+        steps,
     })
 }

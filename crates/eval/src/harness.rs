@@ -34,7 +34,7 @@ pub use score::{HarnessResult, HarnessScore, Scored};
 pub use spec::{Choices, Fewshot, GenerationSpec, Sampler, TaskKind, TaskSpec};
 pub use task::HarnessTask;
 
-use crate::greedy::answers;
+use crate::greedy::{Batches, answers};
 use crate::progress::Listener;
 use encode::Encoder;
 use prompt::{Prompts, Question};
@@ -218,7 +218,7 @@ fn generate(
         (decoder, tokenizer),
         &prompts,
         &text,
-        rows,
+        Batches::of(rows),
         &place,
         on_progress,
     )?;

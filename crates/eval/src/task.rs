@@ -5,6 +5,7 @@ mod answers;
 mod choices;
 mod likelihood;
 mod metric;
+mod pace;
 
 use std::collections::BTreeMap;
 
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::progress::Listener;
 pub use metric::{TaskMetric, score_items};
+pub use pace::{TaskPace, task_pace};
 
 /// How a task is evaluated.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

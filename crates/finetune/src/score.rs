@@ -1,13 +1,12 @@
 //! What a run bought: the task's test examples, answered by the model as it was and as it is, scored and compared.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Instant;
 
 use anyhow::{Context, Result};
 use etude_data::{RenderedExample, TaskExample, spread};
 use etude_eval::{
-    TaskItem, TaskMetric, TaskResult, TaskSettings, compare, evaluate, write_predictions,
+    TaskItem, TaskPace, TaskResult, TaskSettings, compare, evaluate, task_pace, write_predictions,
 };
 use etude_model::{Decoder, hf};
 use etude_scores::{Difference, Score};
@@ -112,9 +111,9 @@ fn settings(recipe: &Recipe) -> TaskSettings {
     }
 }
 
-/// How many seconds [`score`] will take, from answers to one batch of the test examples that break off after a
-/// few tokens. The base model is taken to write on until it must stop, the fine-tuned one to write as much as the
-/// longest right answer of a batch. The process holds as much as in the run then: where the run will ask the base
+/// How many seconds [`score`] will take, from the heaviest batches of the test examples with answers that break off
+/// after a few tokens. The base model is taken to write on until it must stop, the fine-tuned one to write as much as
+/// the longest right answer of a batch. The process holds as much as in the run then: where the run will ask the base
 /// model as well, it is asked here, beside `decoder`.
 pub(crate) fn rehearse(
     recipe: &Recipe,
@@ -127,25 +126,16 @@ pub(crate) fn rehearse(
         return Ok(0.0);
     }
     memory::give_back(); // as before the run's answers
-    let mut asking = Asking::new(recipe, task, settings, interrupt);
-    let settings = &mut asking.settings;
-    if settings.choices.is_empty() && settings.metrics.iter().any(TaskMetric::is_choice) {
-        let all: BTreeSet<&str> = (asking.test.iter())
-            .map(TaskExample::reference_text)
-            .collect();
-        settings.choices = all.into_iter().map(str::to_owned).collect();
-    }
-    let (all, most) = (asking.test.len(), asking.settings.max_tokens);
-    asking.test = spread(asking.test, asking.settings.rows);
+    let asking = Asking::new(recipe, task, settings, interrupt);
     let mut longest = 0;
-    for example in &asking.test {
+    for example in &spread(asking.test.clone(), asking.settings.rows) {
         let rendered = task.renderer.render(example)?;
         longest = longest.max(rendered.as_kept().map_or(0, RenderedExample::targets));
     }
-    let batches = all as f64 / asking.test.len() as f64;
+    let most = asking.settings.max_tokens;
     let after = longest.min(most);
     if recipe.base.from_scratch {
-        return Ok(batches * asking.pace(decoder, tokenizer)?.seconds(after));
+        return Ok(asking.pace(decoder, tokenizer)?.seconds(after));
     }
     let (base, tuned) = before(recipe, decoder, |base, base_tokenizer| {
         let pace = asking.pace(base, base_tokenizer)?;
@@ -156,7 +146,7 @@ pub(crate) fn rehearse(
         };
         Ok((pace, tuned))
     })?;
-    Ok(batches * (base.seconds(most) + tuned.seconds(after)))
+    Ok(base.seconds(most) + tuned.seconds(after))
 }
 
 /// What a model is asked.
@@ -183,59 +173,33 @@ impl<'a> Asking<'a> {
     }
 
     fn ask(&self, decoder: &Decoder, tokenizer: &Tokenizer) -> Result<TaskResult> {
-        self.ask_for(self.settings.max_tokens, decoder, tokenizer)
-    }
-
-    fn ask_for(
-        &self,
-        max_tokens: usize,
-        decoder: &Decoder,
-        tokenizer: &Tokenizer,
-    ) -> Result<TaskResult> {
-        let settings = TaskSettings {
-            max_tokens,
-            ..self.settings.clone()
-        };
+        let (renderer, listen) = (&self.task.renderer, &mut |_| self.interrupt.check());
         evaluate(
             decoder,
             tokenizer,
-            &self.task.renderer,
+            renderer,
             &self.test,
-            &settings,
-            &mut |_| self.interrupt.check(),
+            &self.settings,
+            listen,
         )
-        .with_context(|| format!("{}: its test split cannot be scored", self.task.name))
+        .with_context(|| self.failed())
     }
 
-    /// Measured on answers that break off.
-    fn pace(&self, decoder: &Decoder, tokenizer: &Tokenizer) -> Result<Pace> {
-        const FEW: usize = 9;
-        let start = Instant::now();
-        let writing = self.ask_for(1, decoder, tokenizer)?.seconds;
-        let first = start.elapsed().as_secs_f64();
-        let few = FEW.min(self.settings.max_tokens);
-        let token = if writing > 0.0 && few > 1 {
-            let seconds = self.ask_for(few, decoder, tokenizer)?.seconds;
-            (seconds - writing).max(0.0) / (few - 1) as f64
-        } else {
-            0.0
-        };
-        Ok(Pace { first, token })
+    fn pace(&self, decoder: &Decoder, tokenizer: &Tokenizer) -> Result<TaskPace> {
+        let (renderer, listen) = (&self.task.renderer, &mut |_| self.interrupt.check());
+        task_pace(
+            decoder,
+            tokenizer,
+            renderer,
+            &self.test,
+            &self.settings,
+            listen,
+        )
+        .with_context(|| self.failed())
     }
-}
 
-/// How fast a batch is answered.
-#[derive(Debug, Clone, Copy)]
-struct Pace {
-    /// Seconds for the prompts and a first token.
-    first: f64,
-    /// Seconds for each token after it.
-    token: f64,
-}
-
-impl Pace {
-    fn seconds(&self, tokens: usize) -> f64 {
-        self.first + self.token * tokens.saturating_sub(1) as f64
+    fn failed(&self) -> String {
+        format!("{}: its test split cannot be scored", self.task.name)
     }
 }
 

@@ -6,7 +6,7 @@ use etude_model::{Decoder, FinishReason, Sampling, TextSettings};
 use etude_tokenizer::Tokenizer;
 
 use super::{Item, TaskSettings};
-use crate::greedy;
+use crate::greedy::{self, Batches};
 use crate::progress::Listener;
 
 /// An item's answer.
@@ -54,7 +54,8 @@ pub(super) fn answers(
     let prompts: Vec<Vec<u32>> = items.iter().map(|item| item.prompt.ids.clone()).collect();
     let place = |number: usize| items[number].example.source.to_string();
     let model = (decoder, tokenizer);
-    let made = greedy::answers(model, &prompts, &text, settings.rows, &place, on_progress)?;
+    let batches = Batches::of(settings.rows);
+    let made = greedy::answers(model, &prompts, &text, batches, &place, on_progress)?;
     let answer = |made: etude_model::Generation| Answer {
         text: bare(renderer, made.text),
         finish_reason: made.finish_reason,

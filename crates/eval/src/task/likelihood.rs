@@ -8,7 +8,7 @@ use crate::nats::batch_nats;
 use crate::progress::{Listener, Progress, Stage};
 
 /// Tokens that go through the model at a time.
-const BATCH_TOKENS: usize = 8192;
+pub(super) const BATCH_TOKENS: usize = 8192;
 
 /// The nats of each example's supervised tokens, in the order given.
 pub(super) fn nats(
