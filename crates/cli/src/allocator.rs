@@ -25,8 +25,12 @@ const KEPT: std::ffi::c_long = 10_000;
 pub(crate) fn keep_freed_memory() {
     // SAFETY: it stores a number, and no other thread runs yet.
     unsafe { mi_option_set_default(PURGE_DELAY, KEPT) }
-    // SAFETY: it may be called at any time, from any thread.
-    memory::gives_back(|| unsafe { mi_collect(true) });
+    memory::gives_back(|| {
+        // SAFETY: it may be called at any time; each thread has a heap of its own.
+        let collect = || unsafe { mi_collect(true) };
+        rayon::broadcast(|_| collect());
+        collect();
+    });
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use etude_train::forecast::{Forecast, Rehearsed, cached_bytes, rehearse};
 use etude_train::interrupt::unless_stopped;
 use etude_train::{RunContext, recipe as text};
 
+use crate::inspect::ledger;
 use crate::recipe::Recipe;
 use crate::task::dataset;
 use crate::{base, prepare, score, stage, trainer_settings};
@@ -30,6 +31,7 @@ pub fn plan(recipe: &Recipe, context: &RunContext) -> Result<Option<Forecast>> {
     let positions = base.decoder.config().context as usize;
     let task = prepare(&recipe.task, positions, &base.tokenizer, context)?;
     let stage = stage::Finetuning::new(recipe, &task, &base.tokenizer, positions)?;
+    drop(ledger(&task, stage.rows())); // the run makes it here, which takes time and memory
     let dataset = dataset(&recipe.task, context)?;
     let forecast = rehearse(&Rehearsed {
         decoder: &base.decoder,
