@@ -261,6 +261,9 @@ pub struct Filter {
     pub max_completion_chars: Option<usize>,
     /// Fewest turns of a conversation.
     pub min_turns: Option<usize>,
+    /// Whether a conversation with a turn without text is left out. Default false.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub filled_turns: bool,
 }
 
 /// A text and its translation.

@@ -121,3 +121,19 @@ pub(crate) fn answers(
         steps,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_counted_longest_first() {
+        let batches = Batches::of(4);
+        assert_eq!(batches.count(vec![]), 0);
+        assert_eq!(batches.count(vec![10; 9]), 3);
+        // Of long prompts fewer go together: two of half the tokens, then those that are left.
+        let half = BATCH_TOKENS / 2;
+        assert_eq!(batches.count(vec![1, half, half, half, 1, 1]), 3);
+        assert_eq!(batches.count(vec![BATCH_TOKENS + 1; 2]), 2);
+    }
+}

@@ -53,6 +53,12 @@ impl Mapping<'_> {
                 content: text,
             });
         }
+        let empty = messages
+            .iter()
+            .any(|message| message.content.trim().is_empty());
+        if self.manifest.filter.filled_turns && empty {
+            return Ok(Err("a turn without text".to_owned()));
+        }
         let answered = messages
             .iter()
             .any(|message| message.role == Role::Assistant && !message.content.trim().is_empty());

@@ -101,7 +101,7 @@ pub fn task_pace(
 }
 
 /// The longest examples: as many as are answered at a time, and as fill a batch of likelihoods.
-fn longest(items: &[Item<'_>], rows: usize) -> Vec<TaskExample> {
+pub(super) fn longest(items: &[Item<'_>], rows: usize) -> Vec<TaskExample> {
     let mut order: Vec<&Item<'_>> = items.iter().collect();
     order.sort_by_key(|item| Reverse(item.whole.ids.len()));
     let mut tokens = 0;

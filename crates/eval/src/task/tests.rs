@@ -366,3 +366,46 @@ fn a_classification_chooses_the_answer_that_costs_least() -> Result<()> {
     assert!(result.scores["choice_macro_f1"].value <= 1.0);
     Ok(())
 }
+
+#[test]
+fn a_pace_is_measured_on_the_longest_and_a_listener_ends_it() -> Result<()> {
+    let (tokenizer, decoder) = (tokenizer(), decoder(Family::Gpt2, 64));
+    let renderer = renderer(&tokenizer, plain(), 64);
+    let examples: Vec<TaskExample> = (1..6)
+        .map(|number| example(number, &"a question ".repeat(number as usize), "an answer"))
+        .collect();
+    let settings = TaskSettings {
+        rows: 2,
+        max_tokens: 20,
+        ..TaskSettings::default()
+    };
+    let pace = task_pace(
+        &decoder,
+        &tokenizer,
+        &renderer,
+        &examples,
+        &settings,
+        &mut |_| Ok(()),
+    )?;
+    assert!(pace.reading > 0.0 && pace.token > 0.0, "{pace:?}");
+    assert!(pace.seconds(20) > pace.seconds(1), "{pace:?}");
+    assert_eq!(pace.seconds(1), pace.reading);
+    let choice = TaskSettings {
+        metrics: vec![TaskMetric::ChoiceAccuracy],
+        choices: vec!["an answer".to_owned(), "another".to_owned()],
+        ..settings.clone()
+    };
+    let listen = &mut |_| Ok(());
+    let pace = task_pace(&decoder, &tokenizer, &renderer, &examples, &choice, listen)?;
+    assert!(pace.reading > 0.0 && pace.token == 0.0, "{pace:?}");
+    let listen = &mut |_| anyhow::bail!("enough");
+    let ended = task_pace(
+        &decoder, &tokenizer, &renderer, &examples, &settings, listen,
+    );
+    assert_eq!(ended.expect_err("the listener's").to_string(), "enough");
+    // All of five short ones would fit a batch of likelihoods; of answers two go together.
+    let (items, _) = render(&renderer, &examples)?;
+    assert_eq!(pace::longest(&items, 2).len(), 5);
+    assert_eq!(pace::longest(&items, 2)[0].id, examples[4].id);
+    Ok(())
+}
