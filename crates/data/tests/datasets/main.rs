@@ -334,6 +334,39 @@ fn filters_count_what_they_leave_out() {
 }
 
 #[test]
+fn conversations_are_left_out_for_few_turns_and_for_empty_ones() {
+    let home = Home::new();
+    let talks: [&[&str]; 4] = [&["a", "b"], &["a"], &["a", "b", "c", " "], &["", "b"]];
+    let lines = talks.map(|turns| {
+        let turns: Vec<String> = turns
+            .iter()
+            .map(|t| format!("{{\"t\": \"{t}\"}}"))
+            .collect();
+        format!("{{\"turns\": [{}]}}\n", turns.join(", "))
+    });
+    home.write("talk.jsonl", lines.concat());
+    let rest = |filled: bool| {
+        format!(
+            "[read]\nformat = \"jsonl\"\n[map.chat]\nturns = \"turns\"\ncontent = \"{{t}}\"\n\
+             [filter]\nmin_turns = 2\nfilled_turns = {filled}\n"
+        )
+    };
+    let dropped = |filled: bool| {
+        let text = manifest("task", "path = \"talk.jsonl\"", &rest(filled));
+        let path = home.write("talk.toml", text);
+        let dataset = Manifest::load(&path)
+            .unwrap()
+            .fetch(&home.cache(), &Progress::Silent)
+            .unwrap();
+        let dropped = dataset.scan().unwrap().dropped;
+        dropped.into_iter().collect::<Vec<_>>()
+    };
+    let few = ("fewer than 2 turns".to_owned(), 1);
+    assert_eq!(dropped(false), [few.clone()]);
+    assert_eq!(dropped(true), [("a turn without text".to_owned(), 2), few]);
+}
+
+#[test]
 fn the_fingerprint_follows_the_text() {
     let home = Home::new();
     home.write("mine.txt", "some text\n".repeat(10));

@@ -6,10 +6,26 @@ use super::slots::{Renderer, Slotted};
 use super::turns::{self, Turns};
 use super::{Message, Rendered, Role, Segment};
 use crate::stages::Place;
+use crate::template::with_room;
 use crate::{Tokenizer, TokenizerError};
 
 /// See [`Tokenizer::render_conversation`].
 pub(crate) fn render_conversation(
+    tokenizer: &Tokenizer,
+    messages: &[Message],
+) -> Result<Vec<Segment>, TokenizerError> {
+    with_room(|| conversation(tokenizer, messages))
+}
+
+/// See [`Tokenizer::render_prompt`].
+pub(crate) fn render_prompt(
+    tokenizer: &Tokenizer,
+    messages: &[Message],
+) -> Result<Vec<Segment>, TokenizerError> {
+    with_room(|| prompt(tokenizer, messages))
+}
+
+fn conversation(
     tokenizer: &Tokenizer,
     messages: &[Message],
 ) -> Result<Vec<Segment>, TokenizerError> {
@@ -42,11 +58,7 @@ pub(crate) fn render_conversation(
     Ok(cut(tokenizer, &full, &turns, messages))
 }
 
-/// See [`Tokenizer::render_prompt`].
-pub(crate) fn render_prompt(
-    tokenizer: &Tokenizer,
-    messages: &[Message],
-) -> Result<Vec<Segment>, TokenizerError> {
+fn prompt(tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<Segment>, TokenizerError> {
     let renderer = Renderer::new(tokenizer, messages, true)?;
     let full = renderer.render(messages.len(), true)?;
     // Earlier turns are cut as they are for training, so that the ids agree. Where that cannot

@@ -7,6 +7,7 @@ mod functions;
 mod methods;
 mod python;
 
+use std::cell::Cell;
 use std::sync::LazyLock;
 
 use minijinja::{Environment, Value};
@@ -182,11 +183,29 @@ impl ChatTemplate {
 fn on_a_stack_of_its_own<T: Send>(
     work: impl FnOnce() -> Result<T, minijinja::Error> + Send,
 ) -> Result<T, TokenizerError> {
+    with_room(move || work().map_err(|error| template_error(&error)))
+}
+
+thread_local! {
+    /// Whether this thread has the stack that templates need.
+    static ROOMY: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does work that renders many templates on one thread that has the stack for it, instead of one for each.
+pub(crate) fn with_room<T: Send>(
+    work: impl FnOnce() -> Result<T, TokenizerError> + Send,
+) -> Result<T, TokenizerError> {
+    if ROOMY.get() {
+        return work();
+    }
     let failed = |message: &str| TokenizerError::Template {
         line: None,
         message: message.to_owned(),
     };
-    let work = move || work().map_err(|error| template_error(&error));
+    let work = move || {
+        ROOMY.set(true);
+        work()
+    };
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new().stack_size(STACK);
         let running = thread

@@ -75,14 +75,11 @@ impl Renderer {
         let mut truncated = false;
         // What the whole prompt takes, where exchanges are left out.
         let mut whole = 0;
-        while self.cuts_prompts() {
-            let tokens = self.chat_prompt(&messages)?.len();
-            whole = whole.max(tokens);
-            let fits = tokens <= self.settings.most_prompt_ids();
-            if fits || !drop_oldest_exchange(&mut messages) {
-                break;
+        if self.cuts_prompts() {
+            whole = self.chat_prompt(&messages)?.len();
+            if whole > self.settings.most_prompt_ids() {
+                truncated = self.leave_out_exchanges(&mut messages)?;
             }
-            truncated = true;
         }
         // Without a user turn there is no text to cut: the empty one stands for it.
         let last = messages.iter().rposition(|m| m.role == Role::User);
@@ -105,6 +102,30 @@ impl Renderer {
             };
             (messages, Fitted { prompt, cut })
         }))
+    }
+
+    /// Leaves the oldest exchanges out of a conversation that is too long: as few as make it fit, or all but the last.
+    /// Returns whether there were any.
+    fn leave_out_exchanges(&self, messages: &mut Vec<Message>) -> Result<bool> {
+        let mut shorter = Vec::new();
+        let mut rest = messages.clone();
+        while drop_oldest_exchange(&mut rest) {
+            shorter.push(rest.clone());
+        }
+        // Each is shorter than the one before, so that half of them need not be looked at, and half of those.
+        let (mut low, mut high) = (0, shorter.len().saturating_sub(1));
+        while low < high {
+            let middle = (low + high) / 2;
+            match self.chat_prompt(&shorter[middle])?.len() <= self.settings.most_prompt_ids() {
+                true => high = middle,
+                false => low = middle + 1,
+            }
+        }
+        let Some(found) = shorter.into_iter().nth(low) else {
+            return Ok(false);
+        };
+        *messages = found;
+        Ok(true)
     }
 
     pub(super) fn chat_prompt(&self, messages: &[Message]) -> Result<Vec<u32>> {
