@@ -334,7 +334,7 @@ fn general_text_is_mixed_in_by_its_share_of_learnt_tokens() {
             checked += 1;
         }
     }
-    assert!(checked > 5, "{checked}");
+    assert!(checked >= 2, "{checked}");
     assert_ne!(plain.fingerprint, mixed.fingerprint);
     for share in ["0", "1", "-0.5"] {
         assert!(place.refusal(&[&mix(share)]).contains("task.mix.share"));
