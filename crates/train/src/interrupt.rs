@@ -12,6 +12,8 @@ use signal_hook::flag;
 #[derive(Debug, Clone, Default)]
 pub struct Interrupt {
     asked: Arc<AtomicBool>,
+    /// Whether there is nothing to save yet, so that a signal ends the process at once.
+    nothing_to_save: Arc<AtomicBool>,
 }
 
 impl Interrupt {
@@ -22,6 +24,7 @@ impl Interrupt {
     /// When the system refuses the handlers.
     pub fn listen() -> Result<Self> {
         let asked = Arc::new(AtomicBool::new(false));
+        let nothing_to_save = Arc::new(AtomicBool::new(true));
         // In this order: the first Ctrl-C finds the flag down and raises it, the second ends the process. Others may
         // well come twice (a closed terminal sends a hang-up by way of its shell and by itself) and mean the same.
         flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&asked))
@@ -31,10 +34,22 @@ impl Interrupt {
             .into_iter()
             .chain(hang_up.then_some(SIGHUP))
         {
+            // What a shell says of a process that a signal ended.
+            flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&nothing_to_save))
+                .context("the signal cannot be listened to")?;
             flag::register(signal, Arc::clone(&asked))
                 .context("the signal cannot be listened to")?;
         }
-        Ok(Self { asked })
+        Ok(Self {
+            asked,
+            nothing_to_save,
+        })
+    }
+
+    /// From now on there is something to save, or to clean up: a signal asks, and no longer ends the process at once as
+    /// while data is made ready.
+    pub fn work_begins(&self) {
+        self.nothing_to_save.store(false, Ordering::Relaxed);
     }
 
     /// Asks the run to stop as a signal would: after the step under way, with a checkpoint.

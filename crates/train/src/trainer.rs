@@ -138,6 +138,7 @@ impl<'a> Trainer<'a> {
         }
         let step_settings = StepSettings::of(self.settings);
         forecast::disk::require(self.folder, self.decoder, &self.optimizer, train)?;
+        self.context.interrupt.work_begins();
         memory::give_back(); // what making the data ready used
         self.try_largest_batch(&step_settings)?;
         let mut first_steps = match self.resumed {

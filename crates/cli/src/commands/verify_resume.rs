@@ -105,7 +105,9 @@ pub(crate) fn run(args: &VerifyResumeArgs) -> Result<Exit> {
             bar.say(line);
         }
     };
-    let proof = verify_resume(&trial, &Interrupt::listen()?, &mut tell);
+    let interrupt = Interrupt::listen()?;
+    interrupt.work_begins(); // there are processes to end
+    let proof = verify_resume(&trial, &interrupt, &mut tell);
     bar.finish();
     let Some(proof) = proof.map_err(explained)? else {
         output::note("stopped; no process is left running, and nothing was proved");

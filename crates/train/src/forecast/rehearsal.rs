@@ -76,6 +76,7 @@ struct Sizes {
 pub fn rehearse(run: &Rehearsed<'_>) -> Result<Option<Forecast>> {
     let (decoder, settings) = (run.decoder, run.settings);
     let train = &settings.train;
+    run.context.interrupt.work_begins();
     memory::give_back(); // what making the data ready used
     let held = memory::rss().unwrap_or(0);
     let available = memory::available().map(|free| free + held);
