@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use etude_data::{RenderedExample, TaskExample, spread};
+use etude_data::{RenderedExample, Renderer, TaskExample, spread};
 use etude_eval::{
-    TaskItem, TaskPace, TaskResult, TaskSettings, compare, evaluate, task_pace, write_predictions,
+    Listener, TaskItem, TaskPace, TaskResult, TaskSettings, compare, evaluate, task_pace,
+    write_predictions,
 };
 use etude_model::{Decoder, hf};
 use etude_scores::{Difference, Score};
@@ -173,33 +174,31 @@ impl<'a> Asking<'a> {
     }
 
     fn ask(&self, decoder: &Decoder, tokenizer: &Tokenizer) -> Result<TaskResult> {
-        let (renderer, listen) = (&self.task.renderer, &mut |_| self.interrupt.check());
-        evaluate(
-            decoder,
-            tokenizer,
-            renderer,
-            &self.test,
-            &self.settings,
-            listen,
-        )
-        .with_context(|| self.failed())
+        self.put(evaluate, decoder, tokenizer)
     }
 
     fn pace(&self, decoder: &Decoder, tokenizer: &Tokenizer) -> Result<TaskPace> {
-        let (renderer, listen) = (&self.task.renderer, &mut |_| self.interrupt.check());
-        task_pace(
-            decoder,
-            tokenizer,
-            renderer,
-            &self.test,
-            &self.settings,
-            listen,
-        )
-        .with_context(|| self.failed())
+        self.put(task_pace, decoder, tokenizer)
     }
 
-    fn failed(&self) -> String {
-        format!("{}: its test split cannot be scored", self.task.name)
+    /// Puts the questions to a model, by `how`.
+    fn put<T>(
+        &self,
+        how: impl Fn(
+            &Decoder,
+            &Tokenizer,
+            &Renderer,
+            &[TaskExample],
+            &TaskSettings,
+            &mut Listener<'_>,
+        ) -> Result<T>,
+        decoder: &Decoder,
+        tokenizer: &Tokenizer,
+    ) -> Result<T> {
+        let (task, listen) = (self.task, &mut |_| self.interrupt.check());
+        let (test, settings) = (&self.test, &self.settings);
+        how(decoder, tokenizer, &task.renderer, test, settings, listen)
+            .with_context(|| format!("{}: its test split cannot be scored", task.name))
     }
 }
 

@@ -67,15 +67,14 @@ pub fn task_pace(
         .map(|item| (&item.whole, &item.example.source))
         .collect();
     likelihood::nats(decoder, &wholes, on_progress)?;
-    if settings.metrics.iter().any(TaskMetric::is_choice) {
+    let chooses = settings.metrics.iter().any(TaskMetric::is_choice);
+    if chooses {
         let candidates = choices::candidates(&items, settings)?;
         choices::chosen(decoder, renderer, &few, &candidates, on_progress)?;
     }
     let share = tokens(&few) as f64 / tokens(&items) as f64;
     let scoring = started.elapsed().as_secs_f64() / share;
-    if settings.metrics.iter().any(TaskMetric::is_choice)
-        && !settings.metrics.iter().any(TaskMetric::needs_answers)
-    {
+    if chooses && !settings.metrics.iter().any(TaskMetric::needs_answers) {
         return Ok(TaskPace {
             reading: scoring,
             token: 0.0,
