@@ -8,6 +8,7 @@ use super::*;
 use crate::message::{Message, Role};
 use crate::task::{TaskBody, TaskExample};
 
+mod exchanges;
 mod rewritten;
 mod shots;
 
