@@ -7,7 +7,9 @@ use std::path::Path;
 
 use etude_tokenizer::Tokenizer;
 
-use crate::support::{check_wrong, command, corpus, good, run, scratch, text, write, wrong};
+use crate::support::{
+    check_wrong, command, corpus, good, run, scratch, signalled, text, write, wrong,
+};
 
 /// A pre-training recipe over a text, with settings of `[train]`.
 fn recipe(corpus: &str, train: &str) -> String {
@@ -103,6 +105,19 @@ fn examples_that_cannot_be_learnt_are_the_users_to_mend() {
         &["finetune", &file],
         &["is a recipe for `etude pretrain`", "run `etude pretrain "],
     );
+}
+
+/// Learning a tokenizer from a million different words takes many seconds.
+#[test]
+fn a_signal_while_data_is_made_ready_ends_the_process_at_once() {
+    let words = (1..1_000_000_u64).map(|n| format!("{:x} ", n.wrapping_mul(0x9e37_79b9_7f4a_7c15)));
+    let corpus = write("faults/words.txt", words.collect::<String>());
+    let file = write("faults/words.toml", recipe(&corpus, ""));
+    let folder = scratch("faults/words");
+    let arguments = ["pretrain", &file, "--run", text(&folder), "--quiet"];
+    let begun = || folder.join("recipe.toml").exists();
+    assert_eq!(signalled(&arguments, begun, "-TERM"), Some(143));
+    assert!(!folder.join("metrics.jsonl").exists(), "no run had begun");
 }
 
 /// A limit on the address space stands in for a machine with little memory.

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 
 use serde_json::Value;
 
-use crate::support::{corpus, good, json, model, run, scratch, text, write};
+use crate::support::{corpus, good, json, model, run, scratch, signalled, text, write};
 
 #[path = "replay/refused.rs"]
 mod refused;
@@ -229,23 +229,11 @@ fn a_run_that_was_stopped_and_pruned_is_made_again_from_what_is_left() {
         ),
     );
     let folder = scratch("replay/stopped");
-    let mut first = std::process::Command::new(env!("CARGO_BIN_EXE_etude"))
-        .args(["pretrain", &recipe, "--run", text(&folder), "--quiet"])
-        .env("ETUDE_CACHE", scratch("cache"))
-        .stderr(std::process::Stdio::null())
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .unwrap();
-    let patience = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let arguments = ["pretrain", &recipe, "--run", text(&folder), "--quiet"];
     let begun =
         || fs::read_to_string(folder.join("metrics.jsonl")).is_ok_and(|log| log.contains('\n'));
-    while !begun() && std::time::Instant::now() < patience {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
-    let kill = ["-INT", &first.id().to_string()];
-    let _ = std::process::Command::new("kill").args(kill).status();
-    assert_eq!(first.wait().unwrap().code(), Some(130));
-    good(&["pretrain", &recipe, "--run", text(&folder), "--quiet"]);
+    assert_eq!(signalled(&arguments, begun, "-INT"), Some(130));
+    good(&arguments);
     let kept = fs::read_dir(folder.join("checkpoints")).unwrap().count();
     assert_eq!(kept, 1, "the last one");
     let found = step(&folder, 320, &[]);

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::OnceLock;
+use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
 use etude_model::hf::{self, TokenIds};
@@ -26,6 +28,28 @@ pub(crate) fn command<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Command {
         .env("ETUDE_CACHE", scratch("cache"))
         .env_remove("COLUMNS");
     command
+}
+
+/// Starts the program, waits until `begun`, a minute at most, and sends it `signal`; with what status it ended then.
+pub(crate) fn signalled(arguments: &[&str], begun: impl Fn() -> bool, signal: &str) -> Option<i32> {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_etude"))
+        .args(arguments)
+        .env("ETUDE_CACHE", scratch("cache"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let patience = Instant::now() + Duration::from_secs(60);
+    while !begun() && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let id = child.id().to_string();
+    let sent = std::process::Command::new("kill")
+        .args([signal, &id])
+        .status();
+    assert!(sent.unwrap().success());
+    child.wait().unwrap().code()
 }
 
 /// Runs the program in `folder` with `input` on its standard input.

@@ -1,10 +1,8 @@
 //! `etude verify-resume` on tiny recipes of both stages, and what it refuses.
 
 use std::fs;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use crate::support::{corpus, good, json, model, run, scratch, text, write, wrong};
+use crate::support::{corpus, good, json, model, run, scratch, signalled, text, write, wrong};
 
 fn pretraining(name: &str, steps: u64) -> String {
     let corpus = write(&format!("verify-resume/{name}.txt"), corpus());
@@ -96,27 +94,10 @@ fn what_cannot_be_tried_is_refused_with_the_reason() {
 fn ctrl_c_ends_it_and_leaves_no_process_behind() {
     let recipe = pretraining("stopped", 1_000_000);
     let folder = scratch("verify-resume/stopped");
-    let mut trial = Command::new(env!("CARGO_BIN_EXE_etude"))
-        .args(["verify-resume", &recipe, "--run", text(&folder), "--quiet"])
-        .env("ETUDE_CACHE", scratch("cache"))
-        .stdin(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
     let begun = folder.join("uninterrupted/metrics.jsonl");
-    let patience = Instant::now() + Duration::from_secs(60);
-    while !begun.exists() && Instant::now() < patience {
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    let id = trial.id().to_string();
-    assert!(
-        Command::new("kill")
-            .args(["-INT", &id])
-            .status()
-            .unwrap()
-            .success()
-    );
-    assert_eq!(trial.wait().unwrap().code(), Some(130));
+    let arguments = ["verify-resume", &recipe, "--run", text(&folder), "--quiet"];
+    let status = signalled(&arguments, || begun.exists(), "-INT");
+    assert_eq!(status, Some(130));
     // The lock of a run is held as long as a process works in it.
     let again = run(&[
         "pretrain",

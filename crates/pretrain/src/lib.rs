@@ -33,6 +33,7 @@ pub use source::Source;
 pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
     recipe.validate()?;
     let folder = RunFolder::open(&context.folder, &text::to_toml(recipe)?)?;
+    context.interrupt.nothing_to_save();
     device::set_threads(recipe.train.threads);
     let on = parse_device(&recipe.train.device)?;
     let mut prepared = prepare::prepare(recipe, context)?;

@@ -1,6 +1,7 @@
 //! The fixed training step that speed is measured by: a GPT-2 shape or a model that is there, random tokens,
 //! AdamW with clipping. `scripts/bench/` sets it beside the same step in PyTorch, Transformers and PEFT.
 
+use std::hint::black_box;
 use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
@@ -179,6 +180,18 @@ impl StepBench {
             self.step += 1;
         }
         Ok(times)
+    }
+
+    /// Seconds that the ledger takes of a step when nobody looks: the count of what the step has and learns.
+    pub fn ledger_seconds(&self) -> f64 {
+        const TIMES: u32 = 1000;
+        let batch = self.batch();
+        let start = Instant::now();
+        for _ in 0..TIMES {
+            let batch = black_box(&batch);
+            black_box((batch.tokens(), batch.supervised()));
+        }
+        (start.elapsed() / TIMES).as_secs_f64()
     }
 
     /// Tokens of one step.

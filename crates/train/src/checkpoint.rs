@@ -9,6 +9,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
+use etude_data::DataError;
 use etude_model::certificate::{CERTIFICATE, REFERENCE};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -172,6 +173,23 @@ impl Checkpoints {
     /// The newest whole checkpoint, and a line for each torn one that was passed over.
     pub fn newest(&self) -> (Option<Checkpoint>, Vec<String>) {
         self.newest_up_to(u64::MAX)
+    }
+
+    /// As [`Checkpoints::newest`], for a run to go on from: what it has learnt is not to be lost without a word.
+    ///
+    /// # Errors
+    /// Checkpoints of which none is whole.
+    pub fn to_go_on_from(&self) -> Result<(Option<Checkpoint>, Vec<String>)> {
+        let (found, torn) = self.newest();
+        if let (None, [first, ..]) = (&found, &torn[..]) {
+            return Err(DataError::in_file(
+                &self.folder,
+                format!("holds checkpoints, and none of them is whole: {first}"),
+                "choose another --run; or remove the run folder, to lose what the run has learnt and start over",
+            )
+            .into());
+        }
+        Ok((found, torn))
     }
 
     /// As [`Checkpoints::newest`], of those after at most `most` steps.

@@ -46,6 +46,12 @@ impl Interrupt {
         })
     }
 
+    /// Data is being made ready, for the first run of this process or for a later one: a signal ends the process at
+    /// once, until [`Self::work_begins`].
+    pub fn nothing_to_save(&self) {
+        self.nothing_to_save.store(true, Ordering::Relaxed);
+    }
+
     /// From now on there is something to save, or to clean up: a signal asks, and no longer ends the process at once as
     /// while data is made ready.
     pub fn work_begins(&self) {

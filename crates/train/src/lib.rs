@@ -36,7 +36,7 @@ pub use settings::{
     ModelSettings, OptimizerKind, OptimizerSettings, ScheduleKind, ScheduleSettings, TrainSettings,
 };
 pub use stage::{
-    Ended, Evaluation, FinalLosses, MakeBatch, Origin, Ready, Sample, Stage, Summary,
+    Diverged, Ended, Evaluation, FinalLosses, MakeBatch, Origin, Ready, Sample, Stage, Summary,
     TrainerSettings,
 };
 pub use trainer::Trainer;

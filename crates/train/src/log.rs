@@ -121,6 +121,11 @@ impl<'a> RunLog<'a> {
         self.bar.say(line);
     }
 
+    /// A line that is told to whoever asked for no bars, too.
+    pub(crate) fn warn(&self, line: &str) {
+        self.bar.warn(line);
+    }
+
     /// Takes the bar away.
     pub(crate) fn finish(&self) {
         self.bar.finish();
@@ -201,7 +206,7 @@ impl<'a> RunLog<'a> {
             &name,
             &json!({"step": step, "loss": format!("{loss}"), "grad_norm": format!("{norm}"), "batch": batch}),
         )?;
-        self.say(&format!(
+        self.warn(&format!(
             "step {step} was not applied: loss {loss}, gradient norm {norm}; its batch is in {name}"
         ));
         Ok(name)

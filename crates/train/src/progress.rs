@@ -65,10 +65,14 @@ impl Bar {
 
     /// A line that stays.
     pub fn say(&self, line: &str) {
-        if self.silent {
-            return;
+        if !self.silent {
+            self.warn(line);
         }
-        if self.terminal {
+    }
+
+    /// A line that is told even where no bar is shown.
+    pub fn warn(&self, line: &str) {
+        if self.terminal && !self.silent {
             self.bar.println(line);
         } else {
             use std::io::Write;

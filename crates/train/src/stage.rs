@@ -166,6 +166,21 @@ pub enum Ended {
     },
 }
 
+/// Why a run cannot go on: too many steps in a row whose loss or gradient is not finite.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{steps} steps in a row had a loss or gradient that is not finite, the last one step {last} (batch in {}); lower the learning rate, or resume from an earlier checkpoint",
+    .batch.display()
+)]
+pub struct Diverged {
+    /// How many.
+    pub steps: u64,
+    /// The number of the last one.
+    pub last: u64,
+    /// Where its batch was kept.
+    pub batch: PathBuf,
+}
+
 /// `summary.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Summary {

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use etude_data::{Batch, DataError, Loader, LoaderSettings};
 use etude_model::Decoder;
 use etude_tensor::memory;
@@ -16,7 +16,7 @@ use crate::log::{Figures, RunLog, Speed};
 use crate::optimizer::Optimizer;
 use crate::run::{Environment, RunContext, RunFolder};
 use crate::schedule::learning_rate_scale;
-use crate::stage::{Ended, FinalLosses, Stage, Summary, TrainerSettings};
+use crate::stage::{Diverged, Ended, FinalLosses, Stage, Summary, TrainerSettings};
 use crate::step::{StepReport, StepSettings, forward_backward, train_step, within_memory};
 use crate::weights;
 
@@ -59,7 +59,7 @@ impl<'a> Trainer<'a> {
     /// Prepares a run: takes up the newest whole checkpoint of the folder, or starts.
     ///
     /// # Errors
-    /// When the folder holds another run's data, or cannot be written.
+    /// When the folder holds another run's data, or checkpoints of which none is whole, or cannot be written.
     pub fn new(
         stage: &'a dyn Stage,
         decoder: &'a Decoder,
@@ -72,7 +72,7 @@ impl<'a> Trainer<'a> {
         let checkpoints = Checkpoints::new(folder.path());
         let environment = Environment::measure(decoder.device(), kind);
         folder.write_json("environment.json", &environment)?;
-        let (found, torn) = checkpoints.newest();
+        let (found, torn) = checkpoints.to_go_on_from()?;
         let state = match &found {
             Some(checkpoint) => checkpoint.state.clone(),
             None => TrainerState::new(settings.data_fingerprint.clone()),
@@ -92,7 +92,7 @@ impl<'a> Trainer<'a> {
         let from = found.as_ref().map(|checkpoint| &checkpoint.state);
         let log = RunLog::open(stage.name(), settings, context, folder, from, speed)?;
         for line in &torn {
-            log.say(&format!("passed over: {line}"));
+            log.warn(&format!("passed over: {line}"));
         }
         let mut trainer = Self {
             stage,
@@ -227,7 +227,7 @@ impl<'a> Trainer<'a> {
         let tight =
             forecast::tight_memory(memory::peak_rss(), memory::available(), settings, shape);
         if let Some(warning) = tight {
-            self.log.say(&warning);
+            self.log.warn(&warning);
         }
     }
 
@@ -277,12 +277,12 @@ impl<'a> Trainer<'a> {
     fn not_applied(&self, done: &Figures, batch: &Batch) -> Result<()> {
         let name = self.log.bad_step(done, batch)?;
         if self.state.bad_steps >= self.settings.train.max_bad_steps {
-            bail!(
-                "{} steps in a row had a loss or gradient that is not finite, the last one step {} (batch in {}); lower the learning rate, or resume from an earlier checkpoint",
-                self.state.bad_steps,
-                done.step,
-                self.folder.file(&name).display()
-            );
+            return Err(Diverged {
+                steps: self.state.bad_steps,
+                last: done.step,
+                batch: self.folder.file(&name),
+            }
+            .into());
         }
         Ok(())
     }

@@ -103,14 +103,20 @@ fn a_torn_checkpoint_is_named_and_passed_over() {
 }
 
 #[test]
-fn the_only_checkpoint_torn_is_none_at_all() {
+fn a_run_whose_only_checkpoint_is_torn_does_not_begin_anew() {
     let run = tempfile::tempdir().expect("a folder");
-    assert!(Checkpoints::new(run.path()).newest().0.is_none());
+    let fresh = Checkpoints::new(run.path()).to_go_on_from();
+    assert!(fresh.expect("nothing is torn").0.is_none());
     let checkpoints = saved(run.path(), &[5]);
     fs::remove_file(run.path().join("checkpoints/step-00000005/manifest.json")).expect("removes");
     let (newest, torn) = checkpoints.newest();
     assert!(newest.is_none());
     assert_eq!(torn.len(), 1);
+    let error = format!("{:#}", checkpoints.to_go_on_from().expect_err("refused"));
+    assert!(
+        error.contains("none of them is whole") && error.contains("manifest.json"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -70,18 +70,20 @@ pub(super) fn run(args: &TrainArgs) -> Result<Exit> {
     let peak = peak::matmul_peak(on, precision.product_kind(on));
     let rate = bench.tokens() as f64 / median;
     let share = bench.flops() / median / peak;
+    let ledger = bench.ledger_seconds() / median;
     if args.on.json {
         output::json(&json!({
             "preset": args.model.is_none().then_some(&args.preset), "model": args.model, "seconds": median,
             "tokens_per_second": rate, "share_of_matmul_peak": share, "matmul_flops_per_second": peak,
-            "peak_rss_mb": peak_rss_mb(), "device": device::device_name(on),
+            "ledger_share": ledger, "peak_rss_mb": peak_rss_mb(), "device": device::device_name(on),
         }))?;
     } else {
         output::line(&format!(
-            "{median:.4} s a step (median of {}), {rate:.0} tokens/s, {:.0}% of the matrix-product peak ({:.0} GFLOP/s)",
+            "{median:.4} s a step (median of {}), {rate:.0} tokens/s, {:.0}% of the matrix-product peak ({:.0} GFLOP/s), {:.5}% of it for the ledger",
             args.steps.max(1),
             100.0 * share,
-            peak / 1e9
+            peak / 1e9,
+            100.0 * ledger
         ))?;
     }
     Ok(Exit::Done)
