@@ -37,6 +37,11 @@ pub(crate) fn load(recipe: &Recipe, device: Device) -> Result<Base> {
         let loaded = hf::load(&folder, kind, device)?;
         (loaded.decoder, weights_fingerprint(&folder)?)
     };
+    // The same weights in other settings (a rotation's base, a norm's epsilon) are another model.
+    let sizes = sizes_folder(&folder)?.join("config.json");
+    let sizes =
+        std::fs::read(&sizes).with_context(|| format!("{}: cannot be read", sizes.display()))?;
+    fingerprint += &hex(Sha256::digest(sizes));
     let rows = decoder.config().vocab_size;
     if tokenizer.vocab_size() as i64 > rows {
         let what = format!(
@@ -67,10 +72,7 @@ pub(crate) fn load(recipe: &Recipe, device: Device) -> Result<Base> {
 /// When the folder holds no model, or no tokenizer.
 pub(crate) fn outline(recipe: &Recipe) -> Result<(Tokenizer, usize)> {
     let folder = model_folder(&recipe.base.path);
-    let (config, _) = match peft::is_adapter(&folder) {
-        true => hf::load_config(&peft::base(&folder)?)?,
-        false => hf::load_config(&folder)?,
-    };
+    let (config, _) = hf::load_config(&sizes_folder(&folder)?)?;
     let tokenizer = Tokenizer::load(&tokenizer_folder(&folder)?).with_context(|| {
         format!(
             "base.path = {}: its tokenizer cannot be loaded",
@@ -96,6 +98,14 @@ fn adapt(decoder: &mut Decoder, settings: &LoraSettings, base: PathBuf) -> Resul
     weights_fingerprint(start)
 }
 
+/// An adapter folder has its base's sizes.
+fn sizes_folder(folder: &Path) -> Result<PathBuf> {
+    Ok(match peft::is_adapter(folder) {
+        true => peft::base(folder)?,
+        false => folder.to_owned(),
+    })
+}
+
 /// An adapter folder without a tokenizer has its base's.
 pub(crate) fn tokenizer_folder(folder: &Path) -> Result<PathBuf> {
     if peft::is_adapter(folder) && !folder.join("tokenizer.json").is_file() {
@@ -114,10 +124,11 @@ pub fn model_folder(path: &Path) -> PathBuf {
     }
 }
 
-/// Hash over the weight files' names, sizes and first and last 64 KiB: cheap for gigabytes, and different
-/// for every training step.
-fn weights_fingerprint(folder: &Path) -> Result<String> {
-    use std::io::{Read, Seek, SeekFrom};
+/// Hash over the weight files' names, sizes and checksums: of all that is in them, and made as fast as they can be read.
+///
+/// # Errors
+/// When a file cannot be read.
+pub fn weights_fingerprint(folder: &Path) -> Result<String> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
         .with_context(|| format!("{}: cannot be read", folder.display()))?
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -129,21 +140,29 @@ fn weights_fingerprint(folder: &Path) -> Result<String> {
     files.sort();
     let mut hasher = Sha256::new();
     for path in files {
-        let mut file = std::fs::File::open(&path)
+        hash_file(&path, &mut hasher)
             .with_context(|| format!("{}: cannot be read", path.display()))?;
-        let bytes = file.metadata()?.len();
-        hasher.update(path.file_name().unwrap_or_default().as_encoded_bytes());
-        hasher.update(bytes.to_le_bytes());
-        for start in [0, bytes.saturating_sub(1 << 16)] {
-            let mut part = Vec::new();
-            file.seek(SeekFrom::Start(start))?;
-            file.by_ref().take(1 << 16).read_to_end(&mut part)?;
-            hasher.update(&part);
+    }
+    Ok(hex(hasher.finalize()))
+}
+
+fn hash_file(path: &Path, hasher: &mut Sha256) -> std::io::Result<()> {
+    use std::io::Read;
+    let mut file = std::fs::File::open(path)?;
+    hasher.update(path.file_name().unwrap_or_default().as_encoded_bytes());
+    hasher.update(file.metadata()?.len().to_le_bytes());
+    let (mut part, mut checksum) = (vec![0; 1 << 20], 0);
+    loop {
+        match file.read(&mut part)? {
+            0 => break,
+            read => checksum = crc32c::crc32c_append(checksum, &part[..read]),
         }
     }
-    Ok(hasher
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    hasher.update(checksum.to_le_bytes());
+    Ok(())
+}
+
+fn hex(bytes: impl AsRef<[u8]>) -> String {
+    let bytes = bytes.as_ref().iter();
+    bytes.map(|byte| format!("{byte:02x}")).collect()
 }
