@@ -16,6 +16,7 @@ Needs: torch 2.11, transformers 5.23; for GGUF also gguf 0.19.
 """
 
 import argparse
+import datetime
 import json
 import sys
 from pathlib import Path
@@ -123,6 +124,7 @@ def main():
     model, tokenizer = read(args.model)
 
     config = model.config.to_dict()
+    made_on = datetime.datetime.now().isoformat(timespec="seconds")  # some chat templates tell the date
     rendered = renderings(tokenizer)
     chats = [each["ids"] for each in rendered if each["generation_prompt"]]
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
@@ -140,6 +142,7 @@ def main():
         "format": 1,
         "made_by": f"transformers {transformers.__version__}, torch {torch.__version__.split('+')[0]}, float32",
         "made_from": args.model.name,
+        "made_on": made_on,
         "config": {key: config[key] for key in SHAPE if config.get(key) is not None},
         "tolerance": {"logits": 1e-3, "near_tie": 1e-2},
         "tokenizer": [{"text": text, "ids": encoded(tokenizer, text)} for text in TEXTS],

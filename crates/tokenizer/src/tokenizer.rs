@@ -247,6 +247,20 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
+    /// This tokenizer with a chat template that writes the same on every day: `strftime_now` tells the 26th of July
+    /// 2024, which the templates of Llama 3 name where there is no clock. For what is kept and compared: data to learn
+    /// from, questions of an evaluation, records.
+    pub fn without_clock(&self) -> Self {
+        let still = |template: &Arc<ChatTemplate>| {
+            let template = template.at(Some("2024-07-26T00:00:00"));
+            Arc::new(template.expect("that is a time"))
+        };
+        Self {
+            template: self.template.as_ref().map(still),
+            ..self.clone()
+        }
+    }
+
     /// Renders a conversation to train on. Each assistant turn is supervised from the end of its
     /// generation prompt up to and including its end-of-turn token; the white space that a
     /// template prints after that token is not. An earlier turn that the template writes otherwise
@@ -265,6 +279,15 @@ impl Tokenizer {
         messages: &[Message],
     ) -> Result<Vec<Segment>, TokenizerError> {
         chat::render_conversation(self, messages)
+    }
+
+    /// How many tokens [`render_prompt`](Self::render_prompt) makes of a conversation, give or take a few at the ends
+    /// of earlier turns, in a small part of the time when it has many.
+    ///
+    /// # Errors
+    /// As `render_prompt`.
+    pub fn approximate_prompt_tokens(&self, messages: &[Message]) -> Result<usize, TokenizerError> {
+        chat::approximate_prompt_tokens(self, messages)
     }
 
     /// Renders a prompt to answer: the messages and the template's generation prompt, nothing

@@ -85,7 +85,7 @@ impl Renderer {
             _ => {}
         }
         Ok(Renderer {
-            tokenizer: tokenizer.clone(),
+            tokenizer: tokenizer.without_clock(),
             settings,
             end,
             shots: Shots::default(),

@@ -24,6 +24,9 @@ pub struct Reference {
     made_by: String,
     /// The name of the file or folder that it read.
     made_from: String,
+    /// When, by the clock of that machine, for templates that tell the date: `2026-11-28T12:00:00`.
+    #[serde(default)]
+    made_on: Option<String>,
     /// Fields of `config.json` that tell models apart.
     config: Map<String, Value>,
     /// What is close enough.
@@ -223,6 +226,10 @@ impl Reference {
             let wrong =
                 (!self.template.is_empty()).then(|| "the model has no chat template".to_owned());
             return Check::unless(wrong, what, "none, here and there");
+        };
+        let template = match template.at(self.made_on.as_deref()) {
+            Ok(template) => template,
+            Err(error) => return Check::failed(what, format!("made_on: {error}")),
         };
         let fault = |(number, each): (usize, &Rendering)| {
             let said = match template.render(&each.messages, each.generation_prompt) {

@@ -11,7 +11,9 @@ mod turns;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use segments::{encode_segments, render_conversation, render_prompt};
+pub(crate) use segments::{
+    approximate_prompt_tokens, encode_segments, render_conversation, render_prompt,
+};
 pub(crate) use turns::end_of_turn;
 
 /// Who speaks.

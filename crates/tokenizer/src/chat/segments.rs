@@ -58,6 +58,19 @@ fn conversation(
     Ok(cut(tokenizer, &full, &turns, messages))
 }
 
+/// See [`Tokenizer::approximate_prompt_tokens`].
+pub(crate) fn approximate_prompt_tokens(
+    tokenizer: &Tokenizer,
+    messages: &[Message],
+) -> Result<usize, TokenizerError> {
+    let segments = with_room(|| {
+        let renderer = Renderer::new(tokenizer, messages, true)?;
+        let full = renderer.render(messages.len(), true)?;
+        Ok(cut(tokenizer, &full, &Turns::default(), messages))
+    })?;
+    Ok(encode_segments(tokenizer, &segments)?.ids.len())
+}
+
 fn prompt(tokenizer: &Tokenizer, messages: &[Message]) -> Result<Vec<Segment>, TokenizerError> {
     let renderer = Renderer::new(tokenizer, messages, true)?;
     let full = renderer.render(messages.len(), true)?;

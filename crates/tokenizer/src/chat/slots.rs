@@ -47,7 +47,7 @@ pub(crate) struct Slot {
 
 /// Renders any number of first messages of one conversation in the same manner.
 pub(crate) struct Renderer<'a> {
-    template: &'a ChatTemplate,
+    template: ChatTemplate,
     messages: &'a [Message],
     /// What the template is given as contents.
     contents: Vec<String>,
@@ -77,6 +77,7 @@ impl<'a> Renderer<'a> {
             .chat_template()
             .ok_or(TokenizerError::NoTemplate)?;
         let marks = Marks::unused(template, messages);
+        let template = template.ready_for(messages.len());
         let mut renderer = Self {
             template,
             messages,
@@ -89,7 +90,7 @@ impl<'a> Renderer<'a> {
             let content = renderer.slot_for(index, &message.content);
             renderer.contents.push(content);
         }
-        let direct = template.render(messages, add_generation_prompt)?;
+        let direct = renderer.template.render(messages, add_generation_prompt)?;
         // A template may refuse a slot where it would take the content.
         if let Ok(slotted) = renderer.render(messages.len(), add_generation_prompt)
             && let Some(variants) = filled(&slotted, &direct)

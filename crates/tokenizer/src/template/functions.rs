@@ -7,7 +7,7 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Kwargs;
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, Value};
 
-use super::{GENERATION, MARKS, methods, python};
+use super::{GENERATION, MARKS, NOW, methods, python};
 
 /// A deeper indent of JSON means harm.
 const MOST_INDENT: usize = 64;
@@ -57,10 +57,16 @@ fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
 }
 
-/// The local date and time in the manner of C's `strftime`.
-fn strftime_now(format: String) -> Result<String, Error> {
+/// The local date and time, or the one that was set, in the manner of C's `strftime`.
+fn strftime_now(state: &State, format: String) -> Result<String, Error> {
+    let set = state.lookup(NOW);
+    let set = set.as_ref().and_then(Value::as_str);
     let mut text = String::new();
-    match write!(text, "{}", chrono::Local::now().format(&format)) {
+    let written = match set.map(str::parse::<chrono::NaiveDateTime>) {
+        Some(Ok(set)) => write!(text, "{}", set.and_utc().format(&format)),
+        _ => write!(text, "{}", chrono::Local::now().format(&format)),
+    };
+    match written {
         Ok(()) => Ok(text),
         Err(_) => Err(Error::new(
             ErrorKind::InvalidOperation,

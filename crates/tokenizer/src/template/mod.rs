@@ -10,6 +10,7 @@ mod python;
 use std::cell::Cell;
 use std::sync::LazyLock;
 
+use chrono::NaiveDateTime;
 use minijinja::{Environment, Value};
 use regex::Regex;
 
@@ -22,6 +23,9 @@ const NAME: &str = "chat_template";
 const GENERATION: &str = "etude_generation";
 /// The variable that holds the two marks which the filter puts around its text.
 const MARKS: &str = "etude_marks";
+
+/// The variable that holds the time which `strftime_now` tells, where one was set.
+const NOW: &str = "etude_now";
 
 /// What a rendering may cost: instructions and data, in units of the template engine. A real
 /// template takes some hundred units a message.
@@ -40,11 +44,16 @@ static GENERATION_TAG: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// A compiled chat template, and the special tokens that it may name.
+#[derive(Clone)]
 pub struct ChatTemplate {
     source: String,
     environment: Environment<'static>,
     special_tokens: Vec<(&'static str, String)>,
     marks_generation: bool,
+    /// What `strftime_now` tells instead of the time.
+    now: Option<NaiveDateTime>,
+    /// The most messages that the environment is ready for.
+    most_messages: usize,
 }
 
 impl ChatTemplate {
@@ -78,6 +87,35 @@ impl ChatTemplate {
             environment,
             special_tokens: special_tokens.to_vec(),
             marks_generation,
+            now: None,
+            most_messages: 0,
+        })
+    }
+
+    /// This template, ready to render conversations of up to `count` messages again and again: otherwise each
+    /// rendering makes itself an environment with the fuel for its messages.
+    pub(crate) fn ready_for(&self, count: usize) -> Self {
+        let mut template = self.clone();
+        let fuel = FUEL + FUEL_PER_MESSAGE * count as u64;
+        template.environment.set_fuel(Some(fuel));
+        template.most_messages = count;
+        template
+    }
+
+    /// The template as it writes at another time, such as `2024-07-26T00:00:00`, which `strftime_now` then tells; none
+    /// stands for the present.
+    ///
+    /// # Errors
+    /// A text that is no time.
+    pub fn at(&self, now: Option<&str>) -> Result<Self, TokenizerError> {
+        let parsed = now.map(|now| now.parse::<NaiveDateTime>()).transpose();
+        let now = parsed.map_err(|error| TokenizerError::Template {
+            line: None,
+            message: format!("cannot be rendered at {}: {error}", now.unwrap_or_default()),
+        })?;
+        Ok(Self {
+            now,
+            ..self.clone()
         })
     }
 
@@ -157,8 +195,11 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         variables: Vec<(String, Value)>,
     ) -> Result<String, TokenizerError> {
-        let mut environment = self.environment.clone();
-        environment.set_fuel(Some(FUEL + FUEL_PER_MESSAGE * count as u64));
+        if count > self.most_messages || self.most_messages == 0 {
+            let ready = self.ready_for(count.max(1));
+            return ready.run(messages, count, add_generation_prompt, variables);
+        }
+        let environment = &self.environment;
         let none = || Value::from(());
         let mut context: Vec<(String, Value)> = vec![
             ("messages".to_owned(), messages),
@@ -172,6 +213,11 @@ impl ChatTemplate {
         let tokens = self.special_tokens.iter();
         context.extend(tokens.map(|(name, text)| ((*name).to_owned(), Value::from(text))));
         context.extend(variables);
+        // Seconds and their parts are told as they were set.
+        let now = self
+            .now
+            .map(|now| Value::from(now.to_string().replace(' ', "T")));
+        context.extend(now.map(|now| (NOW.to_owned(), now)));
         on_a_stack_of_its_own(move || {
             let template = environment.get_template(NAME)?;
             template.render(Value::from_pairs(context))

@@ -9,6 +9,9 @@ use crate::example::{ChatFormat, RenderedPrompt, Rendering, TokenPart};
 use crate::message::{Message, Role};
 use crate::task::{TaskBody, TaskExample};
 
+/// By so many tokens a message is a rough count taken to be off at most.
+const SLACK: usize = 4;
+
 impl Renderer {
     pub(super) fn chat_example(
         &self,
@@ -73,12 +76,15 @@ impl Renderer {
     ) -> Result<Rendering<(Vec<Message>, Fitted)>> {
         let mut messages = self.shots.before(example.prompt_messages());
         let mut truncated = false;
-        // What the whole prompt takes, where exchanges are left out.
+        // What the whole prompt takes as one text, where exchanges are left out.
         let mut whole = 0;
         if self.cuts_prompts() {
-            whole = self.chat_prompt(&messages)?.len();
-            if whole > self.settings.most_prompt_ids() {
-                truncated = self.leave_out_exchanges(&mut messages)?;
+            let tokens = self.approximate_tokens(&messages)?;
+            let slack = SLACK * (1 + messages.len());
+            if tokens + slack > self.settings.most_prompt_ids()
+                && self.leave_out_exchanges(&mut messages)?
+            {
+                (truncated, whole) = (true, tokens);
             }
         }
         // Without a user turn there is no text to cut: the empty one stands for it.
@@ -105,27 +111,38 @@ impl Renderer {
     }
 
     /// Leaves the oldest exchanges out of a conversation that is too long: as few as make it fit, or all but the last.
-    /// Returns whether there were any.
+    /// Returns whether any were left out.
     fn leave_out_exchanges(&self, messages: &mut Vec<Message>) -> Result<bool> {
-        let mut shorter = Vec::new();
+        let most = self.settings.most_prompt_ids();
+        let mut shorter = vec![messages.clone()];
         let mut rest = messages.clone();
         while drop_oldest_exchange(&mut rest) {
             shorter.push(rest.clone());
         }
-        // Each is shorter than the one before, so that half of them need not be looked at, and half of those.
-        let (mut low, mut high) = (0, shorter.len().saturating_sub(1));
+        // Each is shorter than the one before, so that half of them need not be looked at, and half of those; and to
+        // find the place roughly is far cheaper.
+        let (mut low, mut high) = (0, shorter.len() - 1);
         while low < high {
             let middle = (low + high) / 2;
-            match self.chat_prompt(&shorter[middle])?.len() <= self.settings.most_prompt_ids() {
+            match self.approximate_tokens(&shorter[middle])? <= most {
                 true => high = middle,
                 false => low = middle + 1,
             }
         }
-        let Some(found) = shorter.into_iter().nth(low) else {
-            return Ok(false);
-        };
-        *messages = found;
-        Ok(true)
+        let fits =
+            |place: usize| Ok::<_, anyhow::Error>(self.chat_prompt(&shorter[place])?.len() <= most);
+        while low + 1 < shorter.len() && !fits(low)? {
+            low += 1;
+        }
+        while low > 0 && fits(low - 1)? {
+            low -= 1;
+        }
+        *messages = shorter.swap_remove(low);
+        Ok(low > 0)
+    }
+
+    fn approximate_tokens(&self, messages: &[Message]) -> Result<usize> {
+        Ok(self.tokenizer.approximate_prompt_tokens(&turns(messages))?)
     }
 
     pub(super) fn chat_prompt(&self, messages: &[Message]) -> Result<Vec<u32>> {
