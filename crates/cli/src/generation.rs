@@ -59,7 +59,7 @@ impl SamplingArgs {
     /// # Errors
     /// A `generation_config.json` that cannot be used.
     pub(crate) fn settings(&self, loaded: &Loaded) -> Result<TextSettings> {
-        let settings = self.over(&hf::load_generation(&loaded.folder)?);
+        let settings = self.over(&hf::load_generation(&loaded.base)?);
         settings.validate()?;
         Ok(settings)
     }

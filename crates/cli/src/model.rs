@@ -34,6 +34,8 @@ pub(crate) struct DeviceArgs {
 pub(crate) struct Loaded {
     /// The model folder that the argument led to, or that of the adapter on it: its run tells how it was trained.
     pub(crate) folder: PathBuf,
+    /// The model folder that the argument led to, whatever adapter is on it: it recommends how to draw tokens.
+    pub(crate) base: PathBuf,
     /// The decoder with its weights.
     pub(crate) decoder: Decoder,
     /// Its special tokens.
@@ -57,6 +59,7 @@ impl DeviceArgs {
         let hf::LoadedModel { mut decoder, ids } = hf::load(&folder, Kind::Float, device)?;
         self.adapters.merge(&mut decoder)?;
         Ok(Loaded {
+            base: folder.clone(),
             folder: self.adapters.folder().map_or(folder, Path::to_owned),
             decoder,
             ids,

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum;
 use etude_model::hf::peft;
 use etude_tensor::Kind;
+use etude_tensor::safetensors::SafetensorsFile;
 use serde_json::{Value, json};
 
 use crate::error::Misuse;
@@ -31,18 +32,37 @@ impl DtypeArg {
     }
 }
 
-/// The format of the weights as config.json, the base's for an adapter, states it; anything else counts as
-/// float32.
+/// The format of a folder's weights, the base's for an adapter: that of most of their bytes. What config.json says of
+/// it is not always so; it counts where there is no file to look into.
 pub(crate) fn stored_kind(folder: &Path) -> Kind {
     if peft::is_adapter(folder) {
         return peft::base(folder).map_or(Kind::Float, |base| stored_kind(&base));
     }
+    let files = fs::read_dir(folder).into_iter().flatten().flatten();
+    let files = files.map(|entry| entry.path());
+    let weights = files.filter(|path| path.extension().is_some_and(|ext| ext == "safetensors"));
+    let all: Vec<(Kind, usize)> = weights
+        .filter_map(|path| SafetensorsFile::open(&path).ok())
+        .flat_map(|file| file.kinds())
+        .collect();
+    let bytes = |kind: &Kind| -> usize {
+        let of_it = all.iter().filter(|(one, _)| one == kind);
+        of_it.map(|(_, bytes)| bytes).sum()
+    };
+    let known = [Kind::Float, Kind::BFloat16, Kind::Half, Kind::Double];
+    if let Some(kind) = known
+        .into_iter()
+        .max_by_key(bytes)
+        .filter(|kind| bytes(kind) > 0)
+    {
+        return kind;
+    }
     let config = fs::read(folder.join("config.json")).ok();
     let config: Option<Value> = config.and_then(|text| serde_json::from_slice(&text).ok());
-    let dtype = config
+    let stated = config
         .as_ref()
         .and_then(|config| config.get("dtype").or_else(|| config.get("torch_dtype")));
-    match dtype.and_then(Value::as_str) {
+    match stated.and_then(Value::as_str) {
         Some("bfloat16") => Kind::BFloat16,
         Some("float16") => Kind::Half,
         Some("float64") => Kind::Double,

@@ -15,6 +15,7 @@ mod download;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -150,7 +151,7 @@ impl Hub {
     ///
     /// # Errors
     /// A name that the hub does not know, a model that asks for a token, a network or disk that fails, a
-    /// file that is not what was listed.
+    /// file that is not what was listed. Where the network fails and the whole revision is here, that is taken.
     pub fn fetch(&self, model: &str, progress: &Progress) -> Result<PathBuf, DataError> {
         if !Self::is_name(model) {
             return Err(DataError::input(
@@ -159,13 +160,30 @@ impl Hub {
             ));
         }
         let (name, revision) = model.split_once('@').unwrap_or((model, "main"));
-        let agent = self.agent();
-        let listing = self.listing(&agent, name, revision)?;
-        let files = self.wanted(name, &listing)?;
         let folder = self
             .home
             .join("hub")
             .join(format!("models--{}", name.replace('/', "--")));
+        let agent = self.agent();
+        let url = format!(
+            "{}/api/models/{name}/revision/{revision}?blobs=true",
+            self.endpoint
+        );
+        let listing = match self.get(&agent, &url).call() {
+            Ok(response) => self.listing(name, response)?,
+            Err(error) => {
+                let kept = kept(&folder, revision);
+                if kept.is_some() && *progress == Progress::Shown {
+                    let _ = writeln!(
+                        io::stderr(),
+                        "{} does not answer; what is here of {model} is used",
+                        self.endpoint
+                    );
+                }
+                return kept.ok_or_else(|| self.unreachable(name, &error));
+            }
+        };
+        let files = self.wanted(name, &listing)?;
         let snapshot = folder.join("snapshots").join(&listing.sha);
         for place in [folder.join("blobs"), folder.join("refs"), snapshot.clone()] {
             fs::create_dir_all(&place).map_err(DataError::io("create", &place))?;
@@ -202,15 +220,11 @@ impl Hub {
     }
 
     /// The files of a revision.
-    fn listing(&self, agent: &Agent, name: &str, revision: &str) -> Result<Listing, DataError> {
-        let url = format!(
-            "{}/api/models/{name}/revision/{revision}?blobs=true",
-            self.endpoint
-        );
-        let mut response = self
-            .get(agent, &url)
-            .call()
-            .map_err(|error| self.unreachable(name, &error))?;
+    fn listing(
+        &self,
+        name: &str,
+        mut response: ureq::http::Response<ureq::Body>,
+    ) -> Result<Listing, DataError> {
         let status = response.status().as_u16();
         if status != 200 {
             return Err(self.refused(name, status));
@@ -334,6 +348,24 @@ fn failure(name: &str, what: impl Into<String>, remedy: &str) -> DataError {
         what: what.into(),
         remedy: remedy.to_owned(),
     }
+}
+
+/// The files of a revision that were all brought here before.
+fn kept(folder: &Path, revision: &str) -> Option<PathBuf> {
+    let named = fs::read_to_string(folder.join("refs").join(revision));
+    let sha = named.map_or_else(|_| revision.to_owned(), |sha| sha.trim().to_owned());
+    let snapshot = folder.join("snapshots").join(sha);
+    let is_there = |file: &str| snapshot.join(file).is_file();
+    let weights = match fs::read(snapshot.join("model.safetensors.index.json")) {
+        Err(_) => is_there("model.safetensors"),
+        Ok(index) => {
+            let index: serde_json::Value = serde_json::from_slice(&index).ok()?;
+            let files = index.get("weight_map")?.as_object()?.values();
+            let mut files = files.filter_map(serde_json::Value::as_str);
+            files.all(is_there)
+        }
+    };
+    (weights && is_there("config.json")).then_some(snapshot)
 }
 
 fn is_hash(text: &str) -> bool {

@@ -160,6 +160,20 @@ fn a_broken_download_goes_on_and_the_cache_is_used() {
     let again = server.seen.lock().unwrap().len();
     assert_eq!(again, seen.len() + 1);
     assert!(!format!("{hub:?}").contains("secret"));
+
+    // Without a network what is here is taken, if it is all.
+    let offline = Hub::new(&dead(), home.path(), None);
+    let kept = offline.fetch("org/name", &Progress::Silent).unwrap();
+    assert_eq!(kept, folder);
+    fs::remove_file(folder.join("model.safetensors")).unwrap();
+    let error = offline.fetch("org/name", &Progress::Silent).unwrap_err();
+    assert!(error.to_string().contains("does not answer"), "{error}");
+}
+
+/// An endpoint where nobody listens: its port was free a moment ago.
+fn dead() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
 }
 
 #[test]
@@ -184,13 +198,7 @@ fn names_are_checked_and_a_dead_hub_is_named() {
         assert!(!Hub::is_name(bad), "{bad}");
     }
     let home = tempfile::tempdir().unwrap();
-    // A port that was free a moment ago.
-    let port = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
-    let hub = Hub::new(&format!("http://127.0.0.1:{port}"), home.path(), None);
+    let hub = Hub::new(&dead(), home.path(), None);
     let error = hub.fetch("org/name", &Progress::Silent).unwrap_err();
     assert!(error.to_string().contains("does not answer"), "{error}");
 }

@@ -138,6 +138,38 @@ fn a_sentencepiece_tokenizer_is_imported() {
     assert_eq!((tokenizer.bos_id(), tokenizer.eos_id()), (Some(1), Some(2)));
 }
 
+/// What is exported is imported as it was: pieces, bytes, special tokens, and in what order pieces are made.
+#[test]
+fn a_sentencepiece_tokenizer_is_exported() {
+    let root = tempfile::tempdir().expect("a folder");
+    let [first, again] = ["first", "again"].map(|name| root.path().join(name));
+    for folder in [&first, &again] {
+        fs::create_dir(folder).expect("is made");
+    }
+    gguf::import(&golden("sentencepiece.gguf"), &first, Kind::Float).expect("imports");
+    let tokenizer = Tokenizer::load(&first).expect("loads");
+    let model = hf::load(&first, Kind::Float, Device::Cpu).expect("loads");
+    let file = root.path().join("out.gguf");
+    gguf::export(
+        &model.decoder,
+        &model.ids,
+        &tokenizer,
+        &file,
+        ExportFormat::F32,
+    )
+    .expect("exports");
+    gguf::import(&file, &again, Kind::Float).expect("imports");
+    let read = |folder: &Path| -> serde_json::Value {
+        let text = fs::read(folder.join("tokenizer.json")).expect("is there");
+        serde_json::from_slice(&text).expect("JSON")
+    };
+    let (first, again) = (read(&first), read(&again));
+    for part in ["model", "normalizer", "decoder", "added_tokens"] {
+        assert!(first[part] == again[part], "{part}");
+    }
+    assert!(first["model"]["merges"].as_array().expect("merges").len() > 20);
+}
+
 #[test]
 fn an_export_comes_back_bit_for_bit() {
     let tokenizer = tokenizer();

@@ -112,6 +112,15 @@ impl SafetensorsFile {
         Ok(shapes)
     }
 
+    /// Number format and bytes of each tensor whose format has a counterpart here.
+    pub fn kinds(&self) -> Vec<(Kind, usize)> {
+        let tensors = self.metadata.tensors().into_values();
+        let bytes = |info: &TensorInfo| info.data_offsets.1 - info.data_offsets.0;
+        tensors
+            .filter_map(|info| Some((kind_of(info.dtype)?, bytes(info))))
+            .collect()
+    }
+
     /// The file's own key-value metadata.
     pub fn metadata(&self) -> HashMap<String, String> {
         self.metadata.metadata().clone().unwrap_or_default()

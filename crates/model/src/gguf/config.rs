@@ -187,10 +187,21 @@ fn scaling(
     head_dim: i64,
 ) -> Result<Option<RotaryScaling>, GgufError> {
     let kind = keys.key("rope.scaling.type");
-    match keys.metadata.text(&kind)?.unwrap_or("none") {
+    // Files from before the type had a name have a factor alone, the oldest under a name of its own.
+    let [new, old] = ["rope.scaling.factor", "rope.scale_linear"].map(|key| keys.key(key));
+    let factor = match keys.metadata.float(&new)? {
+        None => keys.metadata.float(&old)?,
+        found => found,
+    };
+    let factor = factor.filter(|factor| *factor != 0.0);
+    let usual = match factor {
+        None | Some(1.0) => "none",
+        Some(_) => "linear",
+    };
+    match keys.metadata.text(&kind)?.unwrap_or(usual) {
         "none" => {}
         "linear" => {
-            let factor = keys.float("rope.scaling.factor")?;
+            let factor = factor.map_or_else(|| keys.float("rope.scaling.factor"), Ok)?;
             if factor <= 0.0 {
                 return Err(keys.error("rope.scaling.factor", format!("is {factor}")));
             }

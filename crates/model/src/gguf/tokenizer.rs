@@ -1,5 +1,5 @@
 //! A file's tokenizer as a `tokenizer.json` and a `tokenizer_config.json`, and the other way round.
-//! Byte-level BPE both ways, SentencePiece's BPE inwards; others are refused by name.
+//! Byte-level BPE and SentencePiece's BPE; others are refused by name.
 
 mod bpe;
 mod pre;
@@ -33,6 +33,8 @@ const UNKNOWN: i64 = 2;
 const CONTROL: i64 = 3;
 const USER_DEFINED: i64 = 4;
 const UNUSED: i64 = 5;
+/// A byte of SentencePiece's, for what no piece has.
+const BYTE: i64 = 6;
 
 /// The files of a tokenizer.
 #[derive(Debug)]

@@ -185,7 +185,11 @@ fn llama_like(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, Folder
         (None, _) => n_embd / n_head.max(1),
     };
     let window = match (family, fields.flag("use_sliding_window", false)?) {
-        (Family::Mistral, _) => fields.int_or_none(&["sliding_window"])?,
+        // Transformers' default of Mistral is a number, and null is none.
+        (Family::Mistral, _) => match fields.object.get("sliding_window") {
+            None => Some(4096),
+            Some(_) => fields.int_or_none(&["sliding_window"])?,
+        },
         (_, true) => {
             return Err(fields.error(
                 "use_sliding_window",
@@ -274,19 +278,23 @@ fn token_ids(fields: &Fields<'_>) -> Result<TokenIds, FolderError> {
             .and_then(|id| u32::try_from(id).ok())
             .ok_or_else(|| fields.error(name, format!("is {value}, not a token id")))
     };
+    // Some tools write -1 for none.
+    let is_there = |value: &&Value| value.as_i64().is_none_or(|id| id >= 0);
     let single = |name: &str| {
         fields
             .find(&[name])
+            .filter(is_there)
             .map(|value| id(value, name))
             .transpose()
     };
     let eos = match fields.find(&["eos_token_id"]) {
         Some(Value::Array(ids)) => ids
             .iter()
+            .filter(is_there)
             .map(|value| id(value, "eos_token_id"))
             .collect::<Result<_, _>>()?,
-        Some(value) => vec![id(value, "eos_token_id")?],
-        None => Vec::new(),
+        Some(value) if is_there(&value) => vec![id(value, "eos_token_id")?],
+        _ => Vec::new(),
     };
     Ok(TokenIds {
         bos: single("bos_token_id")?,

@@ -12,9 +12,9 @@ use crate::gguf::metadata::Metadata;
 
 pub(super) fn engine(metadata: &Metadata, tokens: &Tokens<'_>) -> Result<Engine, GgufError> {
     let pre = match metadata.text(PRE)? {
-        Some(name) => PreTokenizer::named(name)
+        Some(name) if name != UNNAMED => PreTokenizer::named(name)
             .map_err(|known| metadata.error(PRE, format!("is `{name}`; Etude knows {known}")))?,
-        None => PreTokenizer::GPT2,
+        _ => unnamed(metadata, tokens)?,
     };
     let stage = |trims: bool| json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": trims, "use_regex": true});
     Ok(Engine {
@@ -30,6 +30,26 @@ pub(super) fn engine(metadata: &Metadata, tokens: &Tokens<'_>) -> Result<Engine,
         }),
         adds_bos: pre.adds_bos(),
     })
+}
+
+/// What a file says that does not know.
+const UNNAMED: &str = "default";
+
+/// The way of a file without a name for it, as all were before April 2024: by its architecture, and the architecture
+/// `llama` by its vocabulary.
+fn unnamed(metadata: &Metadata, tokens: &Tokens<'_>) -> Result<PreTokenizer, GgufError> {
+    let named = |name| Ok(PreTokenizer::named(name).expect("one of those that are known"));
+    match metadata.text("general.architecture")?.unwrap_or_default() {
+        "gpt2" => Ok(PreTokenizer::GPT2),
+        "qwen2" | "qwen3" => named("qwen2"),
+        _ if tokens.texts.iter().any(|text| text == "<|begin_of_text|>") => named("llama3"),
+        architecture => {
+            let reason = format!(
+                "is not there, and nothing else of a `{architecture}` tells how text is cut into words; convert the model again, or import its Hugging Face folder"
+            );
+            Err(metadata.error(PRE, reason))
+        }
+    }
 }
 
 /// The merges, each of two tokens that make a third.

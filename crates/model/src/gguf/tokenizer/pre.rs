@@ -60,9 +60,9 @@ const KNOWN: [PreTokenizer; 5] = [
 ];
 
 impl PreTokenizer {
-    /// GPT-2's, which a file without a name means too.
+    /// GPT-2's.
     pub(super) const GPT2: PreTokenizer = PreTokenizer {
-        names: &["gpt-2", "default"],
+        names: &["gpt-2"],
         rule: Rule::Gpt2,
         ignores_merges: false,
         nfc: false,
@@ -82,8 +82,24 @@ impl PreTokenizer {
         })
     }
 
-    /// The one that a `tokenizer.json` describes, if GGUF has a name for it.
+    /// The one that a `tokenizer.json` describes, if GGUF has a name for it and all that goes with the name.
     pub(super) fn recognise(json: &Json) -> Option<PreTokenizer> {
+        let found = Self::of_rule(&json["pre_tokenizer"])?;
+        let normalizer = &json["normalizer"];
+        let inside = match normalizer["type"] == "Sequence" {
+            true => normalizer["normalizers"].as_array()?.as_slice(),
+            false => std::slice::from_ref(normalizer),
+        };
+        let nfc = match inside {
+            [] | [Json::Null] => false,
+            [one] if one["type"] == "NFC" => true,
+            _ => return None,
+        };
+        let ignores_merges = json["model"]["ignore_merges"] == true;
+        (found.nfc == nfc && found.ignores_merges == ignores_merges).then_some(found)
+    }
+
+    fn of_rule(json: &Json) -> Option<PreTokenizer> {
         let parts = match json["type"].as_str()? {
             "Sequence" => json["pretokenizers"].as_array()?.as_slice(),
             _ => std::slice::from_ref(json),
@@ -163,7 +179,17 @@ mod tests {
     #[test]
     fn each_way_is_recognised_by_its_rule() {
         for known in KNOWN {
-            assert_eq!(PreTokenizer::recognise(&known.json()), Some(known));
+            let mut file = json!({
+                "pre_tokenizer": known.json(), "normalizer": known.normalizer(),
+                "model": {"ignore_merges": known.ignores_merges()},
+            });
+            assert_eq!(PreTokenizer::recognise(&file), Some(known));
+            file["normalizer"] = json!({"type": "Lowercase"});
+            assert_eq!(
+                PreTokenizer::recognise(&file),
+                None,
+                "the name means no such thing"
+            );
             for name in known.names {
                 assert_eq!(PreTokenizer::named(name), Ok(known));
             }
@@ -174,7 +200,10 @@ mod tests {
             "{known}"
         );
         let prefixed = json!({"type": "ByteLevel", "add_prefix_space": true, "use_regex": true});
-        assert_eq!(PreTokenizer::recognise(&prefixed), None);
+        assert_eq!(
+            PreTokenizer::recognise(&json!({"pre_tokenizer": prefixed})),
+            None
+        );
         assert_eq!(PreTokenizer::recognise(&Json::Null), None);
     }
 }

@@ -6,11 +6,12 @@ use std::collections::HashMap;
 
 use serde_json::{Value as Json, json};
 
-use super::{Engine, NORMAL, Tokens, USER_DEFINED};
+use super::{BYTE, Engine, NORMAL, Tokens, UNKNOWN, USER_DEFINED};
 use crate::gguf::error::GgufError;
 use crate::gguf::metadata::Metadata;
 
-const SCORES: &str = "tokenizer.ggml.scores";
+pub(super) const SCORES: &str = "tokenizer.ggml.scores";
+pub(super) const SPACE_PREFIX: &str = "tokenizer.ggml.add_space_prefix";
 const SPACE: &str = "\u{2581}";
 
 /// Longer pieces are not taken apart: SentencePiece makes none of more than a few dozen bytes, and the work
@@ -22,9 +23,7 @@ pub(super) fn engine(
     tokens: &Tokens<'_>,
     unknown: Option<&str>,
 ) -> Result<Engine, GgufError> {
-    let prefixed = metadata
-        .flag("tokenizer.ggml.add_space_prefix")?
-        .unwrap_or(true);
+    let prefixed = metadata.flag(SPACE_PREFIX)?.unwrap_or(true);
     let spaces = json!({"type": "Replace", "pattern": {"String": " "}, "content": SPACE});
     let mut normalizers = vec![spaces];
     let mut decoders = vec![
@@ -62,6 +61,54 @@ fn scores<'a>(metadata: &'a Metadata, tokens: &Tokens<'_>) -> Result<&'a [f64], 
         return Err(metadata.error(SCORES, reason));
     }
     Ok(scores)
+}
+
+/// Whether the model of a `tokenizer.json` puts a space before a text; none where spaces are treated in a way that GGUF
+/// cannot say. Files have it in the normalizer or, newer ones, as a pre-tokenizer that cuts nothing.
+pub(super) fn prefixes(json: &Json) -> Option<bool> {
+    let normalizer = &json["normalizer"];
+    let parts: &[Json] = match normalizer["type"].as_str() {
+        None => &[],
+        Some("Sequence") => normalizer["normalizers"].as_array()?.as_slice(),
+        Some(_) => std::slice::from_ref(normalizer),
+    };
+    let replaces = |part: &Json| part["type"] == "Replace" && part["content"] == SPACE;
+    let prepends = |part: &Json| part["type"] == "Prepend" && part["prepend"] == SPACE;
+    let before = &json["pre_tokenizer"];
+    match parts {
+        [one] if before.is_null() && replaces(one) => Some(false),
+        [one, two] if before.is_null() && prepends(one) && replaces(two) => Some(true),
+        [] if before["type"] == "Metaspace" && before["replacement"] == SPACE => {
+            (before["split"] == false).then(|| before["prepend_scheme"] != "never")
+        }
+        _ => None,
+    }
+}
+
+/// What a piece is.
+pub(super) fn kind(text: &str, model: &Json) -> i64 {
+    let byte = text
+        .strip_prefix("<0x")
+        .and_then(|rest| rest.strip_suffix('>'));
+    match byte.is_some_and(|hex| hex.len() == 2 && u8::from_str_radix(hex, 16).is_ok()) {
+        true => BYTE,
+        false if model["unk_token"] == *text => UNKNOWN,
+        false => NORMAL,
+    }
+}
+
+/// A score for each piece: the earlier it is made, the higher. Pieces that are not made of others have none to speak of.
+pub(super) fn ranks(texts: &[String], merges: &[String]) -> Vec<f64> {
+    let mut ranks: HashMap<String, f64> = HashMap::with_capacity(merges.len());
+    for merge in merges {
+        let next = -(ranks.len() as f64) - 1.0;
+        ranks.entry(merge.replacen(' ', "", 1)).or_insert(next);
+    }
+    let last = -(ranks.len() as f64) - 1.0;
+    texts
+        .iter()
+        .map(|text| ranks.get(text).copied().unwrap_or(last))
+        .collect()
 }
 
 /// All pairs of pieces that make a piece: those of the best piece first; of one piece, the longest first

@@ -4,8 +4,10 @@ use etude_tokenizer::Tokenizer;
 use serde_json::Value as Json;
 
 use super::pre::PreTokenizer;
+use super::sentencepiece::{self, SCORES, SPACE_PREFIX};
 use super::{
-    ADD_BOS, CONTROL, MERGES, MODEL, NORMAL, PRE, TEMPLATE, TOKENS, TYPES, UNUSED, USER_DEFINED,
+    ADD_BOS, CONTROL, MERGES, MODEL, NORMAL, PRE, TEMPLATE, TOKENS, TYPES, UNKNOWN, UNUSED,
+    USER_DEFINED,
 };
 use crate::gguf::error::GgufError;
 use crate::gguf::metadata::Value;
@@ -21,16 +23,25 @@ pub(in crate::gguf) fn write(
     let model = &json["model"];
     if model["type"] != "BPE" {
         return Err(GgufError::unexportable(format!(
-            "its tokenizer is of the type {}; only byte-level BPE is written",
+            "its tokenizer is of the type {}; only BPE is written",
             model["type"]
         )));
     }
-    let pre = PreTokenizer::recognise(&json["pre_tokenizer"]).ok_or_else(|| {
-        GgufError::unexportable(format!(
-            "GGUF has no name for its pre-tokenizer, {}",
-            json["pre_tokenizer"]
-        ))
-    })?;
+    let way = match model["byte_fallback"] == true {
+        true => Way::Pieces(sentencepiece::prefixes(&json).ok_or_else(|| {
+            GgufError::unexportable(format!(
+                "GGUF has no way to say how its SentencePiece model treats spaces: {} and {}",
+                json["normalizer"], json["pre_tokenizer"]
+            ))
+        })?),
+        false => Way::Bytes(PreTokenizer::recognise(&json).ok_or_else(|| {
+            GgufError::unexportable(format!(
+                "GGUF has no name for its pre-tokenizer, {} with the normalizer {} and ignore_merges {}",
+                json["pre_tokenizer"], json["normalizer"], model["ignore_merges"]
+            ))
+        })?),
+    };
+    let is_pieces = matches!(way, Way::Pieces(_));
     let size = usize::try_from(vocab_size).expect("a decoder has a vocabulary");
     let mut texts: Vec<String> = (0..size).map(|id| format!("[PAD{id}]")).collect();
     let mut types = vec![UNUSED; size];
@@ -48,10 +59,16 @@ pub(in crate::gguf) fn write(
         }
     };
     for (text, id) in model["vocab"].as_object().into_iter().flatten() {
-        put(id, text, NORMAL)?;
+        let kind = match way {
+            Way::Pieces(_) => sentencepiece::kind(text, model),
+            Way::Bytes(_) => NORMAL,
+        };
+        put(id, text, kind)?;
     }
     for token in json["added_tokens"].as_array().into_iter().flatten() {
-        let kind = if token["special"] == true {
+        let kind = if is_pieces && token["content"] == model["unk_token"] {
+            UNKNOWN
+        } else if token["special"] == true {
             CONTROL
         } else {
             USER_DEFINED
@@ -71,18 +88,33 @@ pub(in crate::gguf) fn write(
             .join(" "),
         other => other.as_str().unwrap_or_default().to_owned(),
     });
+    let merges: Vec<String> = merges.collect();
+    let (kind, of_its_kind) = match way {
+        Way::Pieces(_) => (
+            "llama",
+            vec![(SCORES, Value::Floats(sentencepiece::ranks(&texts, &merges)))],
+        ),
+        Way::Bytes(pre) => (
+            "gpt2",
+            vec![
+                (PRE, Value::Text(pre.name().to_owned())),
+                (MERGES, Value::Texts(merges)),
+            ],
+        ),
+    };
     let mut entries = vec![
-        (MODEL, Value::Text("gpt2".to_owned())),
-        (PRE, Value::Text(pre.name().to_owned())),
+        (MODEL, Value::Text(kind.to_owned())),
         (TOKENS, Value::Texts(texts)),
         (TYPES, Value::Integers(types)),
-        (MERGES, Value::Texts(merges.collect())),
         (
             ADD_BOS,
             Value::Flag(begins_with_bos(&json["post_processor"])),
         ),
-        ("tokenizer.ggml.add_space_prefix", Value::Flag(false)),
+        (SPACE_PREFIX, Value::Flag(matches!(way, Way::Pieces(true)))),
     ];
+    entries.extend(of_its_kind);
+    let unknown = model["unk_token"].as_str().filter(|_| is_pieces);
+    let unknown = unknown.and_then(|token| tokenizer.token_id(token));
     let eos = ids.eos.first().copied().or(tokenizer.eos_id());
     for (key, id) in [
         (
@@ -95,6 +127,7 @@ pub(in crate::gguf) fn write(
             "tokenizer.ggml.padding_token_id",
             ids.pad.or(tokenizer.pad_id()),
         ),
+        ("tokenizer.ggml.unknown_token_id", unknown),
     ] {
         entries.extend(id.map(|id| (key, Value::Unsigned(id.into()))));
     }
@@ -105,6 +138,15 @@ pub(in crate::gguf) fn write(
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))
         .collect())
+}
+
+/// How a tokenizer makes tokens.
+#[derive(Clone, Copy)]
+enum Way {
+    /// Byte-level BPE over words cut in this way.
+    Bytes(PreTokenizer),
+    /// SentencePiece's, with or without a space before each text.
+    Pieces(bool),
 }
 
 /// Whether Hugging Face's tokenizer puts a special token before each text.

@@ -21,6 +21,8 @@ pub(super) struct PeftConfig {
     /// Names of updated modules; none when the file has a pattern over paths instead.
     pub(super) targets: Option<Vec<String>>,
     pub(super) whole: Vec<String>,
+    /// Whether some of the modules that `targets` names are left out, in a way that only PEFT follows.
+    pub(super) selects: bool,
 }
 
 /// Fields that change what an adapter means, with the values that change nothing.
@@ -103,14 +105,24 @@ pub(super) fn parse(path: &Path, json: &Value) -> Result<PeftConfig, FolderError
             Some(other) => Err(fields.error(field, format!("is {other}, not a list of names"))),
         }
     };
+    let rank_pattern = pattern("rank_pattern")?;
+    for (name, value) in &rank_pattern {
+        if value.as_i64().is_none_or(|rank| rank < 1) {
+            let reason = format!("gives `{name}` {value}; a rank is a whole number of at least 1");
+            return Err(fields.error("rank_pattern", reason));
+        }
+    }
     Ok(PeftConfig {
         rank,
         alpha: fields.float("lora_alpha", 8.0)?,
         rslora: fields.flag("use_rslora", false)?,
-        rank_pattern: pattern("rank_pattern")?,
+        rank_pattern,
         alpha_pattern: pattern("alpha_pattern")?,
         targets: names("target_modules")?,
         whole: names("modules_to_save")?.unwrap_or_default(),
+        selects: ["layers_to_transform", "exclude_modules"]
+            .iter()
+            .any(|field| fields.find(&[field]).is_some()),
     })
 }
 

@@ -61,7 +61,18 @@ pub(super) fn read(folder: &Path, decoder: &Decoder) -> Result<Found, FolderErro
     check_targets(&config_path, &config, &modules)?;
     let mut updates = Vec::new();
     for module in modules {
-        updates.extend(file.update(module, &config)?);
+        let named = |name: &String| matches(&module.path, name);
+        let is_due = !config.selects && config.targets.iter().flatten().any(named);
+        let missing = format!("{PREFIX}{}.lora_A.weight", module.path);
+        match file.update(module, &config)? {
+            None if is_due => {
+                return Err(FolderError::Missing {
+                    path: weights,
+                    tensor: missing,
+                });
+            }
+            update => updates.extend(update),
+        }
     }
     let whole = file.whole(&config)?;
     file.demand_empty()?;
@@ -185,7 +196,27 @@ impl<'a> Tensors<'a> {
             found.push((param.name.clone(), tensor));
         }
         self.tied_copy(&found)?;
-        Ok(found)
+        let decoder_name = |whole: &String| {
+            let names = found
+                .iter()
+                .map(|(name, _)| names::place(decoder.config(), name));
+            names.flat_map(|place| place.names).any(|name| {
+                let module = name
+                    .rsplit_once('.')
+                    .map_or(name.as_str(), |(module, _)| module);
+                module.ends_with(whole)
+            })
+        };
+        // The output layer of a tied model is its embedding.
+        let is_head =
+            |whole: &&String| decoder.config().tied && "lm_head".ends_with(whole.as_str());
+        let mut missing = config.whole.iter().filter(|whole| !is_head(whole));
+        match missing.find(|whole| !decoder_name(whole)) {
+            None => Ok(found),
+            Some(whole) => Err(self.other_base(format!(
+                "modules_to_save names `{whole}`, and no tensor of it is there"
+            ))),
+        }
     }
 
     /// The output layer of a tied model is its embedding: a copy of that is welcome, another matrix not.
