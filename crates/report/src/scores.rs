@@ -11,6 +11,17 @@ use crate::metric::metric;
 pub(crate) struct Score {
     pub(crate) value: f64,
     pub(crate) interval: Option<(f64, f64)>,
+    /// Of a difference.
+    p: Option<f64>,
+}
+
+impl Score {
+    /// Whether a difference is more than chance: zero lies outside of its interval, and of so few examples that no
+    /// test could tell, there is no word.
+    pub(crate) fn is_more_than_chance(&self) -> bool {
+        let outside = (self.interval).is_some_and(|(low, high)| low > 0.0 || high < 0.0);
+        outside && self.p.is_none_or(|p| p < 0.05)
+    }
 }
 
 /// One model's row under a metric.
@@ -54,6 +65,7 @@ pub(crate) fn score(value: &Value) -> Option<Score> {
     Some(Score {
         value: found,
         interval: field("low").zip(field("high")),
+        p: field("p"),
     })
 }
 
@@ -161,13 +173,13 @@ pub(crate) fn gains(task: &Value, field: &str, arm: &str, against: &'static str)
     found.iter().filter_map(gain).collect()
 }
 
-/// A difference counts when its interval excludes zero. Which way is better is read from the two
+/// A difference counts when it is more than chance. Which way is better is read from the two
 /// scores themselves, so that it holds whether a gain in bits is written as negative or positive.
 fn verdict(task: &Value, key: &str, arm: &str, difference: &Score) -> (&'static str, &'static str) {
-    let Some((low, high)) = difference.interval else {
+    if difference.interval.is_none() {
         return ("no interval", "open");
-    };
-    if low <= 0.0 && high >= 0.0 {
+    }
+    if !difference.is_more_than_chance() {
         return ("could be chance", "open");
     }
     let value = |arm: &str| score(task.get(arm)?.get(key)?).map(|score| score.value);
@@ -197,13 +209,18 @@ mod tests {
                 "rouge_l": {"value": 0.1, "low": -0.01, "high": 0.2},
                 "bits_per_byte": {"value": -1.0, "low": -1.2, "high": -0.8},
                 "bleu": {"value": -1.0, "low": -1.5, "high": -0.5},
+                "chrf": {"value": 5.0, "low": 5.0, "high": 5.0, "p": 1.0},
             },
         });
         let kinds: Vec<_> = gains(&task, "gains_over_base", "base", "base")
             .iter()
             .map(|gain| gain.kind)
             .collect();
-        assert_eq!(kinds, ["open", "better", "worse"]);
+        assert_eq!(
+            kinds,
+            ["open", "better", "worse", "open"],
+            "of one example nothing follows"
+        );
     }
 
     #[test]

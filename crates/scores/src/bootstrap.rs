@@ -46,8 +46,16 @@ pub struct Difference {
     /// Two-sided p-value of the hypothesis that the true difference is zero:
     /// `(1 + #{|dᵢ - d| ≥ |d|}) / (1 + resamples)` for the difference d and its resamples dᵢ, so
     /// never below 1 / (1 + resamples), and 1 for equal systems. (sacrebleu counts
-    /// `|dᵢ| - mean |dᵢ| > |d|`, which calls a system significantly different from itself.)
+    /// `|dᵢ| - mean |dᵢ| > |d|`, which calls a system significantly different from itself.) Nor is it below
+    /// `2^(1 - n)` for n items: so often all n differences fall on one side by chance.
     pub p: f64,
+}
+
+impl Difference {
+    /// Whether it is more than chance: its 95% interval and its p-value say so both.
+    pub fn is_more_than_chance(&self) -> bool {
+        (self.low > 0.0 || self.high < 0.0) && self.p < 0.05
+    }
 }
 
 /// How to resample.
@@ -200,11 +208,12 @@ pub fn paired_interval<S: Statistics>(
     // A resample that has no score at all counts as no evidence of a difference.
     let as_far = |d: f64| !d.is_finite() || (d - point).abs() >= point.abs();
     let count = values.iter().filter(|&&d| as_far(d)).count();
+    let p = (1 + count) as f64 / (1 + settings.resamples) as f64;
     Ok(Difference {
         value: point,
         low,
         high,
-        p: (1 + count) as f64 / (1 + settings.resamples) as f64,
+        p: p.max(0.5f64.powi(a.len().min(1000) as i32 - 1)),
     })
 }
 
@@ -337,6 +346,17 @@ mod tests {
             found.low < 0.0 && found.high > 0.0 && found.p > 0.5,
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn a_handful_of_items_proves_nothing() {
+        let p = |n: usize| {
+            let (a, b) = (mean(vec![0.9; n]), mean(vec![0.1; n]));
+            let found = paired_interval(&a, &b, value, &Bootstrap::default());
+            found.expect("items").p
+        };
+        assert_eq!((p(1), p(4)), (1.0, 0.125));
+        assert!(p(20) < 0.001);
     }
 
     #[test]

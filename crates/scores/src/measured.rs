@@ -189,6 +189,14 @@ impl Measured {
             })
     }
 
+    /// The share of items that are right.
+    pub fn share(items: impl IntoIterator<Item = bool>) -> Self {
+        let one = |right: bool| Ratio::one(f64::from(u8::from(right)));
+        Self {
+            items: Items::Mean(Metric::Accuracy, items.into_iter().map(one).collect()),
+        }
+    }
+
     /// Any other quotient of sums; with denominators of 1 the mean of a score of your own.
     pub fn ratio(items: Vec<Ratio>) -> Self {
         Self {
@@ -199,7 +207,7 @@ impl Measured {
     /// Several systems' outputs for the same items as one's: an item's statistics are added up. So the
     /// corpus score is that of all outputs together, and a resample draws an item with all of its outputs.
     /// [`Metric::Distinct`] does not ask whether one system repeats another: it is the mean over the systems,
-    /// weighted by their n-grams.
+    /// weighted by their n-grams. Of [`Measured::macro_f1`] all must number the classes alike.
     ///
     /// # Errors
     /// No system, and systems that were measured differently or have different numbers of items.
@@ -216,6 +224,7 @@ impl Measured {
                 (Items::Chrf(m, a), Items::Chrf(n, b)) if m == n => add(a, b),
                 (Items::Mean(m, a), Items::Mean(n, b)) if m == n => add(a, b),
                 (Items::Quotient(m, a), Items::Quotient(n, b)) if m == n => add(a, b),
+                (Items::MacroF1(a), Items::MacroF1(b)) => add(a, b),
                 _ => {
                     return Err(ScoreError::DifferentMetrics {
                         a: first.description(),
@@ -261,14 +270,33 @@ impl Measured {
         with_items!(self, |items, value| items.iter().map(value).collect())
     }
 
-    /// The corpus-level score with its interval.
+    /// The corpus-level score with its interval. Items that all are 0, or all 1, resample to no width at all; what
+    /// they leave open is told by the exact interval of a proportion (Clopper and Pearson 1934).
     ///
     /// # Errors
     /// If there are no items, the score is not finite, or a setting makes no sense.
     pub fn score(&self, settings: &Bootstrap) -> Result<Score, ScoreError> {
-        with_items!(self, |items, value| bootstrap::interval(
+        let score = with_items!(self, |items, value| bootstrap::interval(
             items, value, settings
-        ))
+        ))?;
+        let Items::Mean(_, items) = &self.items else {
+            return Ok(score);
+        };
+        let open = 1.0 - ((1.0 - settings.level) / 2.0).powf(1.0 / items.len() as f64);
+        let all = |right: fn(&Ratio) -> f64| {
+            (items.iter()).all(|item| item.denominator > 0.0 && item.numerator == right(item))
+        };
+        Ok(match () {
+            () if all(|_| 0.0) => Score {
+                high: open,
+                ..score
+            },
+            () if all(|item| item.denominator) => Score {
+                low: 1.0 - open,
+                ..score
+            },
+            () => score,
+        })
     }
 
     /// The score of this system minus that of `other` on the same items, with interval and p-value.
