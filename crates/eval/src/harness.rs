@@ -188,7 +188,7 @@ fn ask<'t>(
     Ok((all, requests))
 }
 
-/// Greedy answers. A context that leaves no room is cut on the left.
+/// Greedy answers. A context that is too long is cut on the left.
 fn generate(
     decoder: &Decoder,
     tokenizer: &Tokenizer,
@@ -199,7 +199,12 @@ fn generate(
     on_progress: &mut Listener<'_>,
 ) -> Result<Vec<String>> {
     let generation = &task.spec.generation;
-    let room = longest.saturating_sub(generation.max_tokens).max(1);
+    let room = longest.saturating_sub(generation.max_tokens);
+    ensure!(
+        room > 0,
+        "generation.max_tokens = {} leaves no room for a question: the model reads {longest} tokens, question and answer together; lower it in the task file",
+        generation.max_tokens
+    );
     let prompts: Vec<Vec<u32>> = asked
         .iter()
         .map(|asked| {

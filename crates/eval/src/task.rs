@@ -9,14 +9,16 @@ mod pace;
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use etude_data::{RenderedExample, RenderedPrompt, Renderer, Rendering, TaskExample};
 use etude_model::{Decoder, FinishReason};
 use etude_scores::{Bootstrap, Score};
 use etude_tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 
+use self::choices::Candidates;
 use crate::progress::Listener;
+pub use choices::choices;
 pub use metric::{TaskMetric, score_items};
 pub use pace::{TaskPace, task_pace};
 
@@ -31,8 +33,8 @@ pub struct TaskSettings {
     pub max_tokens: usize,
     /// Texts that end an answer, besides the end tokens. Default none.
     pub stop: Vec<String>,
-    /// What `choice_accuracy` and `choice_macro_f1` choose from; default all different right answers of the
-    /// examples, which must be 2 to 64.
+    /// What `choice_accuracy` and `choice_macro_f1` choose from, 2 to 64 answers; default all different right ones of
+    /// the examples.
     pub choices: Vec<String>,
     /// Answers generated at a time, at most; default 32.
     pub rows: usize,
@@ -146,19 +148,23 @@ pub fn evaluate(
 ) -> Result<TaskResult> {
     settings.validate()?;
     check_context(decoder, renderer)?;
-    let (items, left_out) = render(renderer, examples)?;
+    let (mut items, mut left_out) = render(renderer, examples)?;
+    let candidates = if settings.metrics.iter().any(TaskMetric::is_choice) {
+        let answers = choices(items.iter().map(|item| item.example), settings)?;
+        let found = Candidates::render(renderer, answers, &mut items, &mut left_out)?;
+        some_fit(&items, &left_out, renderer)?;
+        Some(found)
+    } else {
+        None
+    };
     let wholes: Vec<_> = items
         .iter()
         .map(|item| (&item.whole, &item.example.source))
         .collect();
     let nats = likelihood::nats(decoder, &wholes, on_progress)?;
-    let chosen = if settings.metrics.iter().any(TaskMetric::is_choice) {
-        let candidates = choices::candidates(&items, settings)?;
-        let chosen = choices::chosen(decoder, renderer, &items, &candidates, on_progress)?;
-        Some(chosen.into_iter().map(str::to_owned).collect::<Vec<_>>())
-    } else {
-        None
-    };
+    let chosen = candidates
+        .map(|candidates| candidates.chosen(decoder, &items, on_progress))
+        .transpose()?;
     let answers = match &chosen {
         // A classification alone needs no text of the model's own.
         Some(chosen) if !settings.metrics.iter().any(TaskMetric::needs_answers) => {
@@ -229,18 +235,27 @@ fn render<'a>(
             }
         }
     }
-    let reasons = || {
-        left_out
-            .iter()
-            .map(|(reason, n)| format!("{n} {reason}"))
-            .collect::<Vec<_>>()
-    };
-    let first = items.first().context("no example can be evaluated");
-    first.with_context(|| {
-        let context = renderer.settings().context;
-        format!("none of the {} examples fits a context of {context} tokens ({}); raise it, or let prompts be truncated", examples.len(), reasons().join(", "))
-    })?;
+    some_fit(&items, &left_out, renderer)?;
     Ok((items, left_out))
+}
+
+fn some_fit(
+    items: &[Item<'_>],
+    left_out: &BTreeMap<String, u64>,
+    renderer: &Renderer,
+) -> Result<()> {
+    let reasons: Vec<String> = left_out
+        .iter()
+        .map(|(reason, n)| format!("{n} {reason}"))
+        .collect();
+    ensure!(
+        !items.is_empty(),
+        "none of the {} examples fits a context of {} tokens ({}); raise it, or let prompts be truncated: no example can be evaluated",
+        left_out.values().sum::<u64>(),
+        renderer.settings().context,
+        reasons.join(", ")
+    );
+    Ok(())
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use etude_tensor::{device, parse_device};
 use etude_train::interrupt::unless_stopped;
 use etude_train::{Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings, recipe as text};
 
-pub use base::model_folder;
+pub use base::{model_folder, weights_fingerprint};
 pub use inspect::{inspect, ledger};
 pub use mix::MixSettings;
 pub use plan::{make_ready, plan};
@@ -41,6 +41,7 @@ pub use task::{Questions, Task, prepare, questions};
 pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
     recipe.validate()?;
     let folder = RunFolder::open(&context.folder, &text::to_toml(recipe)?)?;
+    context.interrupt.nothing_to_save();
     device::set_threads(recipe.train.threads);
     let on = parse_device(&recipe.train.device)?;
     let base = base::load(recipe, on)?;
@@ -50,6 +51,7 @@ pub fn run(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
         &base.tokenizer,
         context,
     )?;
+    score::check(recipe, &task)?;
     let context_tokens = base.decoder.config().context as usize;
     let stage = stage::Finetuning::new(recipe, &task, &base.tokenizer, context_tokens)?;
     task.description.ledger = ledger(&task, stage.rows());

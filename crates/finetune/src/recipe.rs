@@ -251,6 +251,9 @@ pub struct TaskEvalSettings {
     /// `rouge_l`, `exact_match`, `bits_per_byte` and others. Default none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub metrics: Vec<TaskMetric>,
+    /// What `choice_accuracy` and `choice_macro_f1` choose from; default all answers of the test split.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<String>,
     /// Test examples that are then answered, evenly from the split; 0 means all. Default 200.
     #[serde(skip_serializing_if = "is_usual_test")]
     pub test: usize,
@@ -262,6 +265,7 @@ impl Default for TaskEvalSettings {
             examples: 200,
             samples: 4,
             metrics: Vec::new(),
+            choices: Vec::new(),
             test: USUAL_TEST,
         }
     }

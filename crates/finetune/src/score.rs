@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use etude_data::{RenderedExample, Renderer, TaskExample, spread};
 use etude_eval::{
-    Listener, TaskItem, TaskPace, TaskResult, TaskSettings, compare, evaluate, task_pace,
-    write_predictions,
+    Listener, TaskItem, TaskMetric, TaskPace, TaskResult, TaskSettings, choices, compare, evaluate,
+    task_pace, write_predictions,
 };
 use etude_model::{Decoder, hf};
 use etude_scores::{Difference, Score};
@@ -28,8 +28,11 @@ const SCORES: &str = "scores.json";
 pub struct Scores {
     /// The task.
     pub task: String,
-    /// Test examples.
+    /// Test examples that were answered.
     pub n: usize,
+    /// Test examples that were to be answered; those that do not fit the context were left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked: Option<usize>,
     /// Of the result.
     pub after: BTreeMap<String, Score>,
     /// Of the base model; empty from scratch, where there is none.
@@ -50,10 +53,10 @@ pub(crate) fn score(
     summary: &mut Summary,
     context: &RunContext,
 ) -> Result<()> {
-    let settings = settings(recipe);
-    if settings.metrics.is_empty() {
+    if recipe.eval.metrics.is_empty() {
         return Ok(());
     }
+    let asking = Asking::new(recipe, task, &context.interrupt)?;
     let say = |line: &str| {
         use std::io::Write;
         if context.progress {
@@ -61,16 +64,16 @@ pub(crate) fn score(
         }
     };
     let scores = match read(&folder.file(SCORES))? {
-        Some(scores) if covers(&scores, recipe) => scores,
+        Some(scores) if covers(&scores, &asking) => scores,
         _ => {
             memory::give_back(); // what training used
-            let asking = Asking::new(recipe, task, settings, &context.interrupt);
             say(&format!("answering {} test examples", asking.test.len()));
             let after = asking.ask(decoder, tokenizer)?;
             write_predictions(&folder.file("answers.jsonl"), &after.items)?;
             let mut scores = Scores {
                 task: task.name.clone(),
                 n: after.items.len(),
+                asked: Some(asking.test.len()),
                 after: after.scores,
                 before: BTreeMap::new(),
                 gains: BTreeMap::new(),
@@ -104,12 +107,28 @@ pub(crate) fn score(
     folder.write_json("summary.json", summary)
 }
 
-fn settings(recipe: &Recipe) -> TaskSettings {
-    TaskSettings {
+/// Refuses, before anything is learnt, scores that the test examples do not allow.
+///
+/// # Errors
+/// A classification without answers to choose from.
+pub(crate) fn check(recipe: &Recipe, task: &Task) -> Result<()> {
+    settings(recipe, task).map(drop)
+}
+
+fn settings(recipe: &Recipe, task: &Task) -> Result<TaskSettings> {
+    let mut settings = TaskSettings {
         metrics: recipe.eval.metrics.clone(),
+        choices: recipe.eval.choices.clone(),
         max_tokens: recipe.task.answer_tokens,
         ..TaskSettings::default()
+    };
+    // Of the whole split: a rare answer may be missing among those that are asked.
+    let chooses = settings.metrics.iter().any(TaskMetric::is_choice);
+    if chooses && settings.choices.is_empty() && !task.test.is_empty() {
+        settings.choices = choices(&task.test, &settings)
+            .with_context(|| format!("eval.choices for {}", task.name))?;
     }
+    Ok(settings)
 }
 
 /// How many seconds [`score`] will take, from the heaviest batches of the test examples with answers that break off
@@ -122,12 +141,11 @@ pub(crate) fn rehearse(
     (decoder, tokenizer): (&Decoder, &Tokenizer),
     interrupt: &Interrupt,
 ) -> Result<f64> {
-    let settings = settings(recipe);
-    if settings.metrics.is_empty() || task.test.is_empty() {
+    if recipe.eval.metrics.is_empty() || task.test.is_empty() {
         return Ok(0.0);
     }
     memory::give_back(); // as before the run's answers
-    let asking = Asking::new(recipe, task, settings, interrupt);
+    let asking = Asking::new(recipe, task, interrupt)?;
     let mut longest = 0;
     for example in &spread(asking.test.clone(), asking.settings.rows) {
         let rendered = task.renderer.render(example)?;
@@ -159,18 +177,13 @@ struct Asking<'a> {
 }
 
 impl<'a> Asking<'a> {
-    fn new(
-        recipe: &Recipe,
-        task: &'a Task,
-        settings: TaskSettings,
-        interrupt: &'a Interrupt,
-    ) -> Self {
-        Self {
+    fn new(recipe: &Recipe, task: &'a Task, interrupt: &'a Interrupt) -> Result<Self> {
+        Ok(Self {
             task,
             test: spread(task.test.clone(), recipe.eval.test),
-            settings,
+            settings: settings(recipe, task)?,
             interrupt,
-        }
+        })
     }
 
     fn ask(&self, decoder: &Decoder, tokenizer: &Tokenizer) -> Result<TaskResult> {
@@ -224,9 +237,11 @@ fn gains(
 }
 
 /// Whether saved scores are those that the recipe asks for.
-fn covers(scores: &Scores, recipe: &Recipe) -> bool {
-    let metrics = &recipe.eval.metrics;
-    scores.after.len() == metrics.len()
+fn covers(scores: &Scores, asking: &Asking<'_>) -> bool {
+    let metrics = &asking.settings.metrics;
+    let same = |asked: usize| asked == asking.test.len();
+    scores.asked.is_none_or(same)
+        && scores.after.len() == metrics.len()
         && (metrics.iter()).all(|metric| scores.after.contains_key(metric.name()))
 }
 

@@ -134,12 +134,12 @@ struct TaskArgs {
     /// What is scored, such as rouge_l; may be given several times
     #[arg(long = "metric", value_name = "NAME", value_parser = TaskMetric::parse, requires = "task")]
     metrics: Vec<TaskMetric>,
-    /// What choice_accuracy chooses from, with commas between; by default all answers of the examples
+    /// What choice_accuracy chooses from, with commas between; by default all answers of the split
     #[arg(long, value_name = "ANSWERS", value_delimiter = ',', requires = "task")]
     choices: Vec<String>,
-    /// Most tokens of an answer
-    #[arg(long, value_name = "N", default_value_t = 128, requires = "task")]
-    max_tokens: usize,
+    /// Most tokens of an answer; by default as many as the fine-tuning recipe has, else 128
+    #[arg(long, value_name = "N", requires = "task")]
+    max_tokens: Option<usize>,
     /// Another model that answers the same examples; the scores' differences are told with intervals
     #[arg(long, value_name = "MODEL", requires = "task")]
     against: Option<PathBuf>,

@@ -200,17 +200,19 @@ fn question(turn: Turn) -> (String, String) {
     )
 }
 
+/// After "no" it is "ever", after "every" it is "already": each word is right as often as it is wrong, so that how
+/// frequent it is helps nobody.
 fn ever(turn: Turn) -> (String, String) {
     let (_, _, done) = turn.of(DEEDS, 1);
     let (what, _) = turn.of(THINGS, 2);
     let (who, _) = turn.of(PEOPLE, 1);
-    let who = match turn.is_even() {
-        true => "body".to_owned(),
-        false => format!(" {who}"),
+    let (whose, words) = match turn.is_even() {
+        true => ("No", ("ever", "already")),
+        false => ("Every", ("already", "ever")),
     };
     both(
-        |word| format!("{word}{who} has ever {done} the {what}."),
-        ("No", "Every"),
+        |word| format!("{whose} {who} has {word} {done} the {what}."),
+        words,
     )
 }
 
@@ -218,19 +220,29 @@ fn any(turn: Turn) -> (String, String) {
     let (_, several) = turn.of(PEOPLE, 1);
     let (did, _, _) = turn.of(DEEDS, 1);
     let (_, things) = turn.of(THINGS, 2);
+    let (whose, words) = match turn.is_even() {
+        true => ("None", ("any", "some")),
+        false => ("All", ("some", "any")),
+    };
     both(
-        |word| format!("{word} of the {several} {did} any {things}."),
-        ("None", "All"),
+        |word| format!("{whose} of the {several} {did} {word} {things}."),
+        words,
     )
 }
 
+/// The bare verb after "did not", the participle after "had not".
 fn do_support(turn: Turn) -> (String, String) {
     let (who, _) = turn.of(PEOPLE, 1);
-    let (did, does, _) = turn.of(DEEDS, 1);
+    let (_, does, done) = turn.of(DEEDS, 1);
     let (what, _) = turn.of(THINGS, 2);
+    // Each verb by turns, too.
+    let (helps, words) = match (turn.0 / DEEDS.len()).is_multiple_of(2) {
+        true => ("did", (does, done)),
+        false => ("had", (done, does)),
+    };
     both(
-        |verb| format!("The {who} did not {verb} the {what}."),
-        (does, did),
+        |verb| format!("The {who} {helps} not {verb} the {what}."),
+        words,
     )
 }
 
@@ -257,6 +269,8 @@ pub(super) fn records() -> Vec<Record> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
 
     fn text<'a>(record: &'a Record, field: &str) -> &'a str {
@@ -275,6 +289,23 @@ mod tests {
             // A shorter sentence would be likelier for that alone.
             let words = |text: &str| text.split(' ').count();
             assert_eq!(words(good), words(bad), "{good} / {bad}");
+        }
+    }
+
+    /// Whoever knows how frequent words are, and nothing of their order, guesses.
+    #[test]
+    fn no_word_is_right_more_often_than_wrong() {
+        for rule in records().chunks(PAIRS) {
+            let mut lead: HashMap<String, i64> = HashMap::new();
+            for record in rule {
+                for (field, sign) in [("good", 1), ("bad", -1)] {
+                    for word in text(record, field).split([' ', '.', '?']) {
+                        *lead.entry(word.to_lowercase()).or_default() += sign;
+                    }
+                }
+            }
+            lead.retain(|_, lead| lead.abs() > 2);
+            assert!(lead.is_empty(), "{}: {lead:?}", text(&rule[0], "rule"));
         }
     }
 
@@ -308,11 +339,11 @@ mod tests {
                 "Why the king did love the horse?",
             ),
             (
-                "No king has ever loved the horse.",
+                "Every king has already loved the horse.",
                 "Every king has ever loved the horse.",
             ),
             (
-                "None of the kings loved any horses.",
+                "All of the kings loved some horses.",
                 "All of the kings loved any horses.",
             ),
             (

@@ -111,7 +111,10 @@ impl HarnessMetric {
     pub(super) fn is_mean(&self) -> bool {
         match self {
             Acc | AccNorm | AccBytes => true,
-            Self::Text(metric) => !matches!(metric, Metric::Bleu(_) | Metric::Chrf(_)),
+            Self::Text(metric) => !matches!(
+                metric,
+                Metric::Bleu(_) | Metric::Chrf(_) | Metric::Distinct(_)
+            ),
             _ => false,
         }
     }
@@ -120,8 +123,8 @@ impl HarnessMetric {
     pub(super) fn measure(&self, samples: &[&Sample]) -> Result<Measured, ScoreError> {
         match self {
             Acc | AccNorm | AccBytes => {
-                let one = |sample: &&Sample| Ratio::one(self.is_right(&sample.outcome));
-                Ok(Measured::ratio(samples.iter().map(one).collect()))
+                let right = |sample: &&Sample| self.is_right(&sample.outcome) > 0.0;
+                Ok(Measured::share(samples.iter().map(right)))
             }
             MacroF1 => {
                 let pair = |sample: &&Sample| match &sample.outcome {

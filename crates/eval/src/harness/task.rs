@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use etude_data::{
     Cache, Catalog, DataError, Document, Kind, Progress, SourceRef, Split, TaskExample, nearest,
 };
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::grammar;
 use super::sample::Record;
-use super::spec::TaskSpec;
+use super::spec::{TaskKind, TaskSpec};
 
 /// A task with its records.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,6 +82,11 @@ impl HarnessTask {
     /// # Errors
     /// As [`HarnessTask::load`], where the examples are read only now.
     pub fn with_fewshot(mut self, count: usize, catalog: &Catalog) -> Result<Self> {
+        ensure!(
+            count == 0 || self.spec.kind != TaskKind::Perplexity,
+            "{}: solved examples mean nothing for perplexity, which asks no question; leave --num-fewshot out for it",
+            self.spec.name
+        );
         self.spec.fewshot.count = count;
         self.read_shots(catalog)?;
         Ok(self)

@@ -1,8 +1,8 @@
 //! Classification: which of a few answers the model finds likeliest, without writing any.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use etude_data::{RenderedExample, Renderer, Rendering, Role, TaskBody, TaskExample};
 use etude_model::Decoder;
 
@@ -13,67 +13,99 @@ use crate::progress::Listener;
 /// The most answers to choose from, as many as macro-F1 takes.
 const MOST: usize = 64;
 
-/// The answers to choose from: those of the settings, or all different right ones of the items.
-pub(super) fn candidates(items: &[Item<'_>], settings: &TaskSettings) -> Result<Vec<String>> {
-    let references = items.iter().map(|item| item.example.reference_text());
-    if !settings.choices.is_empty() {
-        for (item, reference) in items.iter().zip(references) {
-            ensure!(
-                settings.choices.iter().any(|choice| choice == reference),
-                "{}: the right answer `{reference}` is none of the choices `{}`; add it to them",
-                item.example.source,
-                settings.choices.join("`, `")
-            );
-        }
-        return Ok(settings.choices.clone());
+/// What a classification of examples chooses from: the answers of the settings, or all different right ones of the
+/// examples.
+///
+/// # Errors
+/// Fewer than two answers or more than 64, and a right one that is none of those of the settings.
+pub fn choices<'a>(
+    examples: impl IntoIterator<Item = &'a TaskExample>,
+    settings: &TaskSettings,
+) -> Result<Vec<String>> {
+    let given: BTreeSet<&str> = settings.choices.iter().map(String::as_str).collect();
+    let mut found = BTreeSet::new();
+    for example in examples {
+        let right = example.reference_text();
+        ensure!(
+            given.is_empty() || given.contains(right),
+            "{}: the right answer `{right}` is none of the choices `{}`; add it to them",
+            example.source,
+            settings.choices.join("`, `")
+        );
+        found.insert(right);
     }
-    let found: BTreeSet<&str> = references.collect();
+    let all = if given.is_empty() { found } else { given };
     ensure!(
-        (2..=MOST).contains(&found.len()),
-        "the examples have {} different answers, and a classification takes 2 to {MOST}; name them as choices, or score by another metric",
-        found.len()
+        (2..=MOST).contains(&all.len()),
+        "there are {} different answers, and a classification takes 2 to {MOST}; name them as choices, or score by another metric",
+        all.len()
     );
-    Ok(found.into_iter().map(str::to_owned).collect())
+    Ok(match settings.choices.is_empty() {
+        true => all.into_iter().map(str::to_owned).collect(),
+        false => settings.choices.clone(),
+    })
 }
 
-/// The likeliest candidate for each item, each written as the right answer would be, with the token that ends
-/// it; the first of equals.
-pub(super) fn chosen<'c>(
-    decoder: &Decoder,
-    renderer: &Renderer,
-    items: &[Item<'_>],
-    candidates: &'c [String],
-    on_progress: &mut Listener<'_>,
-) -> Result<Vec<&'c str>> {
-    let mut rendered: Vec<RenderedExample> = Vec::with_capacity(items.len() * candidates.len());
-    for item in items {
-        for candidate in candidates {
-            let example = with_answer(item.example, candidate);
-            match renderer.render(&example)? {
-                Rendering::Kept(whole) => rendered.push(whole),
-                Rendering::Dropped(reason) => bail!(
-                    "{}: with the answer `{candidate}` it does not fit ({reason}); raise the context, or let prompts be truncated",
-                    example.source
-                ),
+/// What is chosen from, written as the right answer of each item would be, with the token that ends it.
+pub(super) struct Candidates {
+    answers: Vec<String>,
+    /// Item by item.
+    rendered: Vec<RenderedExample>,
+}
+
+impl Candidates {
+    /// Leaves out, and counts, the items whose context has no room for one of the answers.
+    pub(super) fn render(
+        renderer: &Renderer,
+        answers: Vec<String>,
+        items: &mut Vec<Item<'_>>,
+        left_out: &mut BTreeMap<String, u64>,
+    ) -> Result<Self> {
+        let (mut rendered, mut fitting) = (Vec::new(), Vec::with_capacity(items.len()));
+        for item in items.drain(..) {
+            let start = rendered.len();
+            for answer in &answers {
+                match renderer.render(&with_answer(item.example, answer))? {
+                    Rendering::Kept(whole) => rendered.push(whole),
+                    Rendering::Dropped(_) => break,
+                }
+            }
+            if rendered.len() == start + answers.len() {
+                fitting.push(item);
+            } else {
+                rendered.truncate(start);
+                let reason = "an answer to choose from does not fit".to_owned();
+                *left_out.entry(reason).or_insert(0) += 1;
             }
         }
+        *items = fitting;
+        Ok(Self { answers, rendered })
     }
-    let sources = items
-        .iter()
-        .flat_map(|item| candidates.iter().map(|_| &item.example.source));
-    let rows: Vec<_> = rendered.iter().zip(sources).collect();
-    let nats = nats(decoder, &rows, on_progress)?;
-    let likeliest = |nats: &[f64]| {
-        let better = |best: usize, place: usize| {
-            if nats[place] < nats[best] {
-                place
-            } else {
-                best
-            }
+
+    /// The likeliest answer for each of the items; the first of equals.
+    pub(super) fn chosen(
+        &self,
+        decoder: &Decoder,
+        items: &[Item<'_>],
+        on_progress: &mut Listener<'_>,
+    ) -> Result<Vec<String>> {
+        let sources = items
+            .iter()
+            .flat_map(|item| self.answers.iter().map(|_| &item.example.source));
+        let rows: Vec<_> = self.rendered.iter().zip(sources).collect();
+        let nats = nats(decoder, &rows, on_progress)?;
+        let likeliest = |nats: &[f64]| {
+            let better = |best: usize, place: usize| {
+                if nats[place] < nats[best] {
+                    place
+                } else {
+                    best
+                }
+            };
+            self.answers[(1..nats.len()).fold(0, better)].clone()
         };
-        candidates[(1..nats.len()).fold(0, better)].as_str()
-    };
-    Ok(nats.chunks(candidates.len()).map(likeliest).collect())
+        Ok(nats.chunks(self.answers.len()).map(likeliest).collect())
+    }
 }
 
 /// The example with another last answer.

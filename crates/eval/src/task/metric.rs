@@ -8,7 +8,7 @@ use anyhow::Context;
 use etude_scores::{Bootstrap, Measured, Metric, Pair, Ratio, Score, ScoreError};
 use serde::{Deserialize, Serialize};
 
-use super::TaskItem;
+use super::{TaskItem, TaskResult};
 
 const BITS_PER_BYTE: &str = "bits_per_byte";
 const CHOICE_ACCURACY: &str = "choice_accuracy";
@@ -74,6 +74,26 @@ impl TaskMetric {
         matches!(self, Self::ChoiceAccuracy | Self::ChoiceMacroF1)
     }
 
+    /// Whether it rises, or falls, with what was learnt. How much a model repeats itself does neither.
+    pub fn tells_what_was_learnt(&self) -> bool {
+        !matches!(
+            self,
+            Self::Answers(Metric::Distinct(_) | Metric::Repetition(_))
+        )
+    }
+
+    /// Whether an evaluation by other metrics tells it as well.
+    pub fn is_told_by(&self, result: &TaskResult) -> bool {
+        let all_chosen = result.items.iter().all(|item| item.chosen.is_some());
+        let wrote = |name: &String| Self::parse(name).is_ok_and(|metric| metric.needs_answers());
+        match self {
+            Self::BitsPerByte => true,
+            Self::ChoiceAccuracy | Self::ChoiceMacroF1 => all_chosen,
+            // Of a classification alone the predictions are the choices.
+            Self::Answers(_) => !all_chosen || result.scores.keys().any(wrote),
+        }
+    }
+
     /// What is scored when nothing else is asked for.
     pub(super) fn usual() -> Vec<Self> {
         let names = [
@@ -94,6 +114,18 @@ impl TaskMetric {
     /// # Errors
     /// No items.
     pub fn measure(&self, items: &[TaskItem]) -> Result<Measured, ScoreError> {
+        self.measure_beside(items, &[])
+    }
+
+    /// The same, as it can be pooled with the statistics of other systems' items: classes are numbered alike.
+    ///
+    /// # Errors
+    /// No items.
+    pub fn measure_beside(
+        &self,
+        items: &[TaskItem],
+        others: &[&[TaskItem]],
+    ) -> Result<Measured, ScoreError> {
         match self {
             Self::Answers(metric) => {
                 let pair = |item: &TaskItem| Pair::new(&item.prediction, [&item.reference]);
@@ -105,13 +137,11 @@ impl TaskMetric {
             }
             Self::ChoiceAccuracy => {
                 let right = |item: &TaskItem| item.chosen.as_ref() == Some(&item.reference);
-                let one = |item: &TaskItem| Ratio::one(f64::from(u8::from(right(item))));
-                Ok(Measured::ratio(items.iter().map(one).collect()))
+                Ok(Measured::share(items.iter().map(right)))
             }
             Self::ChoiceMacroF1 => {
-                let answers = items
-                    .iter()
-                    .flat_map(|item| [Some(&item.reference), item.chosen.as_ref()]);
+                let all = others.iter().flat_map(|items| items.iter()).chain(items);
+                let answers = all.flat_map(|item| [Some(&item.reference), item.chosen.as_ref()]);
                 let answers: BTreeSet<Option<&String>> = answers.collect();
                 let class = |answer: Option<&String>| answers.iter().position(|one| *one == answer);
                 let pair = |item: &TaskItem| {

@@ -8,7 +8,8 @@ use etude_data::{Renderer, TaskExample};
 use etude_model::{Decoder, Sampling, TextSettings};
 use etude_tokenizer::Tokenizer;
 
-use super::{Item, TaskMetric, TaskSettings, check_context, choices, likelihood, render};
+use super::choices::{Candidates, choices};
+use super::{Item, TaskMetric, TaskSettings, check_context, likelihood, render, some_fit};
 use crate::greedy::{self, Batches};
 use crate::progress::Listener;
 
@@ -59,7 +60,7 @@ pub fn task_pace(
             .collect::<Vec<_>>()
     };
     let few = longest(&items, settings.rows);
-    let (few, _) = render(renderer, &few)?;
+    let (mut few, mut left_out) = render(renderer, &few)?;
 
     let started = Instant::now();
     let wholes: Vec<_> = few
@@ -69,8 +70,10 @@ pub fn task_pace(
     likelihood::nats(decoder, &wholes, on_progress)?;
     let chooses = settings.metrics.iter().any(TaskMetric::is_choice);
     if chooses {
-        let candidates = choices::candidates(&items, settings)?;
-        choices::chosen(decoder, renderer, &few, &candidates, on_progress)?;
+        let answers = choices(items.iter().map(|item| item.example), settings)?;
+        let candidates = Candidates::render(renderer, answers, &mut few, &mut left_out)?;
+        some_fit(&few, &left_out, renderer)?;
+        candidates.chosen(decoder, &few, on_progress)?;
     }
     let share = tokens(&few) as f64 / tokens(&items) as f64;
     let scoring = started.elapsed().as_secs_f64() / share;

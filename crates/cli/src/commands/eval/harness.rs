@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
-use etude_eval::{HarnessResult, HarnessSettings, HarnessTask, evaluate_harness, results_json};
+use etude_eval::{
+    HarnessResult, HarnessSettings, HarnessTask, TaskKind, evaluate_harness, results_json,
+};
 use serde_json::{Value, json};
 
 use super::EvalArgs;
@@ -51,7 +53,9 @@ fn tasks(args: &EvalArgs, names: &[String]) -> Result<Vec<HarnessTask>> {
     let mut known = HashSet::new();
     let load = |name: &String| {
         let mut task = HarnessTask::load(name, &catalog)?;
-        if let Some(count) = args.num_fewshot {
+        // A text to read has no question before which examples could stand.
+        let asks = task.spec.kind != TaskKind::Perplexity;
+        if let Some(count) = args.num_fewshot.filter(|_| asks) {
             task = task.with_fewshot(count, &catalog)?;
         }
         match known.insert(task.spec.name.clone()) {

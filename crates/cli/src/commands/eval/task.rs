@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use etude_data::{
     Cache, Dataset, LocalOptions, Progress, Renderer, Split, TaskExample, key_hash, spread,
 };
-use etude_eval::{TaskResult, TaskSettings, evaluate, write_predictions};
+use etude_eval::{TaskMetric, TaskResult, TaskSettings, choices, evaluate, write_predictions};
 use etude_finetune::{Recipe, TaskSettings as Rendering};
 use serde_json::json;
 
@@ -30,7 +30,12 @@ pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
     if let Some(other) = &args.task.against {
         folder(other)?; // before the first model is asked anything
     }
-    let result = answers(args, name, &args.model, &args.device, &settings)?;
+    let first = Asked {
+        device: &args.device,
+        settings: &settings,
+        is_first: true,
+    };
+    let (result, settings) = answers(args, name, &args.model, &first)?;
     write_predictions(&path, &result.items)?;
     let against = match &args.task.against {
         Some(other) => {
@@ -39,7 +44,12 @@ pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
                 adapters: AdapterArgs::default(),
                 ..args.device.clone()
             };
-            let its = answers(args, name, other, &device, &settings)?;
+            let asked = Asked {
+                device: &device,
+                settings: &settings,
+                is_first: false,
+            };
+            let (its, _) = answers(args, name, other, &asked)?;
             let model = other.display().to_string();
             Some(Against::new(&result, its, model, &settings).map_err(bad_input)?)
         }
@@ -66,28 +76,41 @@ pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
     output::text(&(scores + &tell(&result, &path.display().to_string())))
 }
 
-/// A model's answers to the examples, written as that model was fine-tuned on them.
+/// How a model is asked.
+struct Asked<'a> {
+    device: &'a DeviceArgs,
+    settings: &'a TaskSettings,
+    /// What is left open by the settings follows from the first model; another is asked the same.
+    is_first: bool,
+}
+
+/// A model's answers to the examples, written as that model was fine-tuned on them, and what it was asked.
 fn answers(
     args: &EvalArgs,
     name: &str,
     model: &Path,
-    device: &DeviceArgs,
-    settings: &TaskSettings,
-) -> Result<TaskResult> {
-    let loaded = device.load(model)?;
-    let rendering = rendering(args, name, &loaded)?;
+    asked: &Asked<'_>,
+) -> Result<(TaskResult, TaskSettings)> {
+    let loaded = asked.device.load(model)?;
+    let (rendering, is_recipes) = rendering(args, name, &loaded)?;
     let dataset = dataset(args, &rendering)?;
-    let examples = examples(args, &rendering, &dataset)?;
+    let all = examples(args, &rendering, &dataset)?;
+    let mut settings = asked.settings.clone();
+    if asked.is_first && args.task.max_tokens.is_none() && is_recipes {
+        settings.max_tokens = rendering.answer_tokens;
+    }
+    if settings.choices.is_empty() && settings.metrics.iter().any(TaskMetric::is_choice) {
+        // A rare answer may be missing among those that are asked.
+        settings.choices = choices(&all, &settings).map_err(bad_input)?;
+    }
+    let examples = spread(all, args.limit);
     let context = usize::try_from(loaded.decoder.config().context).unwrap_or(usize::MAX);
     let renderer = task::renderer(&rendering, &loaded.tokenizer, context).map_err(bad_input)?;
     let renderer = match args.num_fewshot.unwrap_or(0) {
         0 => renderer,
         count => with_shots(args, renderer, &dataset, &examples, count, context)?,
     };
-    let settings = TaskSettings {
-        stop: renderer.ends_of_answers(),
-        ..settings.clone()
-    };
+    settings.stop = renderer.ends_of_answers();
     let mut bar = Bar::new();
     let result = evaluate(
         &loaded.decoder,
@@ -98,27 +121,30 @@ fn answers(
         &mut |now| bar.follow(now),
     );
     drop(bar);
-    result.map_err(bad_input)
+    Ok((result.map_err(bad_input)?, settings))
 }
 
 fn settings(args: &EvalArgs) -> TaskSettings {
     let mut settings = TaskSettings {
-        max_tokens: args.task.max_tokens,
         choices: args.task.choices.clone(),
         ..TaskSettings::default()
     };
+    if let Some(most) = args.task.max_tokens {
+        settings.max_tokens = most;
+    }
     if !args.task.metrics.is_empty() {
         settings.metrics.clone_from(&args.task.metrics);
     }
     settings
 }
 
-/// How examples are written for this model: as it was fine-tuned, unless it was not or the user says else.
-fn rendering(args: &EvalArgs, name: &str, loaded: &Loaded) -> Result<Rendering> {
-    let mut rendering = match (&args.task.like, task::origin(&loaded.folder)?) {
-        (Some(recipe), _) => like(recipe)?,
-        (None, Origin::Finetuned(settings)) => *settings,
-        (None, Origin::Pretrained | Origin::Unknown) => task::default_settings(name)?,
+/// How examples are written for this model: as it was fine-tuned, unless it was not or the user says else; and
+/// whether a fine-tuning recipe says so.
+fn rendering(args: &EvalArgs, name: &str, loaded: &Loaded) -> Result<(Rendering, bool)> {
+    let (mut rendering, is_recipes) = match (&args.task.like, task::origin(&loaded.folder)?) {
+        (Some(recipe), _) => (like(recipe)?, true),
+        (None, Origin::Finetuned(settings)) => (*settings, true),
+        (None, Origin::Pretrained | Origin::Unknown) => (task::default_settings(name)?, false),
     };
     if rendering.source != name {
         rendering.source = name.to_owned();
@@ -136,7 +162,7 @@ fn rendering(args: &EvalArgs, name: &str, loaded: &Loaded) -> Result<Rendering> 
     if let Some(format) = args.task.format {
         rendering.format = format.name().to_owned();
     }
-    Ok(rendering)
+    Ok((rendering, is_recipes))
 }
 
 /// The `[task]` table of a fine-tuning recipe, or of a run folder's.
@@ -184,7 +210,7 @@ fn examples(args: &EvalArgs, rendering: &Rendering, dataset: &Dataset) -> Result
             "choose another with --split, or give your own examples with --data",
         ));
     }
-    Ok(spread(all, args.limit))
+    Ok(all)
 }
 
 /// Solved examples of the training split before each question, the same before all.
