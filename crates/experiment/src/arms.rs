@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use etude_data::{Split, spread};
-use etude_eval::{TaskItem, TaskMetric, TaskResult, TaskSettings, evaluate};
+use etude_eval::{TaskItem, TaskMetric, TaskResult, TaskSettings, choices, evaluate};
 use etude_finetune::TaskSettings as TaskRecipe;
 use etude_model::hf;
 use etude_tensor::{Kind, parse_device};
@@ -25,6 +25,8 @@ pub(crate) fn metrics() -> Result<Vec<TaskMetric>> {
 pub(crate) struct Questions {
     /// What its answers are scored by.
     pub(crate) metrics: Vec<TaskMetric>,
+    /// What a classification chooses from; all answers of the test split when empty.
+    pub(crate) choices: Vec<String>,
     /// Test examples, evenly from the test split; 0 means all.
     pub(crate) limit: usize,
 }
@@ -49,12 +51,17 @@ pub(crate) fn answers(
         &tokenizer,
         &silent,
     )?;
-    let settings = TaskSettings {
+    let mut settings = TaskSettings {
         metrics: questions.metrics.clone(),
+        choices: questions.choices.clone(),
         max_tokens: recipe.answer_tokens,
         rows: 64,
         ..TaskSettings::default()
     };
+    if settings.choices.is_empty() && settings.metrics.iter().any(TaskMetric::is_choice) {
+        settings.choices = choices(&asked.test, &settings)
+            .with_context(|| format!("eval.choices for {}", asked.name))?;
+    }
     let test = spread(asked.test, questions.limit);
     let result = evaluate(
         &loaded.decoder,

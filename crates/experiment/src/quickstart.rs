@@ -148,6 +148,7 @@ pub fn quickstart(plan: &Plan, context: &RunContext, say: &mut dyn FnMut(&str)) 
             &recipe.task,
             &Questions {
                 metrics: arms::metrics()?,
+                choices: Vec::new(),
                 limit: 0,
             },
             &recipe.train.device,

@@ -40,6 +40,7 @@ pub(crate) struct TransferPage {
     figures: Vec<Figure>,
     /// The answer in a sentence or two.
     conclusion: Vec<String>,
+    effort: String,
     metric: String,
     rows: Vec<Row>,
     costs: Vec<CostRow>,
@@ -85,6 +86,7 @@ pub(crate) fn page(dir: &Path) -> Result<TransferPage> {
         tiles: tiles(&found, points),
         figures: figures(&found, points, &main)?,
         conclusion: conclusion(&found, points, &main),
+        effort: effort(&found),
         metric: metric(&main).label,
         rows: points
             .iter()
@@ -108,7 +110,10 @@ fn arm_score(point: &Value, arm: &str, key: &str) -> Option<Score> {
 fn tiles(found: &Value, points: &[Value]) -> Vec<Tile> {
     let mut tiles = Vec::new();
     if let Some(ratio) = number(found, "/data_ratio/value").filter(|ratio| *ratio > 0.0) {
-        let sign = if at_least(found) { "≥ " } else { "" };
+        let sign = match flag(&found["data_ratio"], "at_least") {
+            true => "≥ ",
+            false => "",
+        };
         tiles.push(Tile {
             value: format!("{sign}{}×", times(ratio)),
             label: "less data".into(),
@@ -142,13 +147,6 @@ fn tiles(found: &Value, points: &[Value]) -> Vec<Tile> {
         remark: "those that tried learning rates included".into(),
     });
     tiles
-}
-
-fn at_least(found: &Value) -> bool {
-    found
-        .pointer("/data_ratio/at_least")
-        .and_then(Value::as_bool)
-        .unwrap_or(false)
 }
 
 /// A ratio in words: one decimal below 10.
@@ -224,54 +222,97 @@ fn figures(found: &Value, points: &[Value], main: &str) -> Result<Vec<Figure>> {
     Ok(figures)
 }
 
+/// How much less data one side needs.
+struct RatioWords {
+    value: f64,
+    at_least: bool,
+    fewer: String,
+    interval: String,
+}
+
+impl RatioWords {
+    /// 0 stands for a score that was not reached with all examples: less than 1.
+    fn of(ratio: &Value) -> Option<Self> {
+        let part = |key: &str| ratio.get(key).and_then(Value::as_f64);
+        let (value, low, high) = (part("value")?, part("low")?, part("high")?);
+        let at_least = flag(ratio, "at_least");
+        let end = |end: f64| match end {
+            0.0 => "below 1".to_owned(),
+            end => times(end),
+        };
+        let more = match flag(ratio, "high_at_least") && high > 0.0 {
+            true => " or more",
+            false => "",
+        };
+        Some(Self {
+            value,
+            at_least,
+            fewer: format!(
+                "{}{} times fewer",
+                if at_least { "at least " } else { "" },
+                times(value)
+            ),
+            interval: format!("{} to {}{more}", end(low), end(high)),
+        })
+    }
+}
+
+fn flag(value: &Value, key: &str) -> bool {
+    value.get(key).and_then(Value::as_bool).unwrap_or(false)
+}
+
+/// How much each side trained, as far as the file tells.
+fn effort(found: &Value) -> String {
+    let of = |key: &str, side: usize| number(found, &format!("/{key}/{side}"));
+    let side = |side| Some((of("steps", side)?, of("batch_rows", side)?));
+    let told = |(steps, rows): (f64, f64)| {
+        format!("{} steps of {}", format::count(steps), format::count(rows))
+    };
+    match (side(0), side(1)) {
+        (Some(a), Some(b)) if a == b => {
+            format!("Both sides take {} of the same examples.", told(a))
+        }
+        (Some(a), Some(b)) => format!(
+            "Both sides learn from the same examples, the pre-trained model in {}, the other in {}.",
+            told(a),
+            told(b)
+        ),
+        _ => "Both sides learn from the same examples.".to_owned(),
+    }
+}
+
 fn conclusion(found: &Value, points: &[Value], main: &str) -> Vec<String> {
     let label = metric(main).label;
     let mut out = Vec::new();
     let last = points.last().unwrap_or(&Value::Null);
     let target = arm_score(last, "scratch", main).map(|score| format::score(score.value));
-    let ratio = |name: &str| number(found, &format!("/data_ratio/{name}"));
-    if let (Some(target), Some(value), Some(low), Some(high)) =
-        (target, ratio("value"), ratio("low"), ratio("high"))
-    {
-        out.push(if value <= 0.0 {
-            format!(
-                "With all examples the model from scratch reaches {target} in {label}. The pre-trained one never gets there: by it, pre-training was worth nothing here."
-            )
-        } else {
-            format!(
-                "With all examples the model from scratch reaches {target} in {label}. The pre-trained one gets there with {}{} times fewer (95% interval: {} to {}).{}",
-                if at_least(found) { "at least " } else { "" },
-                times(value),
-                times(low),
-                times(high),
-                if at_least(found) {
-                    " The smallest amount that was tried was enough already, so the true figure may be larger."
-                } else {
-                    ""
-                }
-            )
-        });
+    let ratio = found.get("data_ratio").and_then(RatioWords::of);
+    match target.zip(ratio) {
+        Some((target, ratio)) if ratio.value <= 0.0 => out.push(format!(
+            "With all examples the model from scratch reaches {target} in {label}. The pre-trained one does not get there (95% interval of how many times fewer examples it needs: {}).",
+            ratio.interval
+        )),
+        Some((target, ratio)) => out.push(format!(
+            "With all examples the model from scratch reaches {target} in {label}. The pre-trained one gets there with {} (95% interval: {}).{}",
+            ratio.fewer,
+            ratio.interval,
+            match ratio.at_least {
+                true => " The smallest amount that was tried was enough already, so the true figure may be larger.",
+                false => "",
+            }
+        )),
+        None => out.push(format!(
+            "In {label} there is no amount of data to compare: more of it does not help the model from scratch by more than chance, or the metric does not tell what was learnt."
+        )),
     }
     let others = found.pointer("/data_ratios").and_then(Value::as_object);
     let others: Vec<String> = (others.into_iter().flatten())
         .filter(|(name, _)| *name != main)
         .filter_map(|(name, ratio)| {
-            let of = |key: &str| ratio.get(key).and_then(Value::as_f64);
-            let (value, low, high) = (of("value")?, of("low")?, of("high")?);
-            let label = metric(name).label;
-            Some(match value > 0.0 {
-                true => format!(
-                    "{label} {}{} times fewer ({} to {})",
-                    if ratio["at_least"] == true {
-                        "at least "
-                    } else {
-                        ""
-                    },
-                    times(value),
-                    times(low),
-                    times(high)
-                ),
-                false => format!("{label} never"),
+            let (ratio, label) = (RatioWords::of(ratio)?, metric(name).label);
+            Some(match ratio.value > 0.0 {
+                true => format!("{label} {} ({})", ratio.fewer, ratio.interval),
+                false => format!("{label} not reached"),
             })
         })
         .collect();
@@ -294,12 +335,11 @@ fn verdict(point: &Value, main: &str) -> (&'static str, &'static str) {
     let difference = point
         .get("differences")
         .and_then(|all| scores::score(all.get(main)?));
-    let Some((score, (low, high))) = difference.and_then(|score| Some((score, score.interval?)))
-    else {
+    let Some(score) = difference.filter(|score| score.interval.is_some()) else {
         return ("not compared", "open");
     };
     match (
-        low > 0.0 || high < 0.0,
+        score.is_more_than_chance(),
         (score.value > 0.0) == metric(main).higher_is_better,
     ) {
         (false, _) => ("could be chance", "open"),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use anyhow::Result;
 use clap::Args;
 use etude_data::Cache;
+use etude_eval::TaskMetric;
 use etude_experiment::{
     DataRatio, Transfer, TransferRecipe, TransferSummary, Transferred, transfer,
 };
@@ -167,19 +168,42 @@ fn table(summary: &TransferSummary) -> Vec<Vec<String>> {
     rows
 }
 
+/// Whether a metric rises, or falls, with what was learnt.
+fn tells(metric: &str) -> bool {
+    TaskMetric::parse(metric).is_ok_and(|metric| metric.tells_what_was_learnt())
+}
+
+fn fewer(ratio: &DataRatio) -> String {
+    let sign = if ratio.at_least { "at least " } else { "" };
+    format!("{sign}{:.1} times fewer", ratio.value)
+}
+
+/// An end of the interval where the model never got to the score stands for less than what was tried.
+fn interval(ratio: &DataRatio) -> String {
+    let low = match ratio.low {
+        0.0 => "below 1".to_owned(),
+        low => format!("{low:.1}"),
+    };
+    let high = match (ratio.high, ratio.high_at_least) {
+        (0.0, _) => "below 1".to_owned(),
+        (high, true) => format!("{high:.1} or more"),
+        (high, false) => format!("{high:.1}"),
+    };
+    format!("{low} to {high}")
+}
+
 fn tell(summary: &TransferSummary) -> String {
     let metric = &summary.metric;
-    let fewer = |ratio: &DataRatio| {
-        let (sign, value) = (if ratio.at_least { "at least " } else { "" }, ratio.value);
-        format!("{sign}{value:.1} times fewer")
-    };
-    let interval = |ratio: &DataRatio| format!("{:.1} to {:.1}", ratio.low, ratio.high);
     let mut data = match &summary.data_ratio {
+        None if !tells(metric) => format!(
+            "{metric} does not tell what was learnt, so amounts of data are not compared by it.\n"
+        ),
         None => format!(
-            "The model from scratch learnt nothing in {metric}, so that there is no amount of data to compare by it.\n"
+            "More data does not help the model from scratch in {metric}, by more than chance, so that there is no amount of data to compare by it.\n"
         ),
         Some(ratio) if ratio.value == 0.0 => format!(
-            "The pre-trained model never reaches, in {metric}, what the other reaches with all examples.\n"
+            "The pre-trained model does not reach, in {metric}, what the other reaches with all examples (95%: {}).\n",
+            interval(ratio)
         ),
         Some(ratio) => format!(
             "For the {metric} that the model from scratch reaches with all examples, the pre-trained one needs {} (95%: {}).\n",
@@ -190,7 +214,7 @@ fn tell(summary: &TransferSummary) -> String {
     let others = (summary.data_ratios.iter()).filter(|(name, _)| *name != metric);
     let others: Vec<String> = others
         .map(|(name, ratio)| match ratio.value {
-            0.0 => format!("{name} never"),
+            0.0 => format!("{name} not reached"),
             _ => format!("{name} {} ({})", fewer(ratio), interval(ratio)),
         })
         .collect();

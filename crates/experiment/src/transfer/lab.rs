@@ -1,43 +1,44 @@
 //! The experiment at work: which runs there are, each run once, each asked once.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::time::Instant;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use etude_data::{Progress, Split};
-use etude_eval::TaskMetric;
+use etude_eval::{TaskMetric, TaskResult, score_items};
 use etude_finetune::Recipe;
 use etude_scores::Bootstrap;
-use etude_train::{RunContext, durable};
+use etude_train::RunContext;
 
+use super::Transfer;
+use super::circumstances::{Circumstances, General};
 use super::runs::{self, Arm, Key, Record};
-use super::summary::{self, Answers, Compute, Cost, Pair, TransferSummary, Variant};
-use super::{Transfer, TransferSettings};
+use super::summary;
 use crate::arms::{self, Questions};
 
 /// Everything that was run: both arms' runs, and the variants.
 pub(super) struct Records {
     /// By arm and share, in the order of the seeds; the rate is the chosen one.
-    arms: BTreeMap<(Arm, usize), (f64, Vec<Record>)>,
+    pub(super) arms: BTreeMap<(Arm, usize), (f64, Vec<Record>)>,
     /// Runs whose rates were not chosen.
-    tried: Vec<(Arm, Record)>,
-    base: Record,
-    variants: Vec<(f64, Record)>,
+    pub(super) tried: Vec<(Arm, Record)>,
+    pub(super) base: Record,
+    pub(super) variants: Vec<(f64, Record)>,
 }
 
 /// The experiment under way.
 pub(super) struct Lab<'a> {
-    plan: &'a Transfer,
-    context: &'a RunContext,
+    pub(super) plan: &'a Transfer,
+    pub(super) context: &'a RunContext,
     say: &'a mut dyn FnMut(&str),
     questions: Questions,
     /// Training examples of the task.
-    examples: usize,
-    /// General text, where forgetting is measured.
-    general: Option<String>,
+    pub(super) examples: usize,
+    general: Option<General>,
     /// The runs that were looked at so far.
     seen: BTreeSet<String>,
+    /// What the base model answered.
+    base: Option<TaskResult>,
 }
 
 impl<'a> Lab<'a> {
@@ -61,16 +62,21 @@ impl<'a> Lab<'a> {
             "transfer.shares begins with {smallest}, which is no example of the {all} that `{}` has; begin with more",
             task.source
         );
+        let general = General::read(&plan.settings, context)?;
+        let circumstances = Circumstances::new(plan, dataset.fingerprint()?, general.as_ref())?;
+        circumstances.keep(&context.folder)?;
         Ok(Self {
             plan,
             context,
             say,
             questions: Questions {
                 metrics: plan.settings.metrics.clone(),
+                choices: plan.finetune.eval.choices.clone(),
                 limit: plan.settings.test,
             },
             examples: all,
-            general: general_text(&plan.settings, context)?,
+            general,
+            base: None,
             seen: BTreeSet::new(),
         })
     }
@@ -161,10 +167,17 @@ impl<'a> Lab<'a> {
             };
             records.push((key, record));
         }
-        let chosen = (records.iter())
-            .min_by(|(_, a), (_, b)| a.validation_loss.total_cmp(&b.validation_loss))
-            .map(|(key, _)| key.rate)
-            .context("at least one rate")?;
+        let losses = records
+            .iter()
+            .filter_map(|(key, record)| Some((key.rate, record.validation_loss?)));
+        let (chosen, _) = losses
+            .min_by(|(_, a), (_, b)| a.total_cmp(b))
+            .with_context(|| {
+                format!(
+                    "transfer.rates = {:?}: training diverges with each of them; lower them, or the learning rates of the recipe",
+                    self.plan.settings.rates
+                )
+            })?;
         for (key, record) in records {
             if key.rate != chosen {
                 runs::forget_weights(&self.folder(key))?;
@@ -225,10 +238,13 @@ impl<'a> Lab<'a> {
         };
         let record = runs::trained(&self.recipe(key), &context)?;
         if let Some(record) = record.as_ref().filter(|_| fresh) {
-            (self.say)(&format!(
-                "    validation loss {:.4} at step {}, {:.0} s",
-                record.validation_loss, record.best_step, record.seconds
-            ));
+            (self.say)(&match record.validation_loss {
+                Some(loss) => format!(
+                    "    validation loss {loss:.4} at step {}, {:.0} s",
+                    record.best_step, record.seconds
+                ),
+                None => "    diverged: its losses are not numbers".to_owned(),
+            });
         }
         Ok(record)
     }
@@ -239,11 +255,20 @@ impl<'a> Lab<'a> {
         let Some(mut record) = self.trained(key)? else {
             return Ok(None);
         };
-        if self.asked(&record) {
+        ensure!(
+            record.validation_loss.is_some(),
+            "{}: training diverged, with rates that did well elsewhere; leave the highest out of transfer.rates, or lower the learning rates of the recipe",
+            folder.display()
+        );
+        if self.is_told(&mut record, &folder)? {
             return Ok(Some(record));
         }
         let Some(model) = runs::best(&folder) else {
-            // Its weights are gone, as those of a rate that was not chosen: the run has to be made again.
+            // Its weights are gone, as those of a rate that was not chosen.
+            if record.result.is_some() {
+                let why = "what is asked now does not follow from its answers, so it is made again";
+                (self.say)(&format!("{key}: {why}"));
+            }
             std::fs::remove_dir_all(&folder)
                 .with_context(|| format!("{}: cannot be removed", folder.display()))?;
             return self.answered(key);
@@ -254,14 +279,27 @@ impl<'a> Lab<'a> {
         Ok(Some(record))
     }
 
-    fn asked(&self, record: &Record) -> bool {
-        let scored = record.result.as_ref().is_some_and(|result| {
-            let names = self.questions.metrics.iter().map(TaskMetric::name);
-            names
-                .into_iter()
-                .all(|name| result.scores.contains_key(name))
-        });
-        scored && (record.general.is_some() || self.general.is_none())
+    /// Whether a record tells all that is asked. Metrics that are asked for later are measured on the answers it holds.
+    fn is_told(&self, record: &mut Record, folder: &Path) -> Result<bool> {
+        let Some(result) = &mut record.result else {
+            return Ok(false);
+        };
+        if let Some(base) = &self.base {
+            summary::same_examples(base, result)?;
+        }
+        let metrics = self.questions.metrics.iter().copied();
+        let more: Vec<TaskMetric> = metrics
+            .filter(|metric| !result.scores.contains_key(metric.name()))
+            .collect();
+        if !more.iter().all(|metric| metric.is_told_by(result)) {
+            return Ok(false);
+        }
+        if !more.is_empty() {
+            let scores = score_items(&result.items, &more, &Bootstrap::default())?;
+            result.scores.extend(scores);
+            record.write(folder)?;
+        }
+        Ok(record.general.is_some() || self.general.is_none())
     }
 
     /// Asks a model the test examples, and measures it on general text.
@@ -269,6 +307,9 @@ impl<'a> Lab<'a> {
         let device = &recipe.train.device;
         let (_, result) =
             arms::answers(&model, &recipe.task, &self.questions, device, self.context)?;
+        if let Some(base) = &self.base {
+            summary::same_examples(base, &result)?;
+        }
         let main = self.plan.settings.metrics.first();
         if let Some((name, score)) =
             main.and_then(|metric| result.scores.get_key_value(metric.name()))
@@ -283,9 +324,9 @@ impl<'a> Lab<'a> {
         }
         record.result = Some(result);
         record.general = match &self.general {
-            Some(text) => Some(runs::general_loss(
+            Some(general) => Some(runs::general_loss(
                 &model,
-                text,
+                &general.text,
                 device,
                 &self.context.interrupt,
             )?),
@@ -299,109 +340,16 @@ impl<'a> Lab<'a> {
         let folder = self.context.folder.join("runs").join("base");
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("{}: cannot be made", folder.display()))?;
-        if let Some(record) = Record::read(&folder)?.filter(|record| self.asked(record)) {
-            return Ok(record);
+        let mut record = Record::read(&folder)?.unwrap_or_default();
+        if !self.is_told(&mut record, &folder)? {
+            (self.say)("The base model, before any fine-tuning");
+            let recipe = &self.plan.finetune;
+            let model = etude_finetune::model_folder(&recipe.base.path);
+            self.ask(&mut record, model, recipe)?;
+            record.write(&folder)?;
         }
-        (self.say)("The base model, before any fine-tuning");
-        let mut record = Record::default();
-        let recipe = &self.plan.finetune;
-        let model = etude_finetune::model_folder(&recipe.base.path);
-        self.ask(&mut record, model, recipe)?;
-        record.write(&folder)?;
+        self.base.clone_from(&record.result);
         Ok(record)
-    }
-
-    pub(super) fn summarize(
-        &self,
-        records: &Records,
-        pretraining: Option<Cost>,
-        started: Instant,
-    ) -> Result<TransferSummary> {
-        let settings = &self.plan.settings;
-        let bootstrap = Bootstrap::default();
-        let main = settings.metrics.first().context("at least one metric")?;
-        let answers = |arm, number| -> Result<Answers<'_>> {
-            let (rate, found) = records
-                .arms
-                .get(&(arm, number))
-                .context("every share was run")?;
-            Ok(Answers {
-                rate: *rate,
-                records: found.iter().collect(),
-            })
-        };
-        let mut pairs = Vec::new();
-        for (number, &share) in settings.shares.iter().enumerate() {
-            pairs.push(Pair {
-                share,
-                examples: (self.examples as f64 * share).round().max(1.0) as usize,
-                pretrained: answers(Arm::Pretrained, number)?,
-                scratch: answers(Arm::Scratch, number)?,
-            });
-        }
-        let (points, data_ratios) = summary::curves(&pairs, &settings.metrics, &bootstrap)?;
-        let data_ratio = data_ratios.get(main.name()).copied();
-        // Where both arms have learnt something and differ: a tenth of the data, or what is nearest.
-        let shown = (pairs.iter())
-            .min_by(|a, b| {
-                let far = |pair: &Pair<'_>| (pair.share.ln() - 0.1f64.ln()).abs();
-                far(a).total_cmp(&far(b))
-            })
-            .context("at least one share")?;
-        let lines: String = summary::examples(shown, main)?
-            .into_iter()
-            .map(|line| format!("{line}\n"))
-            .collect();
-        durable::write(
-            &self.context.folder.join("examples.jsonl"),
-            lines.as_bytes(),
-        )?;
-
-        let base = records.base.result.as_ref().context("the base was asked")?;
-        let bits = |record: &Record| record.general.map(|score| score.bits_per_byte);
-        let variant = |name: &str, rate: f64, record: &Record| -> Result<Variant> {
-            let result = record.result.as_ref().context("every run was asked")?;
-            Ok(Variant {
-                name: name.to_owned(),
-                scores: result.scores.clone(),
-                general: bits(record),
-                rate,
-                seconds: record.seconds,
-            })
-        };
-        let last = settings.shares.len() - 1;
-        let (rate, whole) = &records.arms[&(Arm::Pretrained, last)];
-        let plain = whole.first().context("at least one seed")?;
-        let mut variants = vec![variant("As the recipe says", *rate, plain)?];
-        for ((name, _), (rate, record)) in self.plan.variants.iter().zip(&records.variants) {
-            variants.push(variant(name, *rate, record)?);
-        }
-        let cost = |arm: Arm| {
-            let main = records.arms.iter().filter(move |(key, _)| key.0 == arm);
-            let main = main.flat_map(|(_, (_, records))| records);
-            let tried = records.tried.iter().filter(move |(of, _)| *of == arm);
-            Cost::of(main.chain(tried.map(|(_, record)| record)))
-        };
-        Ok(TransferSummary {
-            task: self.plan.finetune.task.source.clone(),
-            metric: main.name().to_owned(),
-            higher_is_better: main.higher_is_better(),
-            n: base.items.len(),
-            base: base.scores.clone(),
-            points,
-            data_ratio,
-            data_ratios,
-            compute: Compute {
-                pretraining,
-                finetuning: Cost::of([plain]),
-                finetunings: cost(Arm::Pretrained),
-                scratch: cost(Arm::Scratch),
-            },
-            variants,
-            general_before: bits(&records.base),
-            general: settings.general.clone(),
-            seconds: started.elapsed().as_secs_f64(),
-        })
     }
 }
 
@@ -411,32 +359,4 @@ fn nearest(rates: &[(f64, f64)], share: f64) -> f64 {
     (rates.iter())
         .min_by(|a, b| far(a.0).total_cmp(&far(b.0)))
         .map_or(1.0, |(_, rate)| *rate)
-}
-
-/// The validation text of the general source, up to the limit.
-fn general_text(settings: &TransferSettings, context: &RunContext) -> Result<Option<String>> {
-    let Some(source) = &settings.general else {
-        return Ok(None);
-    };
-    let dataset = context
-        .catalog
-        .get(source)?
-        .fetch(&context.cache, &Progress::Silent)?;
-    let mut text = String::new();
-    for document in dataset.documents(&[Split::Validation])? {
-        if text.len() >= settings.general_bytes {
-            break;
-        }
-        text.push_str(&document?.text);
-        text.push_str("\n\n");
-    }
-    ensure!(
-        !text.is_empty(),
-        "transfer.general = {source}: it holds out no validation text"
-    );
-    let cut = (0..=settings.general_bytes.min(text.len()))
-        .rev()
-        .find(|&at| text.is_char_boundary(at));
-    text.truncate(cut.unwrap_or(0));
-    Ok(Some(text))
 }

@@ -6,6 +6,8 @@
 //! by heart. Runs lie below `runs/`; `transfer.json`, `examples.jsonl` and
 //! `report.html` hold what came out.
 
+mod circumstances;
+mod found;
 mod lab;
 mod ratio;
 mod runs;
@@ -78,6 +80,12 @@ pub fn transfer(
         "the recipes are of two tasks, `{}` and `{}`: the same examples must teach both arms",
         plan.finetune.task.source,
         plan.scratch.task.source
+    );
+    ensure!(
+        !plan.finetune.base.from_scratch && plan.scratch.base.from_scratch,
+        "base.from_scratch is {} in transfer.finetune and {} in transfer.scratch: the first starts from a model, the second from random numbers",
+        plan.finetune.base.from_scratch,
+        plan.scratch.base.from_scratch
     );
     if ready_base(&plan.finetune, plan.pretrain.as_ref(), context, say)?.is_some() {
         return Ok(Transferred::Interrupted);

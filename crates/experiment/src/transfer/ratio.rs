@@ -39,50 +39,85 @@ impl Curve<'_> {
     }
 }
 
-/// How many times less data the pre-trained model needs for the score that the one from scratch reaches with all
-/// of it.
+/// An arm's scores.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Measurements {
+    /// At each share.
+    pub(super) scores: Vec<f64>,
+    /// At each share, on each resample of the test items.
+    pub(super) resampled: Vec<Vec<f64>>,
+}
+
+impl Measurements {
+    /// On one resample.
+    fn on(&self, resample: usize) -> Vec<f64> {
+        (self.resampled.iter())
+            .map(|scores| scores[resample])
+            .collect()
+    }
+}
+
+/// How many times less data the pre-trained model needs for the score that the one from scratch has with all of it:
+/// the share at which the latter first has it over the share at which the former does.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct DataRatio {
     /// The quotient; 0 where the pre-trained model never reaches that score.
     pub value: f64,
-    /// The lower end of its interval.
+    /// The lower end of its interval; 0 likewise.
     pub low: f64,
     /// The upper end of its interval.
     pub high: f64,
     /// Whether the smallest share sufficed already, so that the true quotient may be larger.
     pub at_least: bool,
+    /// Whether the true upper end may be larger for the same reason.
+    #[serde(default)]
+    pub high_at_least: bool,
 }
 
 impl DataRatio {
-    /// From both curves as measured, and as measured on each resample of the test items: `pretrained[k][i]` is
-    /// the score at share `k` on resample `i`, and `scratch[i]` that from scratch with all data.
+    /// From both arms' scores at the same shares and on the same resamples.
     pub(super) fn new(
-        measured: Curve<'_>,
-        target: f64,
-        pretrained: &[Vec<f64>],
-        scratch: &[f64],
+        shares: &[f64],
+        higher_is_better: bool,
+        pretrained: &Measurements,
+        scratch: &Measurements,
         bootstrap: &Bootstrap,
     ) -> Self {
-        let most = measured.shares.last().copied().unwrap_or(1.0);
-        let ratio = |reached: Reached| match reached {
-            Reached::AtMost(share) | Reached::At(share) => most / share,
-            Reached::Never => 0.0,
+        // With whether it is a lower bound only.
+        let ratio = |pretrained: &[f64], scratch: &[f64]| {
+            let reaches = |scores, target| {
+                let curve = Curve {
+                    shares,
+                    scores,
+                    higher_is_better,
+                };
+                curve.reaches(target)
+            };
+            let target = scratch.last().copied().unwrap_or(f64::NAN);
+            let needed = match reaches(scratch, target) {
+                Reached::AtMost(share) | Reached::At(share) => share,
+                Reached::Never => f64::NAN, // it has that score
+            };
+            match reaches(pretrained, target) {
+                Reached::AtMost(share) => (needed / share, true),
+                Reached::At(share) => (needed / share, false),
+                Reached::Never => (0.0, false),
+            }
         };
-        let resampled: Vec<f64> = (scratch.iter().enumerate())
-            .map(|(resample, &target)| {
-                let scores: Vec<f64> = pretrained.iter().map(|scores| scores[resample]).collect();
-                let scores = &scores;
-                ratio(Curve { scores, ..measured }.reaches(target))
-            })
+        let resamples = scratch.resampled.first().map_or(0, Vec::len);
+        let resampled: Vec<(f64, bool)> = (0..resamples)
+            .map(|resample| ratio(&pretrained.on(resample), &scratch.on(resample)))
             .collect();
-        let reached = measured.reaches(target);
-        let value = ratio(reached);
-        let (low, high) = bootstrap.ends(&resampled, value);
+        let (value, at_least) = ratio(&pretrained.scores, &scratch.scores);
+        let values: Vec<f64> = resampled.iter().map(|(value, _)| *value).collect();
+        let (low, high) = bootstrap.ends(&values, value);
+        let bounds = resampled.iter().filter(|(_, bound)| *bound).count() as f64;
         Self {
             value,
             low,
             high,
-            at_least: matches!(reached, Reached::AtMost(_)),
+            at_least,
+            high_at_least: bounds > resamples as f64 * (1.0 - bootstrap.level) / 2.0,
         }
     }
 }
@@ -122,30 +157,45 @@ mod tests {
         assert!(matches!(dips.reaches(0.35), Reached::At(share) if share < 0.1));
     }
 
+    /// On each resample what was measured.
+    fn measured(scores: [f64; 3], resamples: usize) -> Measurements {
+        Measurements {
+            scores: scores.to_vec(),
+            resampled: scores.iter().map(|&score| vec![score; resamples]).collect(),
+        }
+    }
+
+    fn ratio(pretrained: &Measurements, scratch: &Measurements) -> DataRatio {
+        DataRatio::new(&SHARES, true, pretrained, scratch, &Bootstrap::default())
+    }
+
     #[test]
     fn the_interval_follows_the_resamples() {
-        let bootstrap = Bootstrap::default();
-        let scores = [0.1, 0.2, 0.4];
-        let resamples = vec![vec![0.1; 4], vec![0.2; 4], vec![0.4; 4]];
-        let found = DataRatio::new(
-            curve(&scores, true),
-            0.2,
-            &resamples,
-            &[0.2, 0.2, 0.5, 0.05],
-            &bootstrap,
+        let pretrained = measured([0.1, 0.2, 0.4], 4);
+        let mut scratch = measured([0.0, 0.1, 0.2], 4);
+        scratch.resampled[2] = vec![0.2, 0.2, 0.5, 0.05];
+        // On the last one, what it has with all it had before its dip: at half the way to a tenth.
+        let found = ratio(&pretrained, &scratch);
+        assert!(
+            (found.value - 10.0).abs() < 1e-9 && !found.at_least,
+            "{found:?}"
         );
-        assert!((found.value - 10.0).abs() < 1e-9 && !found.at_least);
-        // One resample never gets there, one is there at once: 0 and 100 pull the ends apart.
-        assert!(found.low < 2.0 && found.high > 80.0, "{found:?}");
-        let found = DataRatio::new(
-            curve(&scores, true),
-            0.05,
-            &resamples,
-            &[0.05; 4],
-            &bootstrap,
+        // On one resample the pre-trained model never gets there.
+        assert!(found.low < 2.0 && found.high_at_least, "{found:?}");
+
+        let found = ratio(&pretrained, &measured([0.0, 0.01, 0.05], 4));
+        assert_eq!(
+            (found.value.round(), found.at_least, found.high_at_least),
+            (100.0, true, true)
         );
-        assert_eq!((found.value.round(), found.at_least), (100.0, true));
-        let found = DataRatio::new(curve(&scores, true), 0.9, &resamples, &[0.9; 4], &bootstrap);
+        let found = ratio(&pretrained, &measured([0.0, 0.1, 0.9], 4));
         assert_eq!((found.value, found.low, found.high), (0.0, 0.0, 0.0));
+    }
+
+    #[test]
+    fn data_that_the_model_from_scratch_does_not_need_do_not_count() {
+        // It has what it has with all of them with a tenth already, as the other has.
+        let found = ratio(&measured([0.1, 0.2, 0.4], 2), &measured([0.0, 0.2, 0.2], 2));
+        assert!((found.value - 1.0).abs() < 1e-9, "{found:?}");
     }
 }

@@ -12,7 +12,7 @@ use etude_model::hf;
 use etude_tensor::{Kind, parse_device};
 use etude_train::checkpoint::Checkpoints;
 use etude_train::interrupt::Interrupt;
-use etude_train::{Ended, RunContext, RunFolder, durable, recipe};
+use etude_train::{Diverged, Ended, RunContext, RunFolder, durable, recipe};
 use serde::{Deserialize, Serialize};
 
 const RECORD: &str = "record.json";
@@ -62,7 +62,7 @@ impl Key {
     }
 
     /// The recipe with this run's examples, seed and rates; validated five times at least, and saved each time,
-    /// so that the best state can be taken.
+    /// so that the best state can be taken. That state is asked later, and not the last one by the run itself.
     pub(super) fn recipe(&self, recipe: &Recipe) -> Recipe {
         let mut recipe = recipe.clone();
         recipe.task.examples = self.examples;
@@ -80,6 +80,7 @@ impl Key {
         train.sample_every = 0;
         train.tensorboard = false;
         recipe.eval.samples = 0;
+        recipe.eval.metrics.clear();
         recipe
     }
 }
@@ -98,8 +99,8 @@ impl fmt::Display for Key {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Record {
     /// The lowest validation loss among the saved states, in nats a token, and its step. That state is the one
-    /// that answers.
-    pub(super) validation_loss: f64,
+    /// that answers. None when training diverged.
+    pub(super) validation_loss: Option<f64>,
     pub(super) best_step: u64,
     /// Tokens that went through the model.
     pub(super) tokens: u64,
@@ -135,7 +136,8 @@ impl Record {
     }
 }
 
-/// The run's record, after training where there is none yet. None when someone asked to stop.
+/// The run's record, after training where there is none yet. None when someone asked to stop. That training diverged
+/// is a result like others: the rates are too high.
 ///
 /// # Errors
 /// As fine-tuning; and when the folder holds a run of another recipe.
@@ -146,20 +148,19 @@ pub(super) fn trained(recipe: &Recipe, context: &RunContext) -> Result<Option<Re
         RunFolder::open(folder, &recipe::to_toml(recipe)?)?;
         return Ok(Some(record));
     }
-    let summary = match etude_finetune::run(recipe, context)? {
-        Ended::Finished(summary) => summary,
-        Ended::Interrupted { .. } => return Ok(None),
+    let summary = match etude_finetune::run(recipe, context) {
+        Ok(Ended::Finished(summary)) => Some(summary),
+        Ok(Ended::Interrupted { .. }) => return Ok(None),
+        Err(error) if error.is::<Diverged>() => None,
+        Err(error) => return Err(error),
     };
-    let (validation_loss, best_step, config) = {
-        let (checkpoint, loss) = Checkpoints::new(folder).best().with_context(|| {
-            format!(
-                "{}: none of its validation losses is a number: lower the learning rates of the recipe, or transfer.rates",
-                folder.display()
-            )
-        })?;
-        let (config, _) = hf::load_config(&folder.join("model"))?;
-        (loss, checkpoint.state.step, config)
+    let best = Checkpoints::new(folder).best();
+    let Some((summary, (checkpoint, loss))) = summary.zip(best) else {
+        let record = Record::default();
+        record.write(folder)?;
+        return Ok(Some(record));
     };
+    let (config, _) = hf::load_config(&folder.join("model"))?;
     let share = summary.trained_parameters as f64 / summary.parameters.max(1) as f64;
     // As the decoder counts: an adapter's run needs no gradients of the frozen matrices.
     let adapted = if share < 0.5 { 2.0 / 3.0 } else { 1.0 };
@@ -168,8 +169,8 @@ pub(super) fn trained(recipe: &Recipe, context: &RunContext) -> Result<Option<Re
         .round()
         .max(1.0) as i64;
     let record = Record {
-        validation_loss,
-        best_step,
+        validation_loss: Some(loss),
+        best_step: checkpoint.state.step,
         tokens: summary.tokens,
         seconds: summary.seconds,
         parameters: summary.parameters,

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
 use etude_eval::{TaskItem, TaskMetric, TaskResult, compare};
-use etude_scores::{Bootstrap, Difference, Measured, Metric, Score};
+use etude_scores::{Bootstrap, Difference, Measured, Score};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::ratio::{Curve, DataRatio};
+use super::ratio::{DataRatio, Measurements};
 use super::runs::{Arm, Record};
 
 /// Examples listed for each side of the comparison.
@@ -25,12 +25,16 @@ pub struct TransferSummary {
     pub higher_is_better: bool,
     /// Test examples.
     pub n: usize,
+    /// Optimizer steps of a run from the pre-trained model, and of one from scratch.
+    pub steps: [u64; 2],
+    /// Examples of a step, likewise.
+    pub batch_rows: [usize; 2],
     /// The pre-trained model before any fine-tuning.
     pub base: BTreeMap<String, Score>,
     /// Both arms at each amount of data.
     pub points: Vec<Point>,
-    /// How much less data the pre-trained model needs; none where the model from scratch learnt nothing by the main
-    /// metric.
+    /// How much less data the pre-trained model needs; none where more data does not help the model from scratch by
+    /// the main metric.
     pub data_ratio: Option<DataRatio>,
     /// The same by each metric that tells what was learnt, the main one among them.
     pub data_ratios: BTreeMap<String, DataRatio>,
@@ -149,15 +153,17 @@ impl Answers<'_> {
 
     /// The items of all seeds, each seed's in the order of the first.
     fn measured(&self, metric: &TaskMetric) -> Result<Measured> {
-        let each = self.results()?.into_iter().map(|result| {
+        let results = self.results()?;
+        let all: Vec<&[TaskItem]> = results.iter().map(|result| &*result.items).collect();
+        let each = results.iter().map(|result| {
             metric
-                .measure(&result.items)
+                .measure_beside(&result.items, &all)
                 .with_context(|| format!("cannot score by {metric}"))
         });
         Ok(Measured::pooled(&each.collect::<Result<Vec<_>>>()?)?)
     }
 
-    /// The main metric on each resample of the test items.
+    /// A metric on each resample of the test items.
     fn resampled(&self, metric: &TaskMetric, bootstrap: &Bootstrap) -> Result<Vec<f64>> {
         Ok(self.measured(metric)?.resampled(bootstrap)?)
     }
@@ -232,45 +238,41 @@ pub(super) fn curves(
     Ok((points, ratios))
 }
 
-/// None where there is no score to get to: by a metric that does not rise with what was learnt, or when the model
-/// from scratch has the worst score that there is.
+/// None where amounts of data cannot be compared: by a metric that does not tell what was learnt, and when the model
+/// from scratch does no better with all examples than with the fewest, by more than chance. It may have learnt
+/// nothing, or all that there is.
 fn data_ratio(
     pairs: &[Pair<'_>],
     points: &[Point],
     metric: &TaskMetric,
     bootstrap: &Bootstrap,
 ) -> Result<Option<DataRatio>> {
-    if let TaskMetric::Answers(Metric::Distinct(_) | Metric::Repetition(_)) = metric {
+    let (first, last) = (pairs.first().zip(pairs.last())).context("at least one share")?;
+    if !metric.tells_what_was_learnt() {
         return Ok(None);
     }
-    let value = |arm: &ArmScores| {
-        arm.scores
-            .get(metric.name())
-            .map_or(f64::NAN, |score| score.value)
+    let fewest = first.scratch.measured(metric)?;
+    let learnt = last.scratch.measured(metric)?.minus(&fewest, bootstrap)?;
+    if !learnt.is_more_than_chance() || (learnt.value > 0.0) != metric.higher_is_better() {
+        return Ok(None);
+    }
+    let arm = |of: fn(&Point) -> &ArmScores,
+               answers: for<'p, 'r> fn(&'p Pair<'r>) -> &'p Answers<'r>| {
+        let value = |point: &Point| {
+            let score = of(point).scores.get(metric.name());
+            score.map_or(f64::NAN, |score| score.value)
+        };
+        let resampled = (pairs.iter()).map(|pair| answers(pair).resampled(metric, bootstrap));
+        Ok::<_, anyhow::Error>(Measurements {
+            scores: points.iter().map(value).collect(),
+            resampled: resampled.collect::<Result<_>>()?,
+        })
     };
-    let shares: Vec<f64> = points.iter().map(|point| point.share).collect();
-    let scores: Vec<f64> = points
-        .iter()
-        .map(|point| value(&point.pretrained))
-        .collect();
-    let (last, pair) = (points.last().zip(pairs.last())).context("at least one share")?;
-    let target = value(&last.scratch);
-    if metric.higher_is_better() && target <= 0.0 {
-        return Ok(None);
-    }
-    let pretrained = pairs
-        .iter()
-        .map(|pair| pair.pretrained.resampled(metric, bootstrap))
-        .collect::<Result<Vec<_>>>()?;
     Ok(Some(DataRatio::new(
-        Curve {
-            shares: &shares,
-            scores: &scores,
-            higher_is_better: metric.higher_is_better(),
-        },
-        target,
-        &pretrained,
-        &pair.scratch.resampled(metric, bootstrap)?,
+        &points.iter().map(|point| point.share).collect::<Vec<_>>(),
+        metric.higher_is_better(),
+        &arm(|point| &point.pretrained, |pair| &pair.pretrained)?,
+        &arm(|point| &point.scratch, |pair| &pair.scratch)?,
         bootstrap,
     )))
 }
@@ -280,19 +282,26 @@ fn same_items(pairs: &[Pair<'_>]) -> Result<()> {
     let answers = pairs
         .iter()
         .flat_map(|pair| [&pair.pretrained, &pair.scratch]);
-    let mut first: Option<Vec<&str>> = None;
+    let mut first: Option<&TaskResult> = None;
     for answers in answers {
         for result in answers.results()? {
-            let ids: Vec<&str> = result.items.iter().map(|item| item.id.as_str()).collect();
-            let expected = first.get_or_insert_with(|| ids.clone());
-            ensure!(
-                *expected == ids,
-                "two models answered other test examples ({} and {}): those that are too long for one context are left out; set task.truncation = \"truncate-prompt\" in both recipes",
-                expected.len(),
-                ids.len()
-            );
+            same_examples(first.get_or_insert(result), result)?;
         }
     }
+    Ok(())
+}
+
+/// Refuses answers to different examples.
+pub(super) fn same_examples(a: &TaskResult, b: &TaskResult) -> Result<()> {
+    let ids = |result: &TaskResult| -> Vec<String> {
+        result.items.iter().map(|item| item.id.clone()).collect()
+    };
+    ensure!(
+        ids(a) == ids(b),
+        "two models answered other test examples ({} and {}): those that are too long for one context are left out; set task.truncation = \"truncate-prompt\" in both recipes",
+        a.items.len(),
+        b.items.len()
+    );
     Ok(())
 }
 
