@@ -22,7 +22,9 @@ from pathlib import Path
 
 TIME_LIMIT, MEMORY_LIMIT = 0.15, 0.10
 
-TASKS = ("questions", "sentiment", "synopses", "translation", "cooking", "open-questions", "conversation")
+TASKS = (
+    "questions", "sentiment", "synopses", "translation", "translation-french", "cooking", "open-questions", "conversation",
+)
 
 # Recipe, command, settings that shorten it.
 RECIPES = [
@@ -40,7 +42,7 @@ RECIPES = [
     ("pretrain-tasks", "pretrain", []),
     *(
         (f"finetune-tasks-{task}", "finetune", [])
-        for task in (*TASKS, "tales")
+        for task in ("descriptions", *TASKS, "tales")
     ),
 ]
 
