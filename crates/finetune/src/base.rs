@@ -1,5 +1,6 @@
 //! The model that fine-tuning starts from.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -32,16 +33,11 @@ pub(crate) fn load(recipe: &Recipe, device: Device) -> Result<Base> {
     let (mut decoder, mut fingerprint) = if recipe.base.from_scratch {
         let (config, _) = hf::load_config(&folder)?;
         let decoder = with_seed(recipe.train.seed, || Decoder::new(config, kind, device))?;
-        (decoder, "from scratch".to_owned())
+        (decoder, settings_fingerprint(&folder)?)
     } else {
         let loaded = hf::load(&folder, kind, device)?;
-        (loaded.decoder, weights_fingerprint(&folder)?)
+        (loaded.decoder, base_fingerprint(&folder)?)
     };
-    // The same weights in other settings (a rotation's base, a norm's epsilon) are another model.
-    let sizes = sizes_folder(&folder)?.join("config.json");
-    let sizes =
-        std::fs::read(&sizes).with_context(|| format!("{}: cannot be read", sizes.display()))?;
-    fingerprint += &hex(Sha256::digest(sizes));
     let rows = decoder.config().vocab_size;
     if tokenizer.vocab_size() as i64 > rows {
         let what = format!(
@@ -57,7 +53,8 @@ pub(crate) fn load(recipe: &Recipe, device: Device) -> Result<Base> {
             "base.path = {}: is an adapter, and an adapter's base must be a model; write the merged model with `etude export` first",
             recipe.base.path.display()
         );
-        fingerprint += &with_seed(recipe.train.seed, || adapt(&mut decoder, settings, folder))?;
+        let start = with_seed(recipe.train.seed, || adapt(&mut decoder, settings, folder))?;
+        fingerprint = hex(Sha256::digest(fingerprint + &start));
     }
     Ok(Base {
         decoder,
@@ -124,11 +121,41 @@ pub fn model_folder(path: &Path) -> PathBuf {
     }
 }
 
-/// Hash over the weight files' names, sizes and checksums: of all that is in them, and made as fast as they can be read.
+/// Hash of a base model: its weights and its settings.
 ///
 /// # Errors
 /// When a file cannot be read.
-pub fn weights_fingerprint(folder: &Path) -> Result<String> {
+pub fn base_fingerprint(folder: &Path) -> Result<String> {
+    let parts = weights_fingerprint(folder)? + &settings_fingerprint(folder)?;
+    Ok(hex(Sha256::digest(parts)))
+}
+
+/// Hash of what `config.json` says: the same weights with another rotation or epsilon are another model. How it is
+/// written, and by which program, does not matter.
+fn settings_fingerprint(folder: &Path) -> Result<String> {
+    let path = sizes_folder(folder)?.join("config.json");
+    let text =
+        std::fs::read(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
+    let settings: BTreeMap<String, serde_json::Value> =
+        serde_json::from_slice(&text).with_context(|| format!("{}: is no JSON", path.display()))?;
+    let mut hasher = Sha256::new();
+    for (key, value) in settings {
+        if ![
+            "_name_or_path",
+            "transformers_version",
+            "torch_dtype",
+            "dtype",
+        ]
+        .contains(&&*key)
+        {
+            hasher.update(format!("{key}={value}\n"));
+        }
+    }
+    Ok(hex(hasher.finalize()))
+}
+
+/// Hash over the weight files' names, sizes and checksums: of all that is in them, and made as fast as they can be read.
+fn weights_fingerprint(folder: &Path) -> Result<String> {
     let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
         .with_context(|| format!("{}: cannot be read", folder.display()))?
         .filter_map(|entry| Some(entry.ok()?.path()))

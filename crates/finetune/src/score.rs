@@ -33,6 +33,9 @@ pub struct Scores {
     /// Test examples that were to be answered; those that do not fit the context were left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub asked: Option<usize>,
+    /// What a classification chose from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<String>,
     /// Of the result.
     pub after: BTreeMap<String, Score>,
     /// Of the base model; empty from scratch, where there is none.
@@ -74,6 +77,7 @@ pub(crate) fn score(
                 task: task.name.clone(),
                 n: after.items.len(),
                 asked: Some(asking.test.len()),
+                choices: asking.settings.choices.clone(),
                 after: after.scores,
                 before: BTreeMap::new(),
                 gains: BTreeMap::new(),
@@ -123,9 +127,12 @@ fn settings(recipe: &Recipe, task: &Task) -> Result<TaskSettings> {
         ..TaskSettings::default()
     };
     // Of the whole split: a rare answer may be missing among those that are asked.
-    let chooses = settings.metrics.iter().any(TaskMetric::is_choice);
-    if chooses && settings.choices.is_empty() && !task.test.is_empty() {
-        settings.choices = choices(&task.test, &settings)
+    if settings.metrics.iter().any(TaskMetric::is_choice) && !task.test.is_empty() {
+        let examples = match settings.choices.is_empty() {
+            true => task.test.clone(),
+            false => spread(task.test.clone(), recipe.eval.test),
+        };
+        settings.choices = choices(&examples, &settings)
             .with_context(|| format!("eval.choices for {}", task.name))?;
     }
     Ok(settings)
@@ -241,6 +248,7 @@ fn covers(scores: &Scores, asking: &Asking<'_>) -> bool {
     let metrics = &asking.settings.metrics;
     let same = |asked: usize| asked == asking.test.len();
     scores.asked.is_none_or(same)
+        && scores.choices == asking.settings.choices
         && scores.after.len() == metrics.len()
         && (metrics.iter()).all(|metric| scores.after.contains_key(metric.name()))
 }

@@ -168,6 +168,30 @@ fn a_sentencepiece_tokenizer_is_exported() {
         assert!(first[part] == again[part], "{part}");
     }
     assert!(first["model"]["merges"].as_array().expect("merges").len() > 20);
+
+    // A merge fewer: GGUF would have it all the same, since scores are all that it has.
+    let mut fewer = first.clone();
+    let merges = fewer["model"]["merges"].as_array_mut().expect("merges");
+    let whole = |merge: &serde_json::Value| -> String {
+        let parts = merge.as_array().expect("a pair").iter();
+        parts.filter_map(|part| part.as_str()).collect()
+    };
+    let twice = |at: &usize| {
+        merges
+            .iter()
+            .filter(|one| whole(one) == whole(&merges[*at]))
+            .count()
+            > 1
+    };
+    let doubled = (0..merges.len()).find(twice).expect("a piece of two pairs");
+    merges.remove(doubled);
+    let folder = root.path().join("fewer");
+    fs::create_dir(&folder).expect("is made");
+    fs::write(folder.join("tokenizer.json"), fewer.to_string()).expect("writes");
+    let other = Tokenizer::load(&folder).expect("loads");
+    let error = gguf::export(&model.decoder, &model.ids, &other, &file, ExportFormat::F32)
+        .expect_err("refused");
+    assert!(error.to_string().contains("do not follow"), "{error}");
 }
 
 #[test]

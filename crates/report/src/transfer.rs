@@ -301,6 +301,7 @@ fn conclusion(found: &Value, points: &[Value], main: &str) -> Vec<String> {
                 false => "",
             }
         )),
+        None if points.len() < 2 => out.push("Only one amount of data was tried, so amounts are not compared.".to_owned()),
         None => out.push(format!(
             "In {label} there is no amount of data to compare: more of it does not help the model from scratch by more than chance, or the metric does not tell what was learnt."
         )),

@@ -61,7 +61,7 @@ impl RunContext {
 }
 
 /// Keys that change how a run goes, or what is measured of its result, but not what it computes.
-const FREE_KEYS: [&str; 13] = [
+const FREE_KEYS: [&str; 14] = [
     "train.device",
     "train.threads",
     "train.log_every",
@@ -73,6 +73,7 @@ const FREE_KEYS: [&str; 13] = [
     "train.loader_threads",
     "train.micro_rows",
     "base.pretrain",
+    "eval.choices",
     "eval.metrics",
     "eval.test",
 ];

@@ -131,6 +131,7 @@ impl<'a> Trainer<'a> {
     /// When a file cannot be written, the data cannot be read, or too many steps in a row are not finite.
     pub fn run(mut self) -> Result<Ended> {
         let train = &self.settings.train;
+        self.context.interrupt.work_begins();
         if self.state.step >= train.steps {
             self.prune()?; // the session that made the last checkpoint may have died before it did
             let summary = self.finished_before().map_or_else(|| self.conclude(), Ok)?;
@@ -138,7 +139,6 @@ impl<'a> Trainer<'a> {
         }
         let step_settings = StepSettings::of(self.settings);
         forecast::disk::require(self.folder, self.decoder, &self.optimizer, train)?;
-        self.context.interrupt.work_begins();
         memory::give_back(); // what making the data ready used
         self.try_largest_batch(&step_settings)?;
         let mut first_steps = match self.resumed {

@@ -8,7 +8,8 @@ use anyhow::Result;
 use clap::Args;
 use etude_data::{Cache, Hub, KnownModel, Progress, nearest};
 use etude_model::certificate::{Check, REFERENCE, Reference, Subject};
-use etude_model::{gguf, hf};
+use etude_model::gguf::{self, GgufFile, TensorFormat};
+use etude_model::hf;
 use etude_tensor::{Device, Kind};
 use serde_json::json;
 
@@ -115,12 +116,30 @@ pub(crate) fn run(args: &ImportArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
+/// The number format of a file whose matrices are of one, float32 for quantized ones.
+fn gguf_kind(path: &Path) -> Kind {
+    let Ok(file) = GgufFile::open(path) else {
+        return Kind::Float; // reading it says what is wrong
+    };
+    let matrices = file
+        .tensors()
+        .values()
+        .filter(|tensor| tensor.shape.len() > 1);
+    let formats: Vec<TensorFormat> = matrices.map(|tensor| tensor.format).collect();
+    let all = |format| !formats.is_empty() && formats.iter().all(|one| *one == format);
+    match () {
+        () if all(TensorFormat::F16) => Kind::Half,
+        () if all(TensorFormat::Bf16) => Kind::BFloat16,
+        () => Kind::Float,
+    }
+}
+
 impl Source {
     /// The number format that its weights have, or are read in.
     fn kind(&self) -> Kind {
         match self {
             Source::Folder(folder) => target::stored_kind(folder),
-            Source::Gguf(_) => Kind::Float,
+            Source::Gguf(path) => gguf_kind(path),
         }
     }
 

@@ -198,6 +198,9 @@ fn tell(summary: &TransferSummary) -> String {
         None if !tells(metric) => format!(
             "{metric} does not tell what was learnt, so amounts of data are not compared by it.\n"
         ),
+        None if summary.points.len() < 2 => {
+            "Only one amount of data was tried, so amounts are not compared.\n".to_owned()
+        }
         None => format!(
             "More data does not help the model from scratch in {metric}, by more than chance, so that there is no amount of data to compare by it.\n"
         ),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use etude_data::{DataError, Progress, Split};
-use etude_finetune::{TaskSettings, model_folder, weights_fingerprint};
+use etude_finetune::{TaskSettings, base_fingerprint, model_folder};
 use etude_train::{RunContext, durable};
 use serde::{Deserialize, Serialize};
 
@@ -19,7 +19,7 @@ const FILE: &str = "experiment.json";
 pub(super) struct Circumstances {
     /// Fingerprint of the task's examples.
     examples: String,
-    /// Fingerprint of the base model's weights.
+    /// Fingerprint of the base model.
     base: String,
     /// How examples are written for the base model.
     task: TaskSettings,
@@ -41,7 +41,7 @@ impl Circumstances {
         let settings = &plan.settings;
         Ok(Self {
             examples,
-            base: weights_fingerprint(&model_folder(&plan.finetune.base.path))?,
+            base: base_fingerprint(&model_folder(&plan.finetune.base.path))?,
             task: plan.finetune.task.clone(),
             choices: plan.finetune.eval.choices.clone(),
             test: settings.test,
@@ -52,14 +52,17 @@ impl Circumstances {
         })
     }
 
-    /// Keeps them in the experiment's folder, and refuses one that was begun under others.
+    /// Keeps them in the experiment's folder.
     pub(super) fn keep(&self, folder: &Path) -> Result<()> {
-        fs::create_dir_all(folder)
-            .with_context(|| format!("{}: cannot be made", folder.display()))?;
+        let json = serde_json::to_vec_pretty(self).context("plain data")?;
+        durable::write(&folder.join(FILE), &json)
+    }
+
+    /// Refuses a folder in which an experiment was begun under others.
+    pub(super) fn check(&self, folder: &Path) -> Result<()> {
         let path = folder.join(FILE);
         let Ok(text) = fs::read(&path) else {
-            let json = serde_json::to_vec_pretty(self).context("plain data")?;
-            return durable::write(&path, &json);
+            return Ok(());
         };
         let begun: Self = serde_json::from_slice(&text).map_err(|error| {
             DataError::in_file(&path, error.to_string(), "choose another --run")

@@ -35,6 +35,7 @@ pub(super) struct Lab<'a> {
     /// Training examples of the task.
     pub(super) examples: usize,
     general: Option<General>,
+    circumstances: Circumstances,
     /// The runs that were looked at so far.
     seen: BTreeSet<String>,
     /// What the base model answered.
@@ -64,7 +65,7 @@ impl<'a> Lab<'a> {
         );
         let general = General::read(&plan.settings, context)?;
         let circumstances = Circumstances::new(plan, dataset.fingerprint()?, general.as_ref())?;
-        circumstances.keep(&context.folder)?;
+        circumstances.check(&context.folder)?;
         Ok(Self {
             plan,
             context,
@@ -76,6 +77,7 @@ impl<'a> Lab<'a> {
             },
             examples: all,
             general,
+            circumstances,
             base: None,
             seen: BTreeSet::new(),
         })
@@ -349,6 +351,8 @@ impl<'a> Lab<'a> {
             record.write(&folder)?;
         }
         self.base.clone_from(&record.result);
+        // Only now: what nobody could be asked has not begun.
+        self.circumstances.keep(&self.context.folder)?;
         Ok(record)
     }
 }

@@ -2,7 +2,7 @@
 //! merges. The score of a piece says how late it was made, so the merges follow: each two pieces that make
 //! a third, in the order of the third's score.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Value as Json, json};
 
@@ -111,9 +111,54 @@ pub(super) fn ranks(texts: &[String], merges: &[String]) -> Vec<f64> {
         .collect()
 }
 
+/// Whether scores tell the merges that they were made of: each two pieces that make a third are a merge, and those of
+/// one piece stand together.
+pub(super) fn tell(scores: &[f64], texts: &[String], types: &[i64], merges: &[String]) -> bool {
+    let normal = texts.iter().zip(types).filter(|(_, kind)| **kind == NORMAL);
+    let normal: HashSet<&str> = normal.map(|(text, _)| text.as_str()).collect();
+    let pieces = Tokens {
+        texts,
+        types: types
+            .iter()
+            .map(|&kind| if kind == NORMAL { NORMAL } else { UNKNOWN })
+            .collect(),
+        base: texts.len(),
+    };
+    let follow: HashSet<String> = merges_of(&pieces, scores)
+        .into_iter()
+        .map(|(left, right)| format!("{left} {right}"))
+        .collect();
+    let mut made = HashSet::new();
+    let mut last = String::new();
+    let mut count = 0;
+    for merge in merges {
+        let Some((left, right)) = merge.split_once(' ') else {
+            return false;
+        };
+        let whole = format!("{left}{right}");
+        if [left, right, whole.as_str()]
+            .iter()
+            .any(|piece| !normal.contains(piece))
+        {
+            continue; // of special tokens, which are no text
+        }
+        if !follow.contains(merge) || (whole != last && !made.insert(whole.clone())) {
+            return false;
+        }
+        last = whole;
+        count += 1;
+    }
+    count == follow.len()
+}
+
 /// All pairs of pieces that make a piece: those of the best piece first; of one piece, the longest first
 /// part first, as Hugging Face's converter has it.
 fn merges(tokens: &Tokens<'_>, scores: &[f64]) -> Vec<Json> {
+    let pairs = merges_of(tokens, scores).into_iter();
+    pairs.map(|(left, right)| json!([left, right])).collect()
+}
+
+fn merges_of<'t>(tokens: &Tokens<'t>, scores: &[f64]) -> Vec<(&'t str, &'t str)> {
     let is_piece = |kind: i64| matches!(kind, NORMAL | USER_DEFINED);
     let pieces: HashMap<&str, f64> = tokens
         .texts
@@ -143,6 +188,6 @@ fn merges(tokens: &Tokens<'_>, scores: &[f64]) -> Vec<Json> {
     });
     found
         .into_iter()
-        .map(|(_, _, left, right)| json!([left, right]))
+        .map(|(_, _, left, right)| (left, right))
         .collect()
 }

@@ -90,10 +90,15 @@ pub(in crate::gguf) fn write(
     });
     let merges: Vec<String> = merges.collect();
     let (kind, of_its_kind) = match way {
-        Way::Pieces(_) => (
-            "llama",
-            vec![(SCORES, Value::Floats(sentencepiece::ranks(&texts, &merges)))],
-        ),
+        Way::Pieces(_) => {
+            let scores = sentencepiece::ranks(&texts, &merges);
+            if !sentencepiece::tell(&scores, &texts, &types, &merges) {
+                return Err(GgufError::unexportable(
+                    "its merges do not follow from the scores of its pieces, as SentencePiece's do: llama.cpp would make other tokens",
+                ));
+            }
+            ("llama", vec![(SCORES, Value::Floats(scores))])
+        }
         Way::Bytes(pre) => (
             "gpt2",
             vec![

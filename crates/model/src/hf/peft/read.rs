@@ -207,9 +207,10 @@ impl<'a> Tensors<'a> {
                 module.ends_with(whole)
             })
         };
+        let embedding = found.iter().any(|(name, _)| name == "embedding.weight");
+        let tied = decoder.config().tied && embedding;
         // The output layer of a tied model is its embedding.
-        let is_head =
-            |whole: &&String| decoder.config().tied && "lm_head".ends_with(whole.as_str());
+        let is_head = |whole: &&String| tied && "lm_head".ends_with(whole.as_str());
         let mut missing = config.whole.iter().filter(|whole| !is_head(whole));
         match missing.find(|whole| !decoder_name(whole)) {
             None => Ok(found),
