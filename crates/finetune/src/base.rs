@@ -193,3 +193,29 @@ fn hex(bytes: impl AsRef<[u8]>) -> String {
     let bytes = bytes.as_ref().iter();
     bytes.map(|byte| format!("{byte:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A merge may move the middle of a file alone, and a setting no weight at all.
+    #[test]
+    fn whatever_makes_another_model_makes_another_fingerprint() -> Result<()> {
+        let root = tempfile::tempdir()?;
+        let [weights, config] =
+            ["model.safetensors", "config.json"].map(|name| root.path().join(name));
+        let mut bytes = vec![7u8; 1 << 20];
+        std::fs::write(&weights, &bytes)?;
+        std::fs::write(&config, r#"{"rope_theta": 1.0, "dtype": "float32"}"#)?;
+        let first = base_fingerprint(root.path())?;
+        std::fs::write(&config, r#"{"dtype":"bfloat16","rope_theta":1.0}"#)?;
+        assert_eq!(base_fingerprint(root.path())?, first, "how it is written");
+        std::fs::write(&config, r#"{"rope_theta": 2.0}"#)?;
+        assert_ne!(base_fingerprint(root.path())?, first, "a setting");
+        std::fs::write(&config, r#"{"rope_theta": 1.0}"#)?;
+        bytes[1 << 19] ^= 1;
+        std::fs::write(&weights, &bytes)?;
+        assert_ne!(base_fingerprint(root.path())?, first, "the middle");
+        Ok(())
+    }
+}

@@ -416,3 +416,23 @@ fn an_empty_answer_still_teaches_to_stop() {
         .unwrap();
     assert_eq!(learnt(&segments), ["<|im_end|>"]);
 }
+
+/// Llama 3.2's template tells the date: what was rendered yesterday must be rendered so today.
+#[test]
+fn what_is_kept_is_rendered_without_a_clock() {
+    let (tokenizer, _) = chat();
+    let source = "{{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ m.content }}{% endfor %}";
+    let clocked = tokenizer.with_chat_template(source).unwrap();
+    let still = clocked.without_clock();
+    let text = |tokenizer: &Tokenizer| joined(&tokenizer.render_prompt(&[user("!")]).unwrap());
+    assert_eq!(text(&still), "26 Jul 2024!");
+    assert_ne!(
+        text(&clocked),
+        text(&still),
+        "the present is told otherwise"
+    );
+    let template = clocked.chat_template().unwrap();
+    let then = template.at(Some("2026-01-02T03:04:05")).unwrap();
+    assert_eq!(then.render(&[user("!")], false).unwrap(), "02 Jan 2026!");
+    assert!(template.at(Some("yesterday")).is_err());
+}
