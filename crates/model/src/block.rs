@@ -1,7 +1,7 @@
 //! One layer of the decoder: attention and feed-forward, each with its norm and added to the stream.
 //!
 //! B rows, T new positions, S positions in all, H query heads, G key-value heads, D head width,
-//! C model width, I inner width.
+//! C model width, I inner width, N places.
 
 use etude_tensor::ops::{self, Angles};
 use etude_tensor::{AttentionMask, Init, Linear, Norm, Scope, Tensor, attention, to_compute_kind};
@@ -90,7 +90,10 @@ impl Attention {
         let qk = self.normed(&parts[0]).view([b, t, h + g, d]);
         let qk = self.rotate(qk, at); // (B, T, H + G, D)
         let qk = qk.split_with_sizes([h, g], 2);
-        let q = at.wanted(&qk[0].transpose(1, 2), 2); // (B, H, T, D)
+        let q = match at.wanted {
+            Wanted::Newest => newest(&qk[0].transpose(1, 2), 2),
+            Wanted::All | Wanted::Places(_) => qk[0].transpose(1, 2),
+        }; // (B, H, T, D)
         let k = qk[1].transpose(1, 2); // (B, G, T, D)
         let v = parts[1].view([b, t, g, d]).transpose(1, 2); // (B, G, T, D)
         let y = match cache {
@@ -101,7 +104,11 @@ impl Attention {
             None => attention(&q, &k, &v, at.mask),
         };
         let y = y.transpose(1, 2).reshape([b, -1, h * d]);
-        self.out.forward_at(&y, at.places)
+        let y = match at.wanted {
+            Wanted::Places(index) => chosen(&y, index),
+            Wanted::All | Wanted::Newest => y,
+        };
+        self.out.forward_at(&y, at.places_after)
     }
 
     /// Queries and keys, `(B, T, (H + G) D)`, behind their norms where these have weights.
@@ -170,14 +177,14 @@ impl Mlp {
     }
 
     fn forward(&self, x: &Tensor, at: &Positions<'_>) -> Tensor {
-        let inner = self.up.forward_at(x, at.places); // (B, T, I), or (B, T, 2 I) with a gate
+        let inner = self.up.forward_at(x, at.places_after); // (B, T, I), or (B, T, 2 I) with a gate
         let active = match self.kind {
             MlpKind::GeluTanh => ops::gelu_tanh(&inner),
             MlpKind::Gelu => inner.gelu("none"),
             MlpKind::ReluSquared => ops::relu_squared(&inner),
             MlpKind::SwiGlu => ops::swiglu(&inner),
         };
-        self.down.forward_at(&active, at.places)
+        self.down.forward_at(&active, at.places_after)
     }
 }
 
@@ -185,23 +192,43 @@ impl Mlp {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Positions<'a> {
     pub(crate) angles: Option<&'a Angles>,
-    /// What the wanted positions see.
+    /// What the positions that ask see.
     pub(crate) mask: AttentionMask<'a>,
     /// By what dropout draws.
     pub(crate) places: Option<&'a Tensor>,
-    /// Only the newest position is wanted: of the others the layer makes keys and values, and no output.
-    pub(crate) newest: bool,
+    pub(crate) wanted: Wanted<'a>,
+    /// By what dropout draws behind the attention, where what is not wanted is gone.
+    pub(crate) places_after: Option<&'a Tensor>,
+}
+
+/// Of which positions a layer makes an output. Of the others it makes keys and values alone.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Wanted<'a> {
+    All,
+    /// Each row's last, and it alone asks.
+    Newest,
+    /// Some, `(N)`, counted through the rows.
+    Places(&'a Tensor),
 }
 
 impl Positions<'_> {
-    /// What is wanted of `x`, whose positions lie in dimension `dim`.
-    fn wanted(&self, x: &Tensor, dim: i64) -> Tensor {
-        if self.newest {
-            x.narrow(dim, x.size()[dim as usize] - 1, 1)
-        } else {
-            x.shallow_clone()
+    /// The wanted part of the stream `x`, `(B, T, C)`: `(B, 1, C)`, or `(1, N, C)`.
+    fn wanted(&self, x: &Tensor) -> Tensor {
+        match self.wanted {
+            Wanted::All => x.shallow_clone(),
+            Wanted::Newest => newest(x, 1),
+            Wanted::Places(index) => chosen(x, index),
         }
     }
+}
+
+fn newest(x: &Tensor, dim: i64) -> Tensor {
+    x.narrow(dim, x.size()[dim as usize] - 1, 1)
+}
+
+/// Some places of `(B, T, …)`, `(1, N, …)`.
+fn chosen(x: &Tensor, index: &Tensor) -> Tensor {
+    x.flatten(0, 1).index_select(0, index).unsqueeze(0)
 }
 
 /// One layer.
@@ -235,7 +262,7 @@ impl Block {
         ]
     }
 
-    /// `(B, T, C)` to `(B, T, C)`, or to `(B, 1, C)` when only the newest position is wanted.
+    /// `(B, T, C)` to the wanted part of `(B, T, C)`: all, `(B, 1, C)`, or `(1, N, C)`.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
@@ -244,12 +271,12 @@ impl Block {
     ) -> Tensor {
         if self.norm_after {
             let inner = self.attn.forward(&to_compute_kind(x), at, cache);
-            let x = at.wanted(x, 1) + self.attn_norm.forward(&inner);
+            let x = at.wanted(x) + self.attn_norm.forward(&inner);
             let inner = self.mlp.forward(&to_compute_kind(&x), at);
             return &x + self.mlp_norm.forward(&inner);
         }
         let inner = to_compute_kind(&self.attn_norm.forward(x));
-        let x = at.wanted(x, 1) + self.attn.forward(&inner, at, cache);
+        let x = at.wanted(x) + self.attn.forward(&inner, at, cache);
         let inner = to_compute_kind(&self.mlp_norm.forward(&x));
         &x + self.mlp.forward(&inner, at)
     }

@@ -12,7 +12,7 @@ use etude_tensor::{
     to_compute_kind,
 };
 
-use crate::block::{Block, LayerInit, Positions, norm};
+use crate::block::{Block, LayerInit, Positions, Wanted, norm};
 use crate::cache::KvCache;
 use crate::config::{ConfigError, Family, ModelConfig, Position};
 use crate::lora::Adapter;
@@ -230,7 +230,17 @@ impl Decoder {
     /// # Panics
     /// When the input is longer than the context, or the cache has no room for it: callers check both.
     pub fn hidden(&self, input: Input<'_>, cache: Option<&mut KvCache>) -> Tensor {
-        self.stream(input, cache, false, &mut |_, _| ())
+        self.stream(input, cache, Wanted::All, &mut |_, _| ())
+    }
+
+    /// [`Decoder::hidden`] of some places alone, `(N, C)`; `index`, `(N)`, counts them through the rows. The last layer
+    /// makes no output for the others.
+    ///
+    /// # Panics
+    /// As [`Decoder::hidden`].
+    pub fn hidden_at(&self, input: Input<'_>, index: &Tensor) -> Tensor {
+        let stream = self.stream(input, None, Wanted::Places(index), &mut |_, _| ());
+        stream.squeeze_dim(0)
     }
 
     /// [`Decoder::hidden`] of the last position alone, `(B, C)`: the last layer makes no output for the others.
@@ -238,7 +248,7 @@ impl Decoder {
     /// # Panics
     /// As [`Decoder::hidden`].
     pub fn newest_hidden(&self, input: Input<'_>, cache: &mut KvCache) -> Tensor {
-        let stream = self.stream(input, Some(cache), true, &mut |_, _| ());
+        let stream = self.stream(input, Some(cache), Wanted::Newest, &mut |_, _| ());
         stream.squeeze_dim(1)
     }
 
@@ -247,14 +257,14 @@ impl Decoder {
     /// # Panics
     /// As [`Decoder::hidden`].
     pub fn watched(&self, input: Input<'_>, look: &mut dyn FnMut(&str, &Tensor)) {
-        let _ = self.stream(input, None, false, look);
+        let _ = self.stream(input, None, Wanted::All, look);
     }
 
     fn stream(
         &self,
         input: Input<'_>,
         mut cache: Option<&mut KvCache>,
-        newest: bool,
+        wanted: Wanted<'_>,
         look: &mut dyn FnMut(&str, &Tensor),
     ) -> Tensor {
         let [_, t] = input.ids.size()[..] else {
@@ -310,23 +320,31 @@ impl Decoder {
             angles: angles.as_ref(),
             mask,
             places: input.places,
-            newest: false,
+            wanted: Wanted::All,
+            places_after: input.places,
         };
-        let row = match newest {
-            true => seen.as_ref().map(|seen| seen.narrow(-2, t - 1, 1)),
-            false => None,
-        };
-        let at_the_newest = Positions {
-            mask: row
-                .as_ref()
-                .map_or(AttentionMask::Full, AttentionMask::Seen),
-            newest: true,
-            ..at
-        };
+        let mut at_the_end = Positions { wanted, ..at };
+        let (row, places);
+        match wanted {
+            Wanted::All => (),
+            Wanted::Newest => {
+                row = seen.as_ref().map(|seen| seen.narrow(-2, t - 1, 1));
+                at_the_end.mask = row
+                    .as_ref()
+                    .map_or(AttentionMask::Full, AttentionMask::Seen);
+            }
+            Wanted::Places(index) => {
+                places = match input.places {
+                    Some(places) => places.reshape([-1]).index_select(0, index),
+                    None => index.shallow_clone(),
+                };
+                at_the_end.places_after = Some(&places);
+            }
+        }
         for (index, layer) in self.layers.iter().enumerate() {
             let room = cache.as_deref_mut().map(|cache| &mut cache.layers[index]);
             let last = index + 1 == self.layers.len();
-            let at = if newest && last { &at_the_newest } else { &at };
+            let at = if last { &at_the_end } else { &at };
             x = layer.forward(&x, at, room);
             look(&format!("layers.{index}"), &x);
         }

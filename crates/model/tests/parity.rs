@@ -284,3 +284,24 @@ fn documents_in_one_row_are_as_if_alone() {
         }
     }
 }
+
+#[test]
+fn some_places_alone_are_those_of_all() {
+    for name in FAMILIES {
+        let (model, golden) = open(name, Kind::Double);
+        let decoder = &model.decoder;
+        let ids = golden.tensor("input_ids");
+        let last = ids.numel() as i64 - 1;
+        let index = Tensor::from_slice(&[0, 3, 4, last]).to_device(device());
+        let (some, all) = no_grad(|| {
+            let input = Input::plain(&ids);
+            (
+                decoder.hidden_at(input, &index),
+                decoder.hidden(input, None),
+            )
+        });
+        assert_eq!(some.size(), [4, decoder.config().n_embd]);
+        let expected = all.flatten(0, 1).index_select(0, &index);
+        assert!(largest(some - expected) < 1e-12, "{name}");
+    }
+}

@@ -31,17 +31,14 @@ impl Decoder {
         targets: &Tensor,
         supervised: &[i64],
     ) -> (Tensor, Tensor) {
-        let hidden = self.hidden(input, None); // (B, T, C)
-        let flat = hidden.reshape([-1, self.config.n_embd]); // (B * T, C)
         let targets = targets.reshape([-1]); // (B * T)
         if supervised.len() as i64 == targets.size()[0] {
-            return (flat, targets);
+            let hidden = self.hidden(input, None); // (B, T, C)
+            return (hidden.reshape([-1, self.config.n_embd]), targets);
         }
         let index = Tensor::from_slice(supervised).to_device(self.device());
-        (
-            flat.index_select(0, &index),
-            targets.index_select(0, &index),
-        ) // (N, C), (N)
+        let hidden = self.hidden_at(input, &index);
+        (hidden, targets.index_select(0, &index)) // (N, C), (N)
     }
 
     /// The output layer for the loss of `hidden`: a frozen one in the dtype that is computed in.

@@ -280,3 +280,42 @@ fn a_base_in_bf16_stays_close_and_trains_in_float32() {
         }
     }
 }
+
+#[test]
+fn what_is_dropped_does_not_depend_on_which_places_are_wanted() {
+    let mut decoder = base("llama");
+    let dropped = LoraConfig {
+        dropout: 0.5,
+        ..config(4, 8.0, &[])
+    };
+    attach(&mut decoder, dropped, frozen("llama")).expect("attaches");
+    for param in decoder.trainable() {
+        no_grad(|| {
+            param
+                .tensor
+                .shallow_clone()
+                .copy_(&param.tensor.randn_like())
+        });
+    }
+    let ids = input("llama");
+    let named = Tensor::arange(ids.numel() as i64, (Kind::Int64, Device::Cpu)) * 7 + 100;
+    let named = named.view(&ids.size()[..]);
+    let index = Tensor::from_slice(&[2, 3, 5, ids.numel() as i64 - 1]);
+    let mut drawn = Vec::new();
+    for places in [None, Some(&named)] {
+        let input = Input {
+            places,
+            ..Input::plain(&ids)
+        };
+        seed_everything(6);
+        let all = decoder.hidden(input, None).flatten(0, 1);
+        let some = decoder.hidden_at(input, &index);
+        let expected = all.index_select(0, &index);
+        assert!(largest(&some - &expected) < 1e-4 * largest(expected));
+        drawn.push(some);
+    }
+    assert!(
+        largest(&drawn[0] - &drawn[1]) > 1e-2,
+        "dropout is at work in training"
+    );
+}
