@@ -37,5 +37,7 @@ mod stages;
 mod support;
 #[path = "cli/tokenizer.rs"]
 mod tokenizer;
+#[path = "cli/transfer.rs"]
+mod transfer;
 #[path = "cli/verify_resume.rs"]
 mod verify_resume;

@@ -5,7 +5,7 @@ use std::fs;
 use crate::support::{corpus, good, json, keys, run, scratch, text, write, wrong};
 
 /// A pre-training run that takes a second.
-fn pretraining(corpus: &str) -> String {
+pub(crate) fn pretraining(corpus: &str) -> String {
     format!(
         "# A test.\n[data]\nsources = [\"{corpus}\"]\n[tokenizer]\nvocab_size = 300\n\
          [model]\nn_layer = 1\nn_head = 2\nn_embd = 16\ncontext = 32\n\
@@ -291,74 +291,4 @@ fn a_run_that_is_stopped_saves_and_ends_with_130() {
     assert_eq!(done.status.code(), Some(130), "{err}");
     assert!(err.contains("the same command goes on"), "{err}");
     assert_eq!(fs::read_dir(folder.join("checkpoints")).unwrap().count(), 1);
-}
-
-#[test]
-fn a_transfer_experiment_runs_from_a_recipe_of_the_users_own() {
-    let corpus = write("transfer/corpus.txt", corpus());
-    let base = text(&scratch("transfer/base")).to_owned();
-    let pretrain = write("transfer/pretrain.toml", pretraining(&corpus));
-    let tasks: String = (0..40)
-        .map(|number| {
-            format!(
-                "{{\"prompt\": \"rose {number}\", \"completion\": \"red {}\"}}\n",
-                number % 4
-            )
-        })
-        .collect();
-    let tasks = write("transfer/tasks.jsonl", tasks);
-    let finetune = write(
-        "transfer/finetune.toml",
-        format!(
-            "[base]\npath = \"{base}\"\npretrain = \"{pretrain}\"\n\
-             [task]\nsource = \"{tasks}\"\nanswer_tokens = 4\nlocal = {{ validation = 20, test = 20 }}\n\
-             [train]\nsteps = 4\nbatch_rows = 2\nthreads = 1\n[eval]\nexamples = 4\nsamples = 0\n"
-        ),
-    );
-    let recipe = write(
-        "transfer/mine.toml",
-        format!(
-            "[transfer]\nfinetune = \"{finetune}\"\nshares = [0.5, 1.0]\nseeds = [1]\nrates = [1.0]\n\
-             tune_at = [1.0]\ntest = 4\n"
-        ),
-    );
-    let run = text(&scratch("transfer/run")).to_owned();
-    let told = json(&["transfer", &recipe, "--run", &run, "--json", "--quiet"]);
-    assert_eq!(told["points"].as_array().map(Vec::len), Some(2));
-    assert_eq!(told["metric"], "rouge_l");
-    let page = fs::read_to_string(scratch("transfer/run").join("report.html")).unwrap();
-    assert!(page.contains("What pre-training is worth"));
-    let again = good(&["transfer", &recipe, "--run", &run, "--quiet"]);
-    assert!(
-        again.contains("from scratch") && again.contains("report.html"),
-        "{again}"
-    );
-
-    // The base model was made on the way; the recipe alone finds it there now.
-    let told = json(&[
-        "finetune",
-        &finetune,
-        "--run",
-        text(&scratch("transfer/alone")),
-        "--json",
-        "--quiet",
-    ]);
-    assert_eq!(told["steps"], 4);
-
-    wrong(
-        &["transfer", "descriptons"],
-        &["did you mean `transfer-descriptions`"],
-    );
-    wrong(
-        &["transfer", &finetune],
-        &["is a recipe for `etude finetune`"],
-    );
-    wrong(
-        &["finetune", &recipe],
-        &["is a recipe for `etude transfer`"],
-    );
-    wrong(
-        &["transfer", &recipe, "--set", "transfer.shares=[2.0]"],
-        &["transfer.shares", "up to 1"],
-    );
 }

@@ -5,19 +5,22 @@
 
 mod arms;
 mod base;
+mod process;
 mod quickstart;
 mod resume;
 mod transfer;
 
 pub use base::ready_base;
+pub use process::RunFailed;
 pub use quickstart::{
     BaseSummary, Finished, Outcome, Plan, QuickstartSummary, Seconds, TaskSummary, quickstart,
     set_aside,
 };
 pub use resume::{
-    Compared, Difference, Kills, ResumeProof, ResumeTrial, RunFailed, compare_runs, verify_resume,
+    Compared, Difference, Kills, ResumeProof, ResumeTrial, compare_runs, verify_resume,
 };
 pub use transfer::{
     Arm, ArmScores, Compute, Cost, DataRatio, Point, Transfer, TransferRecipe, TransferSettings,
-    TransferSummary, Transferred, Variant, VariantSettings, transfer,
+    TransferSummary, Transferred, Variant, VariantSettings, Work, Workers, transfer,
+    transfer_worker,
 };

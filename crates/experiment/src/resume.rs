@@ -17,6 +17,7 @@ use etude_train::interrupt::Interrupt;
 use etude_train::{TrainSettings, durable};
 use serde::Serialize;
 
+use crate::process::RunFailed;
 use child::{End, Moment, Seen, Unfinished};
 pub use compare::{Compared, Difference, compare_runs};
 
@@ -84,24 +85,6 @@ pub struct Kills {
     pub elsewhere: u64,
 }
 
-/// A process that failed by itself.
-#[derive(Debug)]
-pub struct RunFailed {
-    /// Its exit status, unless a signal ended it.
-    pub status: Option<i32>,
-    /// What it said.
-    pub said: String,
-}
-
-impl std::fmt::Display for RunFailed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let said = self.said.trim();
-        f.write_str(said.strip_prefix("error: ").unwrap_or(said))
-    }
-}
-
-impl std::error::Error for RunFailed {}
-
 /// Tries it. `tell` hears a line at every run's end, and of how many kills. None when someone asked it to stop; then
 /// no process is left, and the folder may be used again.
 ///
@@ -125,7 +108,7 @@ pub fn verify_resume(
     tell("running the recipe once without interruption", 0);
     match experiment.live(&whole, Moment::Never)? {
         (End::Exited(status), seen) if status.success() => experiment.pace = seen,
-        (End::Exited(status), _) => bail!(experiment.failed(status)),
+        (End::Exited(status), _) => bail!(RunFailed::read(&trial.folder.join(SAID), status)),
         _ => return Ok(None),
     }
     let mut proof = ResumeProof {
@@ -201,7 +184,10 @@ impl Experiment<'_> {
                 End::Exited(status) => {
                     return Ok(Some(vec![Difference {
                         place: format!("after {} kills", self.kills.total),
-                        what: format!("the run does not go on: {}", self.failed(status)),
+                        what: format!(
+                            "the run does not go on: {}",
+                            RunFailed::read(&self.trial.folder.join(SAID), status)
+                        ),
                     }]));
                 }
                 End::Killed => {}
@@ -269,22 +255,6 @@ impl Experiment<'_> {
             &mut self.kills.elsewhere
         };
         *place += 1;
-    }
-
-    /// What the process that failed has said last.
-    fn failed(&self, status: std::process::ExitStatus) -> RunFailed {
-        let said = fs::read(self.trial.folder.join(SAID)).unwrap_or_default();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        let message = said.rfind("error: ").map_or(&said[..], |at| &said[at..]);
-        let said = if message.trim().is_empty() {
-            format!("the run ended with {status} and said nothing")
-        } else {
-            message.to_owned()
-        };
-        RunFailed {
-            status: status.code(),
-            said,
-        }
     }
 }
 

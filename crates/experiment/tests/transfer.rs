@@ -111,7 +111,8 @@ impl Place {
     fn run(&self, run: &str, plan: &Transfer) -> (TransferSummary, Vec<String>) {
         let mut said = Vec::new();
         let context = self.context(run);
-        let ended = transfer(plan, &context, &mut |line| said.push(line.to_owned())).expect("runs");
+        let ended =
+            transfer(plan, &context, None, &mut |line| said.push(line.to_owned())).expect("runs");
         match ended {
             Transferred::Finished(summary, report) => {
                 assert!(report.is_file());
@@ -201,7 +202,7 @@ fn an_experiment_tells_what_it_found_and_goes_on_where_it_stopped() {
     // Stopped after its third run, and gone on with.
     let context = place.context("halves");
     let ask = context.interrupt.clone();
-    let ended = transfer(&plan, &context, &mut |line| {
+    let ended = transfer(&plan, &context, None, &mut |line| {
         if line.starts_with("[3/") {
             ask.ask();
         }
@@ -225,7 +226,7 @@ fn an_experiment_tells_what_it_found_and_goes_on_where_it_stopped() {
     let mut other = plan.clone();
     other.finetune.train.batch_rows = 5;
     let error =
-        transfer(&other, &place.context("halves"), &mut |_| {}).expect_err("another recipe");
+        transfer(&other, &place.context("halves"), None, &mut |_| {}).expect_err("another recipe");
     assert!(
         format!("{error:#}").contains("train.batch_rows"),
         "{error:#}"

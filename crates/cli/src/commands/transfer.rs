@@ -1,20 +1,22 @@
 //! `etude transfer`: what pre-training is worth, at several amounts of task data.
 
 use std::path::PathBuf;
+use std::thread;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 use etude_data::Cache;
 use etude_eval::TaskMetric;
 use etude_experiment::{
-    DataRatio, Transfer, TransferRecipe, TransferSummary, Transferred, transfer,
+    DataRatio, RunFailed, Transfer, TransferRecipe, TransferSummary, Transferred, Work, Workers,
+    transfer, transfer_worker,
 };
 use etude_tensor::memory;
 use etude_train::RunContext;
 
 use crate::commands::data::CatalogArgs;
 use crate::commands::finetune::{pretrain_recipe, with_base};
-use crate::error::{Exit, bad_input};
+use crate::error::{Exit, Misuse, bad_input};
 use crate::output;
 use crate::recipes::{self, Stage};
 
@@ -53,6 +55,13 @@ pub(crate) struct TransferArgs {
     /// The folder of the experiment; by default runs/ and the recipe's name
     #[arg(long, value_name = "DIR")]
     run: Option<PathBuf>,
+    /// Runs at once, each in a process of its own with its share of the cores; at most as many as there are cores, and
+    /// as memory holds. For many cores and a small model, which cannot use them all
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    parallel: usize,
+    /// Make one run, for the process that leads the experiment
+    #[arg(long, hide = true, value_name = "WORK")]
+    worker: Option<Work>,
     /// Print the experiment's recipe as it would be run, and stop
     #[arg(long)]
     dry_run: bool,
@@ -81,8 +90,15 @@ pub(crate) fn run(args: &TransferArgs) -> Result<Exit> {
         .run
         .clone()
         .unwrap_or_else(|| PathBuf::from("runs").join(&source.name));
-    let context = RunContext::new(folder, args.catalog.catalog()?, Cache::user()?, !args.quiet)?;
-    match transfer(&plan, &context, &mut |line| output::note(line))? {
+    let bars = !args.quiet && args.worker.is_none();
+    let context = RunContext::new(folder, args.catalog.catalog()?, Cache::user()?, bars)?;
+    if let Some(work) = &args.worker {
+        let done = transfer_worker(&plan, &context, work)?;
+        return Ok(if done { Exit::Done } else { Exit::Interrupted });
+    }
+    let workers = workers(args.parallel)?;
+    let say = &mut |line: &str| output::note(line);
+    match transfer(&plan, &context, workers.as_ref(), say).map_err(explained)? {
         Transferred::Interrupted => {
             output::note("stopped; the same command goes on from here");
             Ok(Exit::Interrupted)
@@ -99,6 +115,41 @@ pub(crate) fn run(args: &TransferArgs) -> Result<Exit> {
             ))?;
             Ok(Exit::Done)
         }
+    }
+}
+
+/// This program as it was called, for `--parallel`; none for one run at a time.
+fn workers(count: usize) -> Result<Option<Workers>> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    if !(1..=cores).contains(&count) {
+        return Err(Misuse::error(
+            format!("--parallel {count}: this machine has {cores} cores"),
+            format!("give 1 to {cores}"),
+        ));
+    }
+    if count == 1 {
+        return Ok(None);
+    }
+    let program = std::env::current_exe().context("this program's own file cannot be found")?;
+    let arguments = std::env::args_os().skip(1);
+    let command = [program.into_os_string()]
+        .into_iter()
+        .chain(arguments)
+        .chain(["--worker".into()]);
+    Ok(Some(Workers {
+        command: command.collect(),
+        count,
+    }))
+}
+
+/// A run that failed for what the user gave it is the user's to mend here as well.
+fn explained(failure: anyhow::Error) -> anyhow::Error {
+    match failure.downcast_ref::<RunFailed>() {
+        Some(failed) if failed.status == Some(2) => Misuse::error(
+            failed.to_string(),
+            "the same command then goes on from here",
+        ),
+        _ => failure,
     }
 }
 

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use etude_train::interrupt::Interrupt;
+
+use crate::process::Reaped;
 
 /// How often the process and its folder are looked at, at most and at least.
 const GLANCES: (Duration, Duration) = (Duration::from_micros(50), Duration::from_millis(5));
@@ -54,16 +56,6 @@ impl Seen {
     }
 }
 
-/// Kills and reaps its process when it goes out of scope, however that comes about: nothing is left running.
-struct Reaped(Child);
-
-impl Drop for Reaped {
-    fn drop(&mut self) {
-        let _ = self.0.kill(); // fails when it has ended
-        let _ = self.0.wait();
-    }
-}
-
 /// Runs `command`, which works in the run folder `run`, until it ends or until `moment`. What it says goes to the
 /// file `said`; `pace` is what was seen of an earlier one.
 ///
@@ -77,8 +69,7 @@ pub(super) fn live(
     pace: &Seen,
     interrupt: &Interrupt,
 ) -> Result<(End, Seen)> {
-    let (program, arguments) = command.split_first().context("a command has a program")?;
-    let mut process = start(program, arguments, said)?;
+    let mut process = Reaped::start(command, said, &[])?;
     let begun = Instant::now();
     let mut seen = Seen::default();
     let mut saves = Saves::new(run);
@@ -114,22 +105,6 @@ pub(super) fn live(
     drop(process); // killed, unless it has ended
     seen.whole = begun.elapsed();
     Ok((end, seen))
-}
-
-fn start(program: &OsString, arguments: &[OsString], said: &Path) -> Result<Reaped> {
-    let said = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(said)
-        .with_context(|| format!("{}: cannot be written", said.display()))?;
-    let process = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(said)
-        .spawn()
-        .context("this program cannot be started once more")?;
-    Ok(Reaped(process))
 }
 
 fn has_begun(run: &Path) -> bool {

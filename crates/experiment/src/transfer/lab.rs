@@ -83,7 +83,7 @@ impl<'a> Lab<'a> {
         })
     }
 
-    fn key(&self, arm: Arm, share: f64, seed: u64, rate: f64) -> Key {
+    pub(super) fn key(&self, arm: Arm, share: f64, seed: u64, rate: f64) -> Key {
         let examples = match share {
             all if all >= 1.0 => self.plan.finetune.task.examples,
             share => (self.examples as f64 * share).round().max(1.0) as usize,
@@ -108,7 +108,6 @@ impl<'a> Lab<'a> {
 
     /// Every run, and every answer. None when someone asked to stop.
     pub(super) fn all(&mut self) -> Result<Option<Records>> {
-        let settings = &self.plan.settings;
         let mut records = Records {
             arms: BTreeMap::new(),
             tried: Vec::new(),
@@ -119,21 +118,19 @@ impl<'a> Lab<'a> {
             let Some(rates) = self.tune(arm, &mut records.tried)? else {
                 return Ok(None);
             };
-            for (number, &share) in settings.shares.iter().enumerate() {
-                let rate = nearest(&rates, share);
-                let mut answered = Vec::new();
-                for &seed in &settings.seeds {
-                    let key = self.key(arm, share, seed, rate);
-                    let Some(record) = self.answered(&key)? else {
-                        return Ok(None);
-                    };
-                    answered.push(record);
-                }
-                records.arms.insert((arm, number), (rate, answered));
+            let curve: Vec<(usize, Key)> = self.curve(arm, &rates).collect();
+            for (number, key) in curve {
+                let Some(record) = self.answered(&key)? else {
+                    return Ok(None);
+                };
+                let empty = || (key.rate, Vec::new());
+                let point = records.arms.entry((arm, number)).or_insert_with(empty);
+                point.1.push(record);
             }
         }
-        for variant in 1..=self.plan.variants.len() {
-            let Some(found) = self.variant(variant, &mut records.tried)? else {
+        let variants: Vec<Vec<Key>> = self.variants().collect();
+        for keys in &variants {
+            let Some(found) = self.variant(keys, &mut records.tried)? else {
                 return Ok(None);
             };
             records.variants.push(found);
@@ -141,17 +138,57 @@ impl<'a> Lab<'a> {
         Ok(Some(records))
     }
 
+    /// The runs of an arm at each share, whose number stands beside, with each seed: at the best of the rates that were
+    /// tried nearest to it.
+    pub(super) fn curve(
+        &self,
+        arm: Arm,
+        rates: &[(f64, f64)],
+    ) -> impl Iterator<Item = (usize, Key)> {
+        let settings = &self.plan.settings;
+        let shares = settings.shares.iter().enumerate();
+        shares.flat_map(move |(number, &share)| {
+            let rate = nearest(rates, share);
+            let key = move |&seed| (number, self.key(arm, share, seed, rate));
+            settings.seeds.iter().map(key)
+        })
+    }
+
+    /// The runs that try an arm's rates.
+    pub(super) fn tuning(&self, arm: Arm) -> Vec<Key> {
+        let shares = self.plan.settings.tune_at.iter();
+        shares
+            .flat_map(|&share| self.each_rate(arm, share))
+            .collect()
+    }
+
+    /// A run with each rate, by the first seed.
+    fn each_rate(&self, arm: Arm, share: f64) -> Vec<Key> {
+        let settings = &self.plan.settings;
+        let rates = settings.rates.iter();
+        rates
+            .map(|&rate| self.key(arm, share, settings.seeds[0], rate))
+            .collect()
+    }
+
+    /// Each variant's runs, one with each rate.
+    pub(super) fn variants(&self) -> impl Iterator<Item = Vec<Key>> {
+        (1..=self.plan.variants.len()).map(|number| {
+            let keys = self.each_rate(Arm::Pretrained, 1.0).into_iter();
+            let variant = Some(number);
+            keys.map(|key| Key { variant, ..key }).collect()
+        })
+    }
+
     /// An arm's best factor of the rates at each share where they are tried, by validation loss.
-    fn tune(
+    pub(super) fn tune(
         &mut self,
         arm: Arm,
         tried: &mut Vec<(Arm, Record)>,
     ) -> Result<Option<Vec<(f64, f64)>>> {
         let mut best = Vec::new();
         for &share in &self.plan.settings.tune_at {
-            let keys: Vec<Key> = (self.plan.settings.rates.iter())
-                .map(|&rate| self.key(arm, share, self.plan.settings.seeds[0], rate))
-                .collect();
+            let keys = self.each_rate(arm, share);
             let Some(chosen) = self.best_of(&keys, tried)? else {
                 return Ok(None);
             };
@@ -161,7 +198,11 @@ impl<'a> Lab<'a> {
     }
 
     /// The rate of the key with the lowest validation loss; the others' weights are forgotten.
-    fn best_of(&mut self, keys: &[Key], tried: &mut Vec<(Arm, Record)>) -> Result<Option<f64>> {
+    pub(super) fn best_of(
+        &mut self,
+        keys: &[Key],
+        tried: &mut Vec<(Arm, Record)>,
+    ) -> Result<Option<f64>> {
         let mut records = Vec::new();
         for key in keys {
             let Some(record) = self.trained(key)? else {
@@ -191,17 +232,10 @@ impl<'a> Lab<'a> {
 
     fn variant(
         &mut self,
-        number: usize,
+        keys: &[Key],
         tried: &mut Vec<(Arm, Record)>,
     ) -> Result<Option<(f64, Record)>> {
-        let settings = &self.plan.settings;
-        let keys: Vec<Key> = (settings.rates.iter())
-            .map(|&rate| Key {
-                variant: Some(number),
-                ..self.key(Arm::Pretrained, 1.0, settings.seeds[0], rate)
-            })
-            .collect();
-        let Some(rate) = self.best_of(&keys, tried)? else {
+        let Some(rate) = self.best_of(keys, tried)? else {
             return Ok(None);
         };
         let key = keys.iter().find(|key| key.rate == rate);
@@ -209,7 +243,7 @@ impl<'a> Lab<'a> {
         Ok(record.map(|record| (rate, record)))
     }
 
-    fn folder(&self, key: &Key) -> PathBuf {
+    pub(super) fn folder(&self, key: &Key) -> PathBuf {
         self.context.folder.join("runs").join(key.folder())
     }
 
@@ -222,37 +256,69 @@ impl<'a> Lab<'a> {
         key.recipe(recipe)
     }
 
-    fn trained(&mut self, key: &Key) -> Result<Option<Record>> {
+    /// What a run is called.
+    fn name(&self, key: &Key) -> String {
+        match key.variant {
+            Some(number) => format!("{}, {key}", self.plan.variants[number - 1].0),
+            None => format!("{}, {key}", key.arm),
+        }
+    }
+
+    /// Says that a run begins, unless it is there. Returns whether it is not.
+    pub(super) fn announce(&mut self, key: &Key) -> Result<bool> {
         self.seen.insert(key.folder());
-        let folder = self.folder(key);
-        let fresh = Record::read(&folder)?.is_none();
-        let name = match key.variant {
-            Some(number) => self.plan.variants[number - 1].0.clone(),
-            None => key.arm.to_string(),
-        };
+        let fresh = Record::read(&self.folder(key))?.is_none();
         if fresh {
             let (number, total) = (self.seen.len(), self.total());
-            (self.say)(&format!("[{number}/{total}] {name}, {key}"));
+            let name = self.name(key);
+            (self.say)(&format!("[{number}/{total}] {name}"));
         }
+        Ok(fresh)
+    }
+
+    /// Says what came out of a run that a worker made.
+    pub(super) fn tell(&mut self, key: &Key) -> Result<()> {
+        let Some(record) = Record::read(&self.folder(key))? else {
+            return Ok(());
+        };
+        let mut told = record.how_it_ended();
+        if let Some(answered) = record.result.as_ref().and_then(|result| self.score(result)) {
+            told = answered;
+        }
+        let name = self.name(key);
+        (self.say)(&format!("    {name}: {told}"));
+        Ok(())
+    }
+
+    /// The main score of some answers, in words.
+    fn score(&self, result: &TaskResult) -> Option<String> {
+        let main = self.plan.settings.metrics.first()?.name();
+        let score = result.scores.get(main)?;
+        Some(format!(
+            "{main} {:.3} [{:.3}, {:.3}] on {} test examples",
+            score.value,
+            score.low,
+            score.high,
+            result.items.len()
+        ))
+    }
+
+    pub(super) fn trained(&mut self, key: &Key) -> Result<Option<Record>> {
+        let fresh = self.announce(key)?;
+        let folder = self.folder(key);
         let context = RunContext {
             progress: self.context.progress && fresh,
             ..self.context.for_folder(folder)
         };
         let record = runs::trained(&self.recipe(key), &context)?;
         if let Some(record) = record.as_ref().filter(|_| fresh) {
-            (self.say)(&match record.validation_loss {
-                Some(loss) => format!(
-                    "    validation loss {loss:.4} at step {}, {:.0} s",
-                    record.best_step, record.seconds
-                ),
-                None => "    diverged: its losses are not numbers".to_owned(),
-            });
+            (self.say)(&format!("    {}", record.how_it_ended()));
         }
         Ok(record)
     }
 
     /// A run's record with its answers, asked where that was not done yet; its weights are then forgotten.
-    fn answered(&mut self, key: &Key) -> Result<Option<Record>> {
+    pub(super) fn answered(&mut self, key: &Key) -> Result<Option<Record>> {
         let folder = self.folder(key);
         let Some(mut record) = self.trained(key)? else {
             return Ok(None);
@@ -282,7 +348,7 @@ impl<'a> Lab<'a> {
     }
 
     /// Whether a record tells all that is asked. Metrics that are asked for later are measured on the answers it holds.
-    fn is_told(&self, record: &mut Record, folder: &Path) -> Result<bool> {
+    pub(super) fn is_told(&self, record: &mut Record, folder: &Path) -> Result<bool> {
         let Some(result) = &mut record.result else {
             return Ok(false);
         };
@@ -312,17 +378,8 @@ impl<'a> Lab<'a> {
         if let Some(base) = &self.base {
             summary::same_examples(base, &result)?;
         }
-        let main = self.plan.settings.metrics.first();
-        if let Some((name, score)) =
-            main.and_then(|metric| result.scores.get_key_value(metric.name()))
-        {
-            (self.say)(&format!(
-                "    {name} {:.3} [{:.3}, {:.3}] on {} test examples",
-                score.value,
-                score.low,
-                score.high,
-                result.items.len()
-            ));
+        if let Some(score) = self.score(&result) {
+            (self.say)(&format!("    {score}"));
         }
         record.result = Some(result);
         record.general = match &self.general {
@@ -337,9 +394,20 @@ impl<'a> Lab<'a> {
         Ok(())
     }
 
+    fn base_folder(&self) -> PathBuf {
+        self.context.folder.join("runs").join("base")
+    }
+
+    /// Reads what the base model answered, where another process asked it.
+    pub(super) fn know_the_base(&mut self) -> Result<()> {
+        let record = Record::read(&self.base_folder())?;
+        self.base = record.and_then(|record| record.result);
+        Ok(())
+    }
+
     /// The base model as it is, asked the same.
-    fn base(&mut self) -> Result<Record> {
-        let folder = self.context.folder.join("runs").join("base");
+    pub(super) fn base(&mut self) -> Result<Record> {
+        let folder = self.base_folder();
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("{}: cannot be made", folder.display()))?;
         let mut record = Record::read(&folder)?.unwrap_or_default();

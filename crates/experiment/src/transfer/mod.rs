@@ -13,6 +13,7 @@ mod ratio;
 mod runs;
 mod settings;
 mod summary;
+mod workers;
 
 use std::fs;
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ pub use ratio::DataRatio;
 pub use runs::Arm;
 pub use settings::{TransferRecipe, TransferSettings, VariantSettings};
 pub use summary::{ArmScores, Compute, Cost, Point, TransferSummary, Variant};
+pub use workers::{Work, Workers, transfer_worker};
 
 /// A transfer experiment with its recipes found and parsed.
 #[derive(Debug, Clone)]
@@ -57,14 +59,15 @@ pub enum Transferred {
     Interrupted,
 }
 
-/// Runs the experiment in `context.folder`, going on where an interrupted one stopped. `say` hears a line before
-/// and after each run.
+/// Runs the experiment in `context.folder`, going on where an interrupted one stopped: one run after the other, or, by
+/// `workers`, several at once. `say` hears a line before and after each run.
 ///
 /// # Errors
 /// As the stages; and when the two recipes are not of one task.
 pub fn transfer(
     plan: &Transfer,
     context: &RunContext,
+    workers: Option<&Workers>,
     say: &mut dyn FnMut(&str),
 ) -> Result<Transferred> {
     let started = Instant::now();
@@ -91,6 +94,11 @@ pub fn transfer(
         return Ok(Transferred::Interrupted);
     }
     let mut lab = Lab::new(plan, context, say)?;
+    if let Some(workers) = workers
+        && unless_stopped(lab.ahead(workers))?.flatten().is_none()
+    {
+        return Ok(Transferred::Interrupted);
+    }
     let Some(records) = unless_stopped(lab.all())?.flatten() else {
         return Ok(Transferred::Interrupted);
     };

@@ -130,6 +130,17 @@ impl Record {
         Ok(Some(record))
     }
 
+    /// How training ended, in words.
+    pub(super) fn how_it_ended(&self) -> String {
+        match self.validation_loss {
+            Some(loss) => format!(
+                "validation loss {loss:.4} at step {}, {:.0} s",
+                self.best_step, self.seconds
+            ),
+            None => "diverged: its losses are not numbers".to_owned(),
+        }
+    }
+
     pub(super) fn write(&self, run: &Path) -> Result<()> {
         let json = serde_json::to_vec(self).context("a record is plain data")?;
         durable::write(&run.join(RECORD), &json)

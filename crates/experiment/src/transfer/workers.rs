@@ -1,0 +1,249 @@
+//! Runs side by side, each in a process of its own, since libtorch's threads and random numbers belong to a process. A
+//! worker leaves a run's record in the run's folder, where the experiment finds it as one that was made before.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::str::FromStr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use etude_train::RunContext;
+use etude_train::interrupt::unless_stopped;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::Transfer;
+use super::lab::Lab;
+use super::runs::{Arm, Key, Record};
+use crate::process::{Reaped, RunFailed};
+
+/// How often the processes are looked at.
+const GLANCE: Duration = Duration::from_millis(50);
+/// How long processes that were asked to stop may take to save what they have.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How many runs go side by side, and what makes one.
+#[derive(Debug, Clone)]
+pub struct Workers {
+    /// The program and its arguments, to which a [`Work`] is added.
+    pub command: Vec<OsString>,
+    /// Runs at once. The cores are shared out among them.
+    pub count: usize,
+}
+
+/// What one process does: `train/RUN` or `answer/RUN`, with the name of the run's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Work {
+    run: String,
+    /// Whether the run is asked the test examples as well.
+    answer: bool,
+}
+
+impl fmt::Display for Work {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = if self.answer { "answer" } else { "train" };
+        write!(f, "{what}/{}", self.run)
+    }
+}
+
+impl FromStr for Work {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (answer, run) = match text.split_once('/') {
+            Some(("train", run)) => (false, run),
+            Some(("answer", run)) => (true, run),
+            _ => return Err("give `train/RUN` or `answer/RUN`".to_owned()),
+        };
+        Ok(Self {
+            run: run.to_owned(),
+            answer,
+        })
+    }
+}
+
+/// One run of an experiment that another process leads. False when someone asked it to stop.
+///
+/// # Errors
+/// As [`super::transfer`]; and when the experiment has no such run.
+pub fn transfer_worker(plan: &Transfer, context: &RunContext, work: &Work) -> Result<bool> {
+    let done = Lab::new(plan, context, &mut |_| ())?.work(work);
+    Ok(unless_stopped(done)?.flatten().is_some())
+}
+
+/// A run under way.
+struct Worker<'a> {
+    key: &'a Key,
+    process: Reaped,
+    said: PathBuf,
+}
+
+impl Worker<'_> {
+    fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        let ended = self.process.0.try_wait();
+        ended.context("a process cannot be waited for")
+    }
+}
+
+impl Lab<'_> {
+    fn work(&mut self, work: &Work) -> Result<Option<()>> {
+        let key = self.keys().into_iter().find(|key| key.folder() == work.run);
+        let key = key.with_context(|| format!("{}: no run of this experiment", work.run))?;
+        self.know_the_base()?;
+        let record = match work.answer {
+            true => self.answered(&key)?,
+            false => self.trained(&key)?,
+        };
+        Ok(record.map(|_| ()))
+    }
+
+    /// Every run that the experiment may have, those of rates that are not chosen included.
+    fn keys(&self) -> Vec<Key> {
+        let settings = &self.plan.settings;
+        let mut keys = Vec::new();
+        for arm in [Arm::Pretrained, Arm::Scratch] {
+            for &share in &settings.shares {
+                for &seed in &settings.seeds {
+                    let rates = settings.rates.iter();
+                    keys.extend(rates.map(|&rate| self.key(arm, share, seed, rate)));
+                }
+            }
+        }
+        keys.extend(self.variants().flatten());
+        keys
+    }
+
+    /// Makes all runs, `workers.count` at a time, and has them answer; [`Lab::all`] then finds them there. None when
+    /// someone asked to stop.
+    pub(super) fn ahead(&mut self, workers: &Workers) -> Result<Option<()>> {
+        self.base()?;
+        let arms = [Arm::Pretrained, Arm::Scratch];
+        let mut tried: Vec<Key> = arms.iter().flat_map(|&arm| self.tuning(arm)).collect();
+        tried.extend(self.variants().flatten());
+        if self.side_by_side(workers, &tried, false)?.is_none() {
+            return Ok(None);
+        }
+        let mut chosen = Vec::new();
+        for arm in arms {
+            let Some(rates) = self.tune(arm, &mut Vec::new())? else {
+                return Ok(None);
+            };
+            chosen.extend(self.curve(arm, &rates).map(|(_, key)| key));
+        }
+        let variants: Vec<Vec<Key>> = self.variants().collect();
+        for keys in &variants {
+            let Some(rate) = self.best_of(keys, &mut Vec::new())? else {
+                return Ok(None);
+            };
+            chosen.extend(keys.iter().find(|key| key.rate == rate).cloned());
+        }
+        self.side_by_side(workers, &chosen, true)
+    }
+
+    /// Has workers train the runs, or train and answer, where that was not done.
+    fn side_by_side(
+        &mut self,
+        workers: &Workers,
+        keys: &[Key],
+        answer: bool,
+    ) -> Result<Option<()>> {
+        let mut waiting = VecDeque::new();
+        for key in keys {
+            if !self.is_done(key, answer)? {
+                waiting.push_back(key);
+            }
+        }
+        let interrupt = &self.context.interrupt;
+        let mut busy: Vec<Worker<'_>> = Vec::new();
+        interrupt.work_begins(); // there are processes to end
+        loop {
+            while busy.len() < workers.count
+                && let Some(key) = waiting.pop_front()
+            {
+                self.announce(key)?;
+                busy.push(self.start(workers, key, answer)?);
+            }
+            let mut at = 0;
+            while at < busy.len() {
+                let Some(status) = busy[at].ended()? else {
+                    at += 1;
+                    continue;
+                };
+                let worker = busy.swap_remove(at);
+                if status.success() {
+                    let _ = fs::remove_file(&worker.said); // an empty file that may stay
+                    self.tell(worker.key)?;
+                } else if was_stopped(status) {
+                    interrupt.ask();
+                } else {
+                    let folder = self.folder(worker.key);
+                    let failed = RunFailed::read(&worker.said, status);
+                    let _ = fs::remove_file(&worker.said);
+                    bail!(failed.of(&folder));
+                }
+            }
+            if interrupt.asked() {
+                stop(&mut busy);
+                return Ok(None);
+            }
+            if busy.is_empty() {
+                interrupt.nothing_to_save();
+                return Ok(Some(()));
+            }
+            thread::sleep(GLANCE);
+        }
+    }
+
+    fn is_done(&self, key: &Key, answer: bool) -> Result<bool> {
+        let folder = self.folder(key);
+        let Some(mut record) = Record::read(&folder)? else {
+            return Ok(false);
+        };
+        Ok(!answer || self.is_told(&mut record, &folder)?)
+    }
+
+    fn start<'k>(&self, workers: &Workers, key: &'k Key, answer: bool) -> Result<Worker<'k>> {
+        let work = Work {
+            run: key.folder(),
+            answer,
+        };
+        let said = self.context.folder.join(format!("{}.said.txt", work.run));
+        let _ = fs::remove_file(&said); // of a process that was killed
+        let mut command = workers.command.clone();
+        command.push(work.to_string().into());
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let threads = (cores / workers.count).max(1).to_string();
+        let environment = ["OMP_NUM_THREADS", "RAYON_NUM_THREADS"];
+        let environment = environment.map(|name| (name, threads.clone()));
+        Ok(Worker {
+            key,
+            process: Reaped::start(&command, &said, &environment)?,
+            said,
+        })
+    }
+}
+
+/// Whether a process ended because someone asked it to, and not us.
+fn was_stopped(status: ExitStatus) -> bool {
+    // Of 128 and a signal: hang-up, Ctrl-C, SIGTERM.
+    matches!(status.code(), Some(129 | 130 | 143))
+}
+
+/// Asks processes to stop, and waits until they have saved what they have. Those that do not end are killed.
+fn stop(busy: &mut [Worker<'_>]) {
+    for worker in &*busy {
+        // It fails when the process has ended.
+        let _ = kill_process(Pid::from_child(&worker.process.0), Signal::TERM);
+    }
+    let asked = Instant::now();
+    for worker in busy {
+        while asked.elapsed() < PATIENCE && matches!(worker.ended(), Ok(None)) {
+            thread::sleep(GLANCE);
+        }
+        let _ = fs::remove_file(&worker.said); // what it was told, and no failure
+    }
+}
