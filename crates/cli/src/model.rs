@@ -56,7 +56,11 @@ impl DeviceArgs {
         let (config, _) = hf::load_config(&folder)?;
         let tokenizer = tokenizer(&folder)?;
         check_fit(&folder, &tokenizer, config.vocab_size)?;
-        let hf::LoadedModel { mut decoder, ids } = hf::load(&folder, Kind::Float, device)?;
+        // An adapter is added in float32.
+        let hf::LoadedModel { mut decoder, ids } = match self.adapters.folder() {
+            None => hf::load_to_ask(&folder, device)?,
+            Some(_) => hf::load(&folder, Kind::Float, device)?,
+        };
         self.adapters.merge(&mut decoder)?;
         Ok(Loaded {
             base: folder.clone(),

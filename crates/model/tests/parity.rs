@@ -305,3 +305,33 @@ fn some_places_alone_are_those_of_all() {
         assert!(largest(some - expected) < 1e-12, "{name}");
     }
 }
+
+#[test]
+fn a_model_in_bf16_that_is_asked_answers_as_in_float32_to_the_last_bit() {
+    for name in FAMILIES {
+        let (model, golden) = open_on(name, Kind::BFloat16, Device::Cpu);
+        let folder = tempfile::tempdir().expect("a folder");
+        hf::save(&model.decoder, &model.ids, folder.path()).expect("saves");
+        let wide = hf::load(folder.path(), Kind::Float, Device::Cpu).expect("loads");
+        let kept = hf::load_to_ask(folder.path(), Device::Cpu).expect("loads");
+        assert!(kept.decoder.params().tensors().all(|tensor| {
+            let narrow = if tensor.dim() == 2 {
+                Kind::BFloat16
+            } else {
+                Kind::Float
+            };
+            tensor.kind() == narrow
+        }));
+        let ids = golden.tensor("input_ids").to_device(Device::Cpu);
+        let logits = |decoder: &Decoder, ids: &Tensor| {
+            no_grad(|| decoder.logits(&decoder.hidden(Input::plain(ids), None)))
+        };
+        // All at once, in many rows; and a few, as when text is made.
+        for ids in [&ids, &ids.narrow(0, 0, 1).narrow(1, 0, 3)] {
+            let (wide, kept) = (logits(&wide.decoder, ids), logits(&kept.decoder, ids));
+            assert_eq!(kept.kind(), Kind::Float);
+            assert!(wide.equal(&kept), "{name}: {}", largest(&wide - &kept));
+        }
+        assert!(ids.numel() > 32, "the golden has many rows");
+    }
+}

@@ -22,12 +22,13 @@ static void in_pieces(int64_t total, int64_t step, Body body) {
   });
 }
 
-// x (…, I) by weight (O, I), bias (O) or none.
+// x (…, I) by weight (O, I), which may be in bfloat16 where x is in float32, bias (O) or none.
 static Tensor linear_rows(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
   const int64_t d = weight.size(1), outputs = weight.size(0);
-  TORCH_CHECK(weight.dim() == 2 && d > 0 && input.size(-1) == d && input.scalar_type() == weight.scalar_type() && weight.is_contiguous() &&
-                  (!bias || (bias->numel() == outputs && bias->is_contiguous() && bias->scalar_type() == weight.scalar_type())),
-              "x (…, I) and weight (O, I), dense and of one dtype");
+  const bool narrow = input.scalar_type() == at::kFloat && weight.scalar_type() == at::kBFloat16;
+  TORCH_CHECK(weight.dim() == 2 && d > 0 && input.size(-1) == d && (narrow || input.scalar_type() == weight.scalar_type()) && weight.is_contiguous() &&
+                  (!bias || (bias->numel() == outputs && bias->is_contiguous() && bias->scalar_type() == input.scalar_type())),
+              "x (…, I) and weight (O, I), dense and of one dtype, or float32 and bfloat16");
   const Tensor x = input.contiguous();
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = outputs;
@@ -37,8 +38,13 @@ static Tensor linear_rows(const Tensor& input, const Tensor& weight, const std::
   dispatch(x, [&](auto zero) {
     using F = decltype(zero);
     in_pieces(outputs, step, [&](int64_t begin, int64_t end) {
-      pick<F>().linear_rows(read<F>(x), x.numel() / d, read<F>(weight), bias ? read<F>(*bias) : nullptr, write<F>(y),
-                            outputs, begin, end, d);
+      const F* added = bias ? read<F>(*bias) : nullptr;
+      const int64_t rows = x.numel() / d;
+      if (narrow) {
+        pick<F>().linear_rows_bf16(read<F>(x), rows, read<Bf16>(weight), added, write<F>(y), outputs, begin, end, d);
+      } else {
+        pick<F>().linear_rows(read<F>(x), rows, read<F>(weight), added, write<F>(y), outputs, begin, end, d);
+      }
     });
   });
   return y;

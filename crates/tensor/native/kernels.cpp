@@ -337,9 +337,21 @@ static inline typename Lanes<Wide<F>>::type lanes_of(const F* from) {
   if constexpr (std::is_same_v<F, Wide<F>>) {
     std::memcpy(&out, from, 64);
   } else {
-    for (int l = 0; l < 16; ++l) out[l] = from[l];
+    typedef uint16_t Narrow __attribute__((vector_size(32)));
+    typedef uint32_t Bits __attribute__((vector_size(64)));
+    Narrow bits;
+    std::memcpy(&bits, from, 32);
+    out = __builtin_bit_cast(typename Lanes<float>::type, __builtin_convertvector(bits, Bits) << 16);
   }
   return out;
+}
+
+// The first `count` of them, and zeros.
+template <typename F>
+static inline typename Lanes<Wide<F>>::type lanes_of(const F* from, int64_t count) {
+  F some[64 / sizeof(Wide<F>)] = {};
+  std::memcpy(some, from, count * sizeof(F));
+  return lanes_of(some);
 }
 
 template <typename A>
@@ -358,8 +370,8 @@ static inline A total(typename Lanes<A>::type sums) {
 
 // R rows of x by O rows of w, each sum in U parts: sums that do not wait for each other keep the processor busy,
 // and few rows of w at once are the long runs that it reads ahead.
-template <typename F, int R, int O, int U>
-static inline void dots(const F* x, const F* w, const F* bias, F* y, int64_t outputs, int64_t d) {
+template <typename F, typename W, int R, int O, int U>
+static inline void dots(const F* x, const W* w, const F* bias, F* y, int64_t outputs, int64_t d) {
   using A = Wide<F>;
   constexpr int lanes = 64 / sizeof(A);
   typename Lanes<A>::type sums[R][O][U] = {};
@@ -374,33 +386,41 @@ static inline void dots(const F* x, const F* w, const F* bias, F* y, int64_t out
       }
     }
   }
+  // The rest goes by lanes as well: of scalars the compiler would choose for each type how they are rounded.
+  for (; j < d; j += lanes) {
+    const int64_t count = std::min<int64_t>(lanes, d - j);
+    for (int r = 0; r < R; ++r) {
+      const auto xs = lanes_of(x + r * d + j, count);
+      for (int o = 0; o < O; ++o) sums[r][o][0] += xs * lanes_of(w + o * d + j, count);
+    }
+  }
   for (int r = 0; r < R; ++r) {
     for (int o = 0; o < O; ++o) {
       for (int u = 1; u < U; ++u) sums[r][o][0] += sums[r][o][u];
       A sum = total<A>(sums[r][o][0]);
-      for (int64_t tail = j; tail < d; ++tail) sum += x[r * d + tail] * w[o * d + tail];
       if (bias) sum += bias[o];
       put(y[r * outputs + o], sum);
     }
   }
 }
 
-template <typename F>
-static void linear_rows(const F* x, int64_t rows, const F* w, const F* bias, F* y, int64_t outputs,
+template <typename F, typename W>
+static void linear_rows(const F* x, int64_t rows, const W* w, const F* bias, F* y, int64_t outputs,
                         int64_t begin, int64_t end, int64_t d) {
   int64_t o = begin;
   if (rows > 1) {
     // All of x by four rows of w, which stay in the nearest cache.
     for (; o + 4 <= end; o += 4) {
-      const F *wo = w + o * d, *bo = bias ? bias + o : nullptr;
+      const W* wo = w + o * d;
+      const F* bo = bias ? bias + o : nullptr;
       int64_t i = 0;
-      for (; i + 4 <= rows; i += 4) dots<F, 4, 4, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
-      for (; i + 2 <= rows; i += 2) dots<F, 2, 4, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
-      if (i < rows) dots<F, 1, 4, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
+      for (; i + 4 <= rows; i += 4) dots<F, W, 4, 4, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
+      for (; i + 2 <= rows; i += 2) dots<F, W, 2, 4, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
+      if (i < rows) dots<F, W, 1, 4, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
     }
   }
   for (; o < end; ++o) {
-    for (int64_t i = 0; i < rows; ++i) dots<F, 1, 1, 4>(x + i * d, w + o * d, bias ? bias + o : nullptr, y + i * outputs + o, outputs, d);
+    for (int64_t i = 0; i < rows; ++i) dots<F, W, 1, 1, 4>(x + i * d, w + o * d, bias ? bias + o : nullptr, y + i * outputs + o, outputs, d);
   }
 }
 
@@ -445,10 +465,15 @@ template <>
 auto cross_entropy_of<Bf16>() { return cross_entropy_bf16; }
 
 template <typename F>
+static auto linear_rows_bf16_of() { return linear_rows<F, Bf16>; }
+template <>
+auto linear_rows_bf16_of<double>() { return static_cast<decltype(Kernels<double>::linear_rows_bf16)>(nullptr); }
+
+template <typename F>
 static Kernels<F> table() {
   return {rms_norm<F>, rms_norm_backward<F>, rope<F>, rope_backward<F>, relu_squared<F>,
           relu_squared_backward<F>, gelu<F>, gelu_backward<F>, swiglu<F>, swiglu_backward<F>,
-          cross_entropy_of<F>(), linear_rows<F>, attend<F>};
+          cross_entropy_of<F>(), linear_rows<F, F>, linear_rows_bf16_of<F>(), attend<F>};
 }
 
 extern const Kernels<float> table_f32;

@@ -67,6 +67,9 @@ struct Kernels {
   // of d, y with rows of `outputs`; bias may be null. Each row of w is read from memory once.
   void (*linear_rows)(const F* x, int64_t rows, const F* w, const F* bias, F* y, int64_t outputs,
                       int64_t begin, int64_t end, int64_t d);
+  // The same with a weight in bfloat16, whose numbers are widened as they are read; none where x is in float64.
+  void (*linear_rows_bf16)(const F* x, int64_t rows, const Bf16* w, const F* bias, F* y, int64_t outputs,
+                           int64_t begin, int64_t end, int64_t d);
   // Attention of the newest position for query heads that share a key head: y[i] is the sum of the rows of v by the
   // softmax of scale * q[i] · k over the positions that are seen, all when seen is null. q and y have rows of d, so have
   // k and v; scores has room for `positions` numbers.

@@ -13,8 +13,8 @@
 
 use tch::{Device, Kind, Tensor, no_grad};
 
-use crate::native;
 use crate::seed::last_seed;
+use crate::{native, ops};
 
 /// The update of a layer.
 #[derive(Debug)]
@@ -92,6 +92,11 @@ pub fn frozen_linear(
     update: Option<&LowRank>,
     places: Option<&Tensor>,
 ) -> Tensor {
+    if update.is_none() && x.device() == Device::Cpu && ops::inference() {
+        // As if the weight had been in x's dtype from the start.
+        return ops::linear_of_few_rows(x, weight, bias)
+            .unwrap_or_else(|| x.linear(&weight.to_kind(x.kind()), bias));
+    }
     let known = matches!(x.kind(), Kind::Float | Kind::Double | Kind::BFloat16);
     if x.device() == Device::Cpu && known {
         return native::low_rank_linear(x, weight, bias, update, places)

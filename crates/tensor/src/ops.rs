@@ -27,18 +27,27 @@ const FEW_ROWS: i64 = 32;
 /// `x W^T + bias`: `(…, I)` by `(O, I)` to `(…, O)`. A few rows on the CPU, as they are when text is made token by
 /// token, go through a product of their own while no gradients are recorded.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
+    linear_of_few_rows(x, weight, bias).unwrap_or_else(|| x.linear(weight, bias))
+}
+
+/// That product; none where it is not made for the input. A weight in bfloat16 is read as it is, and its product is
+/// that of the same numbers in float32.
+pub(crate) fn linear_of_few_rows(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+) -> Option<Tensor> {
     let size = x.size();
     let rows: i64 = size[..size.len() - 1].iter().product();
-    let plain = (1..=FEW_ROWS).contains(&rows)
+    let made_for = (1..=FEW_ROWS).contains(&rows)
         && x.device() == Device::Cpu
-        && matches!(x.kind(), Kind::Float | Kind::Double)
-        && weight.kind() == x.kind()
+        && matches!(
+            (x.kind(), weight.kind()),
+            (Kind::Float, Kind::Float | Kind::BFloat16) | (Kind::Double, Kind::Double)
+        )
         && bias.is_none_or(|bias| bias.kind() == x.kind())
         && weight.is_contiguous();
-    if plain && inference() {
-        return native::linear_rows(x, weight, bias).expect(SHAPES);
-    }
-    x.linear(weight, bias)
+    (made_for && inference()).then(|| native::linear_rows(x, weight, bias).expect(SHAPES))
 }
 
 /// Whether neither gradients nor casts are to be thought of.
@@ -221,6 +230,31 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn a_weight_in_bf16_is_multiplied_as_the_same_numbers_in_float32() {
+        tch::manual_seed(4);
+        let float = (Kind::Float, Device::Cpu);
+        for (inputs, outputs) in [(1, 3), (31, 5), (64, 4), (200, 70)] {
+            let narrow = Tensor::randn([outputs, inputs], float).to_kind(Kind::BFloat16);
+            let wide = narrow.to_kind(Kind::Float);
+            let bias = Tensor::randn([outputs], float);
+            for rows in [1, 2, 3, 7, 32, 33] {
+                let x = Tensor::randn([rows, inputs], float);
+                for bias in [None, Some(&bias)] {
+                    let ours =
+                        tch::no_grad(|| crate::lora::frozen_linear(&x, &narrow, bias, None, None));
+                    let same = tch::no_grad(|| linear(&x, &wide, bias));
+                    assert!(ours.equal(&same), "{rows} x {inputs} x {outputs}");
+                    let few = tch::no_grad(|| linear_of_few_rows(&x, &narrow, bias));
+                    assert_eq!(few.is_some(), rows <= FEW_ROWS);
+                }
+            }
+            let x = Tensor::randn([1, inputs], (Kind::Double, Device::Cpu));
+            assert!(native::linear_rows(&x, &narrow, None).is_err());
+            assert!(linear_of_few_rows(&x, &narrow, None).is_none());
         }
     }
 

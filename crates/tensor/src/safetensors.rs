@@ -121,6 +121,11 @@ impl SafetensorsFile {
             .collect()
     }
 
+    /// The dtype of a tensor, where there is one of that name in a dtype that libtorch has.
+    pub fn kind(&self, name: &str) -> Option<Kind> {
+        kind_of(self.metadata.info(name)?.dtype)
+    }
+
     /// The file's own key-value metadata.
     pub fn metadata(&self) -> HashMap<String, String> {
         self.metadata.metadata().clone().unwrap_or_default()

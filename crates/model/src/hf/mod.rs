@@ -13,7 +13,9 @@ pub use config::TokenIds;
 pub(crate) use config::to_json as config_json;
 pub use error::FolderError;
 pub(crate) use folder::write_json;
-pub use folder::{LoadedModel, MAX_SHARD_BYTES, load, load_config, save, save_sharded};
+pub use folder::{
+    LoadedModel, MAX_SHARD_BYTES, load, load_config, load_to_ask, save, save_sharded,
+};
 pub use generation::{Recommended, load_generation, save_generation};
 pub(crate) use names::place;
 pub use names::{HfTensor, hf_tensors};

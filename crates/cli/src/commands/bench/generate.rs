@@ -7,7 +7,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::Args;
 use etude_model::{Decoder, Generator, Request, Sampling, hf};
-use etude_tensor::{Kind, device, parse_device, peak, step_seed};
+use etude_tensor::{device, parse_device, peak, step_seed};
 use serde::Serialize;
 use serde_json::json;
 
@@ -61,7 +61,7 @@ struct Times {
 pub(super) fn run(args: &GenerateArgs) -> Result<Exit> {
     device::set_threads(args.threads);
     let on = parse_device(&args.device).map_err(|error| bad_input(error.into()))?;
-    let decoder = hf::load(&model::folder(&args.model)?, Kind::Float, on)?.decoder;
+    let decoder = hf::load_to_ask(&model::folder(&args.model)?, on)?.decoder;
     let context = decoder.config().context as usize;
     let together = args.prompt_tokens.saturating_add(args.tokens);
     if args.tokens < 2 || args.prompt_tokens == 0 || together > context {
