@@ -61,6 +61,15 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{:.1}%", share * 100.0).replace('-', "−")
 }
 
+/// How likely a difference would be by chance.
+pub(crate) fn p(p: f64) -> String {
+    if p < 0.001 {
+        "< 0.001".to_owned()
+    } else {
+        format!("{p:.3}")
+    }
+}
+
 /// Scores and losses: three decimals, fewer for large values.
 pub(crate) fn score(value: f64) -> String {
     let text = match value.abs() {

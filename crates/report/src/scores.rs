@@ -12,7 +12,7 @@ pub(crate) struct Score {
     pub(crate) value: f64,
     pub(crate) interval: Option<(f64, f64)>,
     /// Of a difference.
-    p: Option<f64>,
+    pub(crate) p: Option<f64>,
 }
 
 impl Score {

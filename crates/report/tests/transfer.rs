@@ -101,6 +101,7 @@ fn a_transfer_experiment_is_one_page() {
         "the pre-trained model in 250 steps of 16, the other in 750 steps of 16.",
         "share of the training examples",
         "could be chance",
+        "<td class=\"num\">0.010</td>", // p
         "2.5 · 10^13",
         "+0.050", // bits that LoRA forgot
         "&lt;b&gt;By LoRA",

@@ -197,6 +197,7 @@ fn table(summary: &TransferSummary) -> Vec<Vec<String>> {
         "from the pre-trained model",
         "from scratch",
         "difference",
+        "p",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let show = |arm: &etude_experiment::ArmScores| {
@@ -214,6 +215,7 @@ fn table(summary: &TransferSummary) -> Vec<Vec<String>> {
             difference.map_or_else(String::new, |gain| {
                 format!("{:+.3} [{:+.3}, {:+.3}]", gain.value, gain.low, gain.high)
             }),
+            difference.map_or_else(String::new, |gain| format!("{:.3}", gain.p)),
         ]);
     }
     rows

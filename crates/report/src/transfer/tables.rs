@@ -17,6 +17,8 @@ pub(super) struct Row {
     pub(super) arms: Vec<[String; 5]>,
     pub(super) difference: String,
     pub(super) interval: String,
+    /// Of a test of no difference.
+    pub(super) p: String,
     pub(super) verdict: &'static str,
     pub(super) kind: &'static str,
 }
@@ -85,6 +87,10 @@ pub(super) fn row(point: &Value, main: &str) -> Row {
             .unwrap_or_default(),
         interval: interval
             .map(|(low, high)| format!("{} to {}", format::signed(low), format::signed(high)))
+            .unwrap_or_default(),
+        p: difference
+            .and_then(|score| score.p)
+            .map(format::p)
             .unwrap_or_default(),
         verdict,
         kind,

@@ -1,0 +1,183 @@
+//! What other programs write otherwise than Transformers and llama.cpp do today: older GGUF files, and settings that are
+//! left out or say "none" in their own way.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use etude_model::gguf::{self, ExportFormat};
+use etude_model::hf::{self, TokenIds};
+use etude_model::{Decoder, Family, ModelConfig, Position, RotaryScaling, Sizes};
+use etude_tensor::{Device, Kind};
+use etude_tokenizer::{Tokenizer, TrainSettings};
+use serde_json::{Value, json};
+
+fn goldens() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
+}
+
+/// Puts a text in place of another that stands in the file once with its length before it.
+fn set(bytes: &mut Vec<u8>, old: &str, new: &str) {
+    let with_length =
+        |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let old = with_length(old);
+    let at = bytes.windows(old.len()).position(|window| window == old);
+    let at = at.expect("the file holds it");
+    bytes.splice(at..at + old.len(), with_length(new));
+}
+
+#[test]
+fn an_old_file_s_scaling_of_positions_is_read() {
+    let sizes = Sizes {
+        vocab_size: 300,
+        n_layer: 1,
+        n_head: 2,
+        n_kv_head: 2,
+        n_embd: 16,
+        n_inner: 16,
+        context: 64,
+        tied: true,
+    };
+    let config = ModelConfig {
+        position: Position::Rotary {
+            theta: 10_000.0,
+            flipped: false,
+            scaling: Some(RotaryScaling::Linear { factor: 4.0 }),
+        },
+        ..ModelConfig::new(Family::Llama, sizes)
+    };
+    let text = "A rose is a rose is a rose. ".repeat(50);
+    let settings = TrainSettings {
+        vocab_size: 290,
+        ..TrainSettings::default()
+    };
+    let (tokenizer, _) = Tokenizer::train([text].into_iter(), &settings).expect("trains");
+    let decoder = Decoder::new(config, Kind::Float, Device::Cpu).expect("possible");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("named.gguf");
+    let ids = TokenIds::default();
+    gguf::export(&decoder, &ids, &tokenizer, &path, ExportFormat::F32).expect("exports");
+    let new = fs::read(&path).expect("reads");
+    let (kind, factor) = ("llama.rope.scaling.type", "llama.rope.scaling.factor");
+    // Without a type; and as the oldest files have it, two letters shorter.
+    for old in [factor, "llama.rope.scale_linear"] {
+        let mut bytes = new.clone();
+        set(&mut bytes, kind, "llama.rope.scaling.tipe");
+        set(&mut bytes, factor, old);
+        set(
+            &mut bytes,
+            "named",
+            &format!("named{}", &"xx"[..factor.len() - old.len()]),
+        );
+        fs::write(&path, bytes).expect("writes");
+        let read = gguf::load(&path, Kind::Float, Device::Cpu).expect("loads");
+        assert_eq!(read.decoder.config(), decoder.config(), "{old}");
+    }
+}
+
+/// The stages before the vocabulary of a file's tokenizer, or what is said of it.
+fn stages(bytes: &[u8]) -> Result<[Value; 2], String> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("old.gguf");
+    fs::write(&path, bytes).expect("writes");
+    let tokenizer = gguf::load_tokenizer(&path).map_err(|error| error.to_string())?;
+    tokenizer.save(folder.path()).expect("saves");
+    let json = fs::read(folder.path().join("tokenizer.json")).expect("reads");
+    let json: Value = serde_json::from_slice(&json).expect("JSON");
+    Ok(["normalizer", "pre_tokenizer"].map(|stage| json[stage].clone()))
+}
+
+#[test]
+fn an_old_file_s_words_are_cut_as_its_architecture_does_or_not_at_all() {
+    let golden = fs::read(goldens().join("gguf/llama.gguf")).expect("reads");
+    // The file's length stays: what a change takes, a token that only fills up gives.
+    let changed = |architecture: &str, pre: Option<&str>, begin: &str| {
+        let mut bytes = golden.clone();
+        set(&mut bytes, "llama", architecture);
+        for at in 0..bytes.len() - 6 {
+            if &bytes[at..at + 6] == b"llama." {
+                bytes[at..at + 5].copy_from_slice(architecture.as_bytes());
+            }
+        }
+        let mut longer = begin.len() as i64 - 13;
+        set(&mut bytes, "<|endoftext|>", begin);
+        match pre {
+            Some(name) => {
+                set(&mut bytes, "smollm", name);
+                longer += name.len() as i64 - 6;
+            }
+            None => set(&mut bytes, "tokenizer.ggml.pre", "tokenizer.ggml.prx"),
+        }
+        set(&mut bytes, "[PAD51]", &"[PAD51]x"[..(7 - longer) as usize]);
+        stages(&bytes)
+    };
+    let (usual, llama_3) = ("<|endoftext|>", "<|begin_of_text|>");
+    let qwen2 = changed("qwen2", None, usual).expect("reads");
+    assert_eq!(
+        qwen2,
+        changed("llama", Some("qwen2"), usual).expect("reads")
+    );
+    assert_eq!(qwen2, changed("qwen3", None, usual).expect("reads"));
+    let llama = changed("llama", None, llama_3).expect("reads");
+    assert_eq!(
+        llama,
+        changed("llama", Some("llama3"), llama_3).expect("reads")
+    );
+    assert_ne!(llama, qwen2);
+    // Nothing in the file tells one way of many.
+    let error = changed("llama", None, usual).expect_err("refused");
+    for part in ["old.gguf", "tokenizer.ggml.pre", "is not there", "`llama`"] {
+        assert!(error.contains(part), "no `{part}` in: {error}");
+    }
+}
+
+/// A copy of a golden folder whose config.json has these fields; null takes one out.
+fn with(golden: &str, file: &str, fields: &Value) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().expect("a folder");
+    for entry in fs::read_dir(goldens().join(golden)).expect("is there") {
+        let entry = entry.expect("a file");
+        fs::copy(entry.path(), folder.path().join(entry.file_name())).expect("copies");
+    }
+    let path = folder.path().join(file);
+    let text = fs::read(&path).expect("reads");
+    let mut settings: Value = serde_json::from_slice(&text).expect("JSON");
+    let object = settings.as_object_mut().expect("an object");
+    for (name, value) in fields.as_object().expect("an object") {
+        match value {
+            Value::Null => drop(object.remove(name)),
+            value => drop(object.insert(name.clone(), value.clone())),
+        }
+    }
+    fs::write(&path, settings.to_string()).expect("writes");
+    folder
+}
+
+#[test]
+fn a_mistral_that_says_nothing_of_its_window_has_transformers_default() {
+    let read = |fields: Value| {
+        let folder = with("mistral", "config.json", &fields);
+        let (config, _) = hf::load_config(folder.path()).expect("reads");
+        config.sliding_window
+    };
+    assert_eq!(read(json!({"sliding_window": null})), Some(4096));
+    assert_eq!(read(json!({"sliding_window": 7})), Some(7));
+}
+
+#[test]
+fn a_token_id_of_minus_one_is_none() {
+    let read = |fields: Value| {
+        let folder = with("llama", "config.json", &fields);
+        let _ = fs::remove_file(folder.path().join("generation_config.json"));
+        hf::load_config(folder.path()).map(|(_, ids)| ids)
+    };
+    let ids = read(json!({"bos_token_id": -1, "eos_token_id": [-1, 2], "pad_token_id": -1}));
+    let expected = TokenIds {
+        bos: None,
+        eos: vec![2],
+        pad: None,
+    };
+    assert_eq!(ids.expect("reads"), expected);
+    let ids = read(json!({"eos_token_id": -1})).expect("reads");
+    assert_eq!(ids.eos, [0; 0]);
+    let error = read(json!({"eos_token_id": "two"})).expect_err("refused");
+    assert!(error.to_string().contains("eos_token_id"), "{error}");
+}
