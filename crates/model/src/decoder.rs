@@ -81,14 +81,10 @@ impl Decoder {
         Ok(Self::build(config, Params::new(device, kind)))
     }
 
-    /// A decoder whose parameters hold whatever the memory held, for those who read them from a file.
-    pub(crate) fn blank(
-        config: ModelConfig,
-        kind: Kind,
-        device: Device,
-    ) -> Result<Self, ConfigError> {
+    /// A decoder over `params`, which are none yet, for those who read them from a file.
+    pub(crate) fn over(config: ModelConfig, params: Params) -> Result<Self, ConfigError> {
         config.validate()?;
-        Ok(Self::build(config, Params::blank(device, kind)))
+        Ok(Self::build(config, params))
     }
 
     /// The names, shapes and parts of the parameters of a configuration, without their memory.

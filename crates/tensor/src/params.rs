@@ -25,6 +25,8 @@ pub struct Param {
 pub struct Params {
     device: Device,
     kind: Kind,
+    /// The dtype of the matrices, frozen where it is another one.
+    matrices: Kind,
     entries: Vec<Param>,
     values: Values,
 }
@@ -46,6 +48,7 @@ impl Params {
         Self {
             device,
             kind,
+            matrices: kind,
             entries: Vec::new(),
             values: Values::Drawn,
         }
@@ -58,6 +61,12 @@ impl Params {
             values: Values::Blank,
             ..Self::new(device, kind)
         }
+    }
+
+    /// The same, with the matrices to come in a dtype of their own. Where that is not `kind`, they are frozen.
+    #[must_use]
+    pub fn with_matrices(self, matrices: Kind) -> Self {
+        Self { matrices, ..self }
     }
 
     /// For names and shapes alone, before anything is allocated: each parameter is a single zero,
@@ -82,7 +91,7 @@ impl Params {
         self.device
     }
 
-    /// The dtype of the parameters.
+    /// The dtype of the parameters; matrices may be kept in another.
     pub fn kind(&self) -> Kind {
         self.kind
     }
@@ -173,13 +182,17 @@ impl Scope<'_> {
             self.params.get(&name).is_none(),
             "parameter `{name}` is declared twice"
         );
-        let options = (self.params.kind, self.params.device);
+        let kind = match shape.len() {
+            2 => self.params.matrices,
+            _ => self.params.kind,
+        };
+        let options = (kind, self.params.device);
         let tensor = match self.params.values {
             Values::Drawn => init.tensor(shape, options.0, options.1),
             Values::Blank => Tensor::empty(shape, options),
             Values::Outline => Tensor::zeros([1], options).expand(shape, false),
         }
-        .set_requires_grad(true);
+        .set_requires_grad(kind == self.params.kind);
         self.params.entries.push(Param {
             name,
             tensor: tensor.shallow_clone(),

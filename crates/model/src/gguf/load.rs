@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use etude_tensor::{Device, Kind, Tensor, no_grad};
+use etude_tensor::{Device, Kind, Params, Tensor, no_grad};
 use etude_tokenizer::Tokenizer;
 
 use super::config;
@@ -68,7 +68,7 @@ fn from_file(file: &GgufFile, kind: Kind, device: Device) -> Result<LoadedModel,
         path: file.path().to_owned(),
         source,
     };
-    let decoder = Decoder::blank(config, kind, device).map_err(invalid)?;
+    let decoder = Decoder::over(config, Params::blank(device, kind)).map_err(invalid)?;
     for param in decoder.params().entries() {
         let place = names::place(decoder.config(), &param.name);
         let parts: Vec<Tensor> = place

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use etude_tensor::safetensors::{self, SafetensorsFile};
-use etude_tensor::{Device, Kind, Tensor};
+use etude_tensor::{Device, Kind, Params, Tensor};
 use serde_json::{Value, json};
 
 use super::config::{self, TokenIds};
@@ -73,8 +73,8 @@ pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<LoadedModel, Fo
     read(folder, kind, device, false)
 }
 
-/// Reads a model folder that is only asked, in float32; but on the CPU, matrices that lie there in bfloat16 stay so, at
-/// half the memory, and at half the time where reading them is what takes it. Each number is widened as it is used, so
+/// Reads a model folder that is only asked, in float32; but on the CPU, matrices that lie there in bfloat16, all of
+/// them, stay so, at half the memory, and at half the time where reading them is what takes it. Each number is widened as it is used, so
 /// that what comes out is the same to the last bit.
 ///
 /// # Errors
@@ -86,7 +86,7 @@ pub fn load_to_ask(folder: &Path, device: Device) -> Result<LoadedModel, FolderE
     read(folder, Kind::Float, device, device == Device::Cpu)
 }
 
-/// With `as_they_lie`, matrices in bfloat16 stay so and are frozen.
+/// With `as_they_lie`, matrices that are all in bfloat16 stay so and are frozen.
 fn read(
     folder: &Path,
     kind: Kind,
@@ -102,7 +102,15 @@ fn read(
         }
     }
     check(folder, &config, &index)?;
-    let decoder = Decoder::blank(config, kind, device).map_err(|source| FolderError::Config {
+    let narrow = |(name, (file, shape)): (&String, &(usize, Vec<i64>))| {
+        shape.len() != 2 || files[*file].kind(name) == Some(Kind::BFloat16)
+    };
+    let matrices = match as_they_lie && index.iter().all(narrow) {
+        true => Kind::BFloat16,
+        false => kind,
+    };
+    let params = Params::blank(device, kind).with_matrices(matrices);
+    let decoder = Decoder::over(config, params).map_err(|source| FolderError::Config {
         path: folder.join(CONFIG),
         source,
     })?;
@@ -114,14 +122,6 @@ fn read(
         } else {
             &param.parts
         };
-        let narrow = |name: &String| {
-            let known = known_name(&index, name);
-            known.is_some_and(|known| files[index[known].0].kind(known) == Some(Kind::BFloat16))
-        };
-        if as_they_lie && all.len() == 2 && place.names.iter().all(narrow) {
-            let mut tensor = param.tensor.set_requires_grad(false);
-            tensor.set_data(&Tensor::empty(&all, (Kind::BFloat16, device)));
-        }
         let mut first = 0;
         for (name, &rows) in place.names.iter().zip(parts) {
             let target = param.tensor.detach().narrow(0, first, rows);
