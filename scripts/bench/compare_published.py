@@ -13,8 +13,10 @@ MODEL is a model folder that both load (`etude import smollm2 models/smollm2`). 
     answer      from process start to the end of a short greedy answer, both programs fresh each time
 
 As in `compare_training.py` both stay up and take turns, and the ratio inside a pair is what counts. For the
-answer they are started in turns. Peak memory is that of each process. Float32 on both sides. Needs Linux, and
-torch, transformers 5 and peft in the Python that runs this (or --python).
+answer they are started in turns. Peak memory is that of each process. Float32 on both sides; of a MODEL stored in
+bfloat16 Etude keeps the matrices so and computes in float32 all the same, and --peer-dtype bfloat16 is the peer's
+way with it, which computes in it. Needs Linux, and torch, transformers 5 and peft in the Python that runs this (or
+--python).
 """
 
 import argparse
@@ -80,7 +82,8 @@ def race(args, what):
         return [first_answer(args)]
     if what == "generate":
         sizes = ["--prompt-tokens", "512", "--tokens", "64"]
-        etude, peer = two(args, ["generate", args.model, *sizes], ["generate", args.model, *sizes])
+        ours = ["generate", args.model, *sizes]
+        etude, peer = two(args, ours, [*ours, "--dtype", args.peer_dtype])
     else:
         etude, peer = two(args, ["train", "--model", args.model, *TRAIN[what]], ["train", args.model, *TRAIN[what]])
     try:
@@ -101,7 +104,7 @@ def race(args, what):
 
 def first_answer(args):
     ours = [*args.etude, "generate", args.model, "--chat", "--temperature", "0", "--max-tokens", "64", "--prompt", PROMPT]
-    theirs = [args.python, str(HERE / "published_peer.py"), "answer", args.model, "--prompt", PROMPT]
+    theirs = [args.python, str(HERE / "published_peer.py"), "answer", args.model, "--prompt", PROMPT, "--dtype", args.peer_dtype]
     seconds, memory, texts = ([], []), [0, 0], [None, None]
     for pair in range(args.pairs + 1):
         for side in (0, 1) if pair % 2 == 0 else (1, 0):
@@ -147,6 +150,7 @@ def main():
     parser.add_argument("--etude", type=shlex.split, default=["target/release/etude"], help="the etude binary")
     parser.add_argument("--python", default=sys.executable, help="a Python that has torch, transformers and peft")
     parser.add_argument("--only", nargs="+", choices=works, default=works)
+    parser.add_argument("--peer-dtype", choices=["float32", "bfloat16"], default="float32", help="for generate and answer")
     parser.add_argument("--pairs", type=int, default=7)
     parser.add_argument("--times", type=int, default=2, help="steps or prompts in a turn")
     parser.add_argument("--threads", type=int, default=os.cpu_count())

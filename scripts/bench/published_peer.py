@@ -7,7 +7,7 @@
 
 Each line `go K` on standard input does the work K times and prints one JSON line: `seconds` and `loss` of each
 step, or `prefill` and `per_token` of each time. Training is what a careful user writes: fused attention, fused
-AdamW, clipping, gradients set to none; labels of -100 where nothing is supervised. Float32.
+AdamW, clipping, gradients set to none; labels of -100 where nothing is supervised. In float32, or --dtype.
 """
 
 import argparse
@@ -29,6 +29,7 @@ def parse():
     parser.add_argument("--prompt-tokens", type=int, default=512)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--prompt", default="What is the capital of France?")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     return parser.parse_args()
 
 
@@ -41,7 +42,7 @@ def load(args):
     transformers.logging.disable_progress_bar()
     torch.manual_seed(1)
     torch.set_num_threads(args.threads)
-    return torch, transformers, transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32)
+    return torch, transformers, transformers.AutoModelForCausalLM.from_pretrained(args.model, dtype=getattr(torch, args.dtype))
 
 
 def training(args):

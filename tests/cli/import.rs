@@ -3,6 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use etude_tensor::Kind;
+use etude_tensor::safetensors::SafetensorsFile;
+
 use crate::support::{good, json, keys, model, scratch, text, write, wrong};
 
 /// The ids of a greedy continuation.
@@ -67,6 +70,42 @@ fn a_gguf_export_comes_back_as_the_same_model() {
         &["import", text(&file), text(&folder)],
         &["from-gguf", "not empty"],
     );
+}
+
+/// The dtypes of a folder's weights.
+fn dtypes(folder: &Path) -> Vec<Kind> {
+    let file = SafetensorsFile::open(&folder.join("model.safetensors")).unwrap();
+    let mut kinds: Vec<Kind> = file.kinds().into_iter().map(|(kind, _)| kind).collect();
+    kinds.dedup();
+    kinds
+}
+
+#[test]
+fn an_import_keeps_the_number_format_of_the_weights() {
+    let stored = |name: &str, source: &str, more: &[&str]| {
+        let folder = scratch(&format!("formats/{name}"));
+        good(&[&["import", source, text(&folder)], more].concat());
+        folder
+    };
+    let half = stored("half", model(), &["--dtype", "bfloat16"]);
+    assert_eq!(dtypes(&half), [Kind::BFloat16]);
+    assert_eq!(dtypes(&stored("same", text(&half), &[])), [Kind::BFloat16]);
+    // Whatever config.json says of it.
+    let config = half.join("config.json");
+    let told = fs::read_to_string(&config).unwrap();
+    fs::write(&config, told.replace("bfloat16", "float32")).unwrap();
+    assert_eq!(dtypes(&stored("told", text(&half), &[])), [Kind::BFloat16]);
+    let wide = stored("wide", text(&half), &["--dtype", "float32"]);
+    assert_eq!(dtypes(&wide), [Kind::Float]);
+    // As it is asked, kept narrow or made wide, it is one model.
+    assert_eq!(ids(text(&half)), ids(text(&wide)));
+
+    // A GGUF of matrices in float16 and vectors in float32 is one in float16; a quantized one is read in float32.
+    for (format, kind) in [("f16", Kind::Half), ("q8_0", Kind::Float)] {
+        let file = scratch(&format!("formats/{format}.gguf"));
+        good(&["export", model(), text(&file), "--format", format]);
+        assert_eq!(dtypes(&stored(format, text(&file), &[])), [kind]);
+    }
 }
 
 #[test]

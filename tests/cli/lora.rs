@@ -100,10 +100,18 @@ fn an_adapter_is_trained_used_and_merged() {
     assert_eq!(expected, ids(&[text(&merged)]));
     assert!(merged.join("tokenizer.json").is_file());
 
-    // What is wrong is said by name.
+    // An adapter that names a base which is not here, as one from elsewhere does, goes with the base that is given.
     let config = adapter.join("adapter_config.json");
-    let broken = fs::read_to_string(&config).unwrap().replace("LORA", "IA3");
-    fs::write(&config, broken).unwrap();
+    let own = fs::read_to_string(&config).unwrap();
+    fs::write(&config, own.replace(text(&base), "someone/their-base")).unwrap();
+    assert_eq!(expected, ids(&[model(), "--adapter", text(&adapter)]));
+    wrong(
+        &["generate", text(&adapter)],
+        &["base_model_name_or_path", "someone/their-base"],
+    );
+
+    // What is wrong is said by name.
+    fs::write(&config, own.replace("LORA", "IA3")).unwrap();
     let given = text(&adapter);
     wrong(
         &["generate", given],
