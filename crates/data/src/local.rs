@@ -27,6 +27,9 @@ pub struct LocalOptions {
     pub prompt: Option<String>,
     /// Template of an example's completion.
     pub completion: Option<String>,
+    /// Path to a list of right answers, see [`Map::answers`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answers: Option<String>,
     /// Template of the key that decides the split.
     pub key: Option<String>,
     /// Clean-up steps.
@@ -68,6 +71,7 @@ impl Manifest {
             text: options.text.clone(),
             prompt: options.prompt.clone(),
             completion: options.completion.clone(),
+            answers: options.answers.clone(),
             key: options.key.clone(),
             ..Map::default()
         };
@@ -265,17 +269,23 @@ fn guess(
     if map.text.is_some() && options.kind != Some(Kind::Task) {
         return Ok(Kind::Text);
     }
-    if map.prompt.is_some() && map.completion.is_some() {
-        return Ok(Kind::Task);
-    }
     let asked = |kind: Kind| options.kind.is_none_or(|asked| asked == kind);
     if asked(Kind::Task)
         && (has("prompt") || map.prompt.is_some())
-        && (has("completion") || map.completion.is_some())
+        && (has("completion")
+            || has("answers")
+            || map.completion.is_some()
+            || map.answers.is_some())
     {
         map.prompt.get_or_insert_with(|| "{prompt}".to_string());
-        map.completion
-            .get_or_insert_with(|| "{completion}".to_string());
+        // Beside a completion they may be anything, the options of a question, say.
+        let none = !has("completion") && map.completion.is_none() && map.answers.is_none();
+        if none {
+            map.answers = Some("answers".to_string());
+        } else if has("completion") {
+            map.completion
+                .get_or_insert_with(|| "{completion}".to_string());
+        }
         return Ok(Kind::Task);
     }
     let turns = ["messages", "conversations"]
@@ -308,8 +318,8 @@ fn guess(
         .collect();
     let wanted = match options.kind {
         Some(Kind::Text) => "`text`",
-        Some(Kind::Task) => "`prompt` and `completion`, or `messages`",
-        None => "`text`, or `prompt` and `completion`, or `messages`",
+        Some(Kind::Task) => "`prompt` and `completion` or `answers`, or `messages`",
+        None => "`text`, or `prompt` and `completion` or `answers`, or `messages`",
     };
     Err(DataError::at_line(
         first,

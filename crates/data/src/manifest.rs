@@ -206,6 +206,10 @@ pub struct Map {
     pub prompt: Option<String>,
     /// Template of an example's completion.
     pub completion: Option<String>,
+    /// Path to a list of right answers. All of them count when answers are scored; without `completion`, the first is
+    /// the one to learn.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answers: Option<String>,
     /// Where the turns of a conversation are.
     pub chat: Option<ChatMap>,
     /// Template of the key that decides the split; the text or the prompt if left out.

@@ -131,15 +131,13 @@ impl<'m> Mapping<'m> {
         if let Some(reason) = self.lacking(&row) {
             return Ok(Mapped::Dropped(reason));
         }
-        let body = match (&self.manifest.map.chat, &self.prompt, &self.completion) {
-            (Some(chat), ..) => self.chat(chat, &row)?,
-            (None, Some(prompt), Some(completion)) => self.completion(prompt, completion, &row)?,
-            _ => unreachable!(
-                "a checked task manifest maps a conversation, or a prompt and a completion"
-            ),
+        let found = match (&self.manifest.map.chat, &self.prompt) {
+            (Some(chat), _) => self.chat(chat, &row)?.map(|body| (body, Vec::new())),
+            (None, Some(prompt)) => self.completion(prompt, &row)?,
+            _ => unreachable!("a checked task manifest maps a conversation or a prompt"),
         };
-        let body = match body {
-            Ok(body) => body,
+        let (body, also) = match found {
+            Ok(found) => found,
             Err(reason) => return Ok(Mapped::Dropped(reason)),
         };
         let id = match &self.id {
@@ -149,6 +147,7 @@ impl<'m> Mapping<'m> {
         let mut example = TaskExample {
             id,
             body,
+            also,
             source: source.clone(),
         };
         let key = self.key(&row, &example.prompt_text())?;
@@ -309,11 +308,15 @@ impl<'m> Mapping<'m> {
     fn completion(
         &self,
         prompt: &Template,
-        completion: &Template,
         row: &Row<'_>,
-    ) -> Result<Result<TaskBody, String>, DataError> {
+    ) -> Result<Result<(TaskBody, Vec<String>), String>, DataError> {
         let mut prompt = self.render(prompt, row)?;
-        let completion = self.render(completion, row)?;
+        let mut also = self.answers(row)?;
+        let completion = match &self.completion {
+            Some(completion) => self.render(completion, row)?,
+            None => also.first().cloned().unwrap_or_default(),
+        };
+        also.retain(|answer| *answer != completion);
         if let Some(reason) = self.size(&prompt, "prompt") {
             return Ok(Err(reason));
         }
@@ -327,7 +330,36 @@ impl<'m> Mapping<'m> {
         if let Some(limit) = self.manifest.map.prompt_chars {
             prompt.truncate(cut_at_word(&prompt, limit).len());
         }
-        Ok(Ok(TaskBody::Completion { prompt, completion }))
+        Ok(Ok((TaskBody::Completion { prompt, completion }, also)))
+    }
+
+    /// The right answers of `map.answers`, without those that are empty.
+    fn answers(&self, row: &Row<'_>) -> Result<Vec<String>, DataError> {
+        let Some(path) = &self.manifest.map.answers else {
+            return Ok(Vec::new());
+        };
+        let answers = match self
+            .raw(path, row)
+            .ok_or_else(|| missing_field(path, row))?
+        {
+            Value::Array(answers) => answers,
+            answer => vec![answer],
+        };
+        if answers
+            .iter()
+            .any(|answer| answer.is_array() || answer.is_object())
+        {
+            return Err(DataError::at(
+                row.source,
+                format!("`{path}` is no list of texts"),
+                format!(
+                    "give the path of one: `answers.text`, say, or `{path}` without lists in it"
+                ),
+            ));
+        }
+        let mut texts: Vec<String> = answers.iter().map(value_text).collect();
+        texts.retain(|answer| !answer.trim().is_empty());
+        Ok(texts)
     }
 }
 

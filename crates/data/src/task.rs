@@ -28,6 +28,8 @@ pub struct TaskExample {
     pub id: String,
     /// The text.
     pub body: TaskBody,
+    /// Right answers besides the one to learn: an answer is scored by the one that it is nearest to.
+    pub also: Vec<String>,
     /// Where it came from, for messages.
     pub source: SourceRef,
 }
@@ -50,6 +52,16 @@ pub enum TaskBody {
 }
 
 impl TaskExample {
+    /// An example with one right answer.
+    pub fn new(id: impl Into<String>, body: TaskBody, source: SourceRef) -> Self {
+        Self {
+            id: id.into(),
+            body,
+            also: Vec::new(),
+            source,
+        }
+    }
+
     /// The example as a conversation: a completion becomes one user and one assistant turn.
     pub fn messages(&self) -> Vec<Message> {
         match &self.body {

@@ -63,7 +63,7 @@ fn in_order_of(a: &[TaskItem], b: &[TaskItem]) -> Result<Vec<TaskItem>> {
             );
         };
         ensure!(
-            other.reference == item.reference,
+            other.reference == item.reference && other.also == item.also,
             "item `{}` has another reference answer in the second result; evaluate both models on the same examples",
             item.id
         );

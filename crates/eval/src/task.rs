@@ -86,8 +86,11 @@ pub struct TaskItem {
     pub id: String,
     /// What the model was given, before any template.
     pub prompt: String,
-    /// The right answer.
+    /// The right answer, the one that is taught.
     pub reference: String,
+    /// Others that are as right.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
     /// The model's; of a classification that asks for nothing else, the likeliest answer.
     pub prediction: String,
     /// Why the model's ends.
@@ -183,6 +186,7 @@ pub fn evaluate(
             id: item.example.id.clone(),
             prompt: item.example.prompt_text(),
             reference: item.example.reference_text().to_owned(),
+            also: item.example.also.clone(),
             prediction: answer.text,
             finish_reason: answer.finish_reason,
             tokens: answer.tokens,

@@ -176,6 +176,7 @@ fn task_prompt(text: &str, loaded: &Loaded) -> Result<Prompt> {
             prompt: text.to_owned(),
             completion: String::new(),
         },
+        also: Vec::new(),
         source: SourceRef {
             file: "--prompt".into(),
             line: 1,

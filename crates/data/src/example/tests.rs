@@ -36,11 +36,7 @@ fn completion(prompt: &str, completion: &str) -> TaskExample {
         prompt: prompt.into(),
         completion: completion.into(),
     };
-    TaskExample {
-        id: "a".into(),
-        body,
-        source: source(3),
-    }
+    TaskExample::new("a", body, source(3))
 }
 
 fn chat(turns: &[(Role, &str)]) -> TaskExample {
@@ -51,11 +47,7 @@ fn chat(turns: &[(Role, &str)]) -> TaskExample {
             content: text.into(),
         })
         .collect();
-    TaskExample {
-        id: "b".into(),
-        body: TaskBody::Chat { messages },
-        source: source(4),
-    }
+    TaskExample::new("b", TaskBody::Chat { messages }, source(4))
 }
 
 fn talk() -> TaskExample {

@@ -37,11 +37,16 @@ impl Manifest {
                 );
             }
         }
-        let completion = self.map.prompt.is_some() && self.map.completion.is_some();
+        let answer = self.map.completion.is_some() || self.map.answers.is_some();
+        let completion = self.map.prompt.is_some() && answer;
         match self.kind {
             Kind::Task if self.map.chat.is_none() && !completion => fail(
                 "a task has no examples",
-                "give `map.prompt` and `map.completion`, or `map.chat`",
+                "give `map.prompt` and `map.completion` or `map.answers`, or `map.chat`",
+            ),
+            Kind::Task if self.map.chat.is_some() && self.map.answers.is_some() => fail(
+                "`map.answers` does not go with `map.chat`",
+                "leave out one of them; a conversation's last turn is its right answer",
             ),
             Kind::Text if self.map.text.is_none() && self.read.format != Format::Text => fail(
                 "a text set has no text",

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod answers;
 mod archives;
 #[cfg(unix)]
 mod debian;

@@ -128,7 +128,14 @@ impl TaskMetric {
     ) -> Result<Measured, ScoreError> {
         match self {
             Self::Answers(metric) => {
-                let pair = |item: &TaskItem| Pair::new(&item.prediction, [&item.reference]);
+                let right = |item: &TaskItem| {
+                    [&item.reference]
+                        .into_iter()
+                        .chain(&item.also)
+                        .cloned()
+                        .collect::<Vec<_>>()
+                };
+                let pair = |item: &TaskItem| Pair::new(&item.prediction, right(item));
                 Measured::new(metric, &items.iter().map(pair).collect::<Vec<_>>())
             }
             Self::BitsPerByte => {

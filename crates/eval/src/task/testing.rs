@@ -63,6 +63,7 @@ pub(crate) fn example(line: u64, prompt: &str, completion: &str) -> TaskExample 
             prompt: prompt.to_owned(),
             completion: completion.to_owned(),
         },
+        also: Vec::new(),
         source: SourceRef {
             file: PathBuf::from("task.jsonl"),
             line,
@@ -75,6 +76,7 @@ pub(crate) fn item(id: &str, prediction: &str, reference: &str) -> TaskItem {
         id: id.to_owned(),
         prompt: "a prompt".to_owned(),
         reference: reference.to_owned(),
+        also: Vec::new(),
         prediction: prediction.to_owned(),
         finish_reason: FinishReason::Stop,
         tokens: 3,
