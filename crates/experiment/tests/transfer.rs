@@ -264,7 +264,7 @@ fn impossible_experiments_are_refused_by_name() {
         assert!(error.contains(says), "{setting}: {error}");
     }
     let refused = |plan: &Transfer| {
-        let ended = transfer(plan, &place.context("refused"), &mut |_| {});
+        let ended = transfer(plan, &place.context("refused"), None, &mut |_| {});
         format!("{:#}", ended.expect_err("is refused"))
     };
     let mut plan = place.plan(&[]);

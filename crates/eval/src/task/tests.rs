@@ -4,9 +4,8 @@ use etude_data::{ExampleSettings, Message, PlainFormat, Role, TaskBody, Truncati
 use etude_model::{Family, Prompt, TextGenerator, TextSettings};
 use etude_scores::{Metric, Pair};
 
-use super::testing::{decoder, example, item, tokenizer};
+use super::testing::{decoder, example, tokenizer};
 use super::*;
-use crate::compare;
 use crate::nats::windows_loss;
 use crate::progress::{Progress, Stage};
 
@@ -408,39 +407,6 @@ fn a_pace_is_measured_on_the_longest_and_a_listener_ends_it() -> Result<()> {
     let (items, _) = render(&renderer, &examples)?;
     assert_eq!(pace::longest(&items, 2).len(), 5);
     assert_eq!(pace::longest(&items, 2)[0].id, examples[4].id);
-    Ok(())
-}
-
-#[test]
-fn an_answer_is_scored_by_the_nearest_of_the_right_ones() -> Result<()> {
-    let mut one = item("1", "the year 1066", "in 1066");
-    let metric = TaskMetric::parse("exact_match")?;
-    let score = |item: &TaskItem| -> Result<f64> {
-        let scores = score_items(
-            std::slice::from_ref(item),
-            std::slice::from_ref(&metric),
-            &Bootstrap::default(),
-        )?;
-        Ok(scores["exact_match"].value)
-    };
-    assert_eq!(score(&one)?, 0.0);
-    let line = serde_json::to_string(&one)?;
-    assert!(
-        !line.contains("also"),
-        "predictions with one right answer stay as they were: {line}"
-    );
-    one.also = vec!["1067".to_owned(), "The year 1066.".to_owned()];
-    assert_eq!(score(&one)?, 1.0);
-    let again: TaskItem = serde_json::from_str(&serde_json::to_string(&one)?)?;
-    assert_eq!(again, one);
-    // Two results over other right answers are not compared.
-    let error = compare(
-        &[one.clone()],
-        &[item("1", "x", "in 1066")],
-        &[metric],
-        &Bootstrap::default(),
-    );
-    assert!(format!("{:#}", error.expect_err("refused")).contains("another reference answer"));
     Ok(())
 }
 
