@@ -138,30 +138,32 @@ mod tests {
     #[test]
     fn an_answer_is_scored_by_the_nearest_of_the_right_ones() -> Result<()> {
         let mut one = item("1", "the year 1066", "in 1066");
-        let metric = TaskMetric::parse("exact_match")?;
-        let score = |item: &TaskItem| -> Result<f64> {
-            let scores = score_items(
-                std::slice::from_ref(item),
-                std::slice::from_ref(&metric),
-                &Bootstrap::default(),
-            )?;
-            Ok(scores["exact_match"].value)
+        let score = |item: &TaskItem, name: &str| -> Result<f64> {
+            let metrics = [TaskMetric::parse(name)?];
+            let scores = score_items(std::slice::from_ref(item), &metrics, &Bootstrap::default())?;
+            Ok(scores[name].value)
         };
-        assert_eq!(score(&one)?, 0.0);
+        assert_eq!(score(&one, "exact_match")?, 0.0);
         let line = serde_json::to_string(&one)?;
         assert!(
             !line.contains("also"),
             "predictions with one right answer stay as they were: {line}"
         );
         one.also = vec!["1067".to_owned(), "The year 1066.".to_owned()];
-        assert_eq!(score(&one)?, 1.0);
+        assert_eq!(score(&one, "exact_match")?, 1.0);
+        for (chosen, expected) in [("in 1066", 1.0), ("1067", 1.0), ("1068", 0.0)] {
+            one.chosen = Some(chosen.to_owned());
+            for name in ["choice_accuracy", "choice_macro_f1"] {
+                assert_eq!(score(&one, name)?, expected, "{name} of {chosen}");
+            }
+        }
         let again: TaskItem = serde_json::from_str(&serde_json::to_string(&one)?)?;
         assert_eq!(again, one);
         // Two results over other right answers are not compared.
         let error = compare(
             &[one.clone()],
             &[item("1", "x", "in 1066")],
-            &[metric],
+            &metrics(),
             &Bootstrap::default(),
         );
         assert!(format!("{:#}", error.expect_err("refused")).contains("another reference answer"));

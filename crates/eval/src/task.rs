@@ -107,6 +107,15 @@ pub struct TaskItem {
     pub chosen: Option<String>,
 }
 
+impl TaskItem {
+    /// The right answer that a choice is held to: the one that was chosen, if it is right, or the one that is taught.
+    fn right_choice(&self) -> &String {
+        let chosen = self.chosen.as_ref();
+        let also = chosen.filter(|chosen| self.also.contains(chosen));
+        also.unwrap_or(&self.reference)
+    }
+}
+
 /// A model's result on a task.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TaskResult {

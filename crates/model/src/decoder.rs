@@ -168,7 +168,8 @@ impl Decoder {
     }
 
     /// Floating-point operations of one training step per token, see [`ModelConfig::flops_per_token`]. The
-    /// third that a frozen matrix's gradient would take is left out.
+    /// third that a frozen matrix's gradient would take is left out; what the last layer saves where few places are
+    /// supervised is not.
     pub fn flops_per_token(&self, length: i64) -> f64 {
         let share = if self.adapter.is_some() {
             2.0 / 3.0

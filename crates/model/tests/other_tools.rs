@@ -8,7 +8,6 @@ use etude_model::gguf::{self, ExportFormat};
 use etude_model::hf::{self, TokenIds};
 use etude_model::{Decoder, Family, ModelConfig, Position, RotaryScaling, Sizes};
 use etude_tensor::{Device, Kind};
-use etude_tokenizer::{Tokenizer, TrainSettings};
 use serde_json::{Value, json};
 
 fn goldens() -> PathBuf {
@@ -45,12 +44,7 @@ fn an_old_file_s_scaling_of_positions_is_read() {
         },
         ..ModelConfig::new(Family::Llama, sizes)
     };
-    let text = "A rose is a rose is a rose. ".repeat(50);
-    let settings = TrainSettings {
-        vocab_size: 290,
-        ..TrainSettings::default()
-    };
-    let (tokenizer, _) = Tokenizer::train([text].into_iter(), &settings).expect("trains");
+    let tokenizer = gguf::load_tokenizer(&goldens().join("gguf/llama.gguf")).expect("loads");
     let decoder = Decoder::new(config, Kind::Float, Device::Cpu).expect("possible");
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("named.gguf");

@@ -170,18 +170,15 @@ fn task_prompt(text: &str, loaded: &Loaded) -> Result<Prompt> {
         0 => text,
         chars => cut_at_word(text, chars),
     };
-    let example = TaskExample {
-        id: "prompt".to_owned(),
-        body: TaskBody::Completion {
-            prompt: text.to_owned(),
-            completion: String::new(),
-        },
-        also: Vec::new(),
-        source: SourceRef {
-            file: "--prompt".into(),
-            line: 1,
-        },
+    let body = TaskBody::Completion {
+        prompt: text.to_owned(),
+        completion: String::new(),
     };
+    let source = SourceRef {
+        file: "--prompt".into(),
+        line: 1,
+    };
+    let example = TaskExample::new("prompt", body, source);
     match renderer.render_prompt(&example)? {
         Rendering::Kept(prompt) => Ok(Prompt::Ids(prompt.ids)),
         Rendering::Dropped(reason) => Err(Misuse::error(

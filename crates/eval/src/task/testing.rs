@@ -57,18 +57,15 @@ pub(crate) fn decoder(family: Family, context: i64) -> Decoder {
 
 /// An example of the line `line`.
 pub(crate) fn example(line: u64, prompt: &str, completion: &str) -> TaskExample {
-    TaskExample {
-        id: format!("item-{line}"),
-        body: TaskBody::Completion {
-            prompt: prompt.to_owned(),
-            completion: completion.to_owned(),
-        },
-        also: Vec::new(),
-        source: SourceRef {
-            file: PathBuf::from("task.jsonl"),
-            line,
-        },
-    }
+    let body = TaskBody::Completion {
+        prompt: prompt.to_owned(),
+        completion: completion.to_owned(),
+    };
+    let source = SourceRef {
+        file: PathBuf::from("task.jsonl"),
+        line,
+    };
+    TaskExample::new(format!("item-{line}"), body, source)
 }
 
 pub(crate) fn item(id: &str, prediction: &str, reference: &str) -> TaskItem {

@@ -281,10 +281,8 @@ impl<'a> Lab<'a> {
         let Some(record) = Record::read(&self.folder(key))? else {
             return Ok(());
         };
-        let mut told = record.how_it_ended();
-        if let Some(answered) = record.result.as_ref().and_then(|result| self.score(result)) {
-            told = answered;
-        }
+        let answered = record.result.as_ref().and_then(|result| self.score(result));
+        let told = answered.unwrap_or_else(|| record.how_it_ended());
         let name = self.name(key);
         (self.say)(&format!("    {name}: {told}"));
         Ok(())

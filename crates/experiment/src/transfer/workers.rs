@@ -183,6 +183,7 @@ impl Lab<'_> {
                     let folder = self.folder(worker.key);
                     let failed = RunFailed::read(&worker.said, status);
                     let _ = fs::remove_file(&worker.said);
+                    stop(&mut busy); // the others lose nothing by it
                     bail!(failed.of(&folder));
                 }
             }

@@ -73,9 +73,9 @@ pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<LoadedModel, Fo
     read(folder, kind, device, false)
 }
 
-/// Reads a model folder that is only asked, in float32; but on the CPU, matrices that lie there in bfloat16, all of
-/// them, stay so, at half the memory, and at half the time where reading them is what takes it. Each number is widened as it is used, so
-/// that what comes out is the same to the last bit.
+/// Reads a model folder that is only asked, in float32; but on the CPU, where all matrices lie there in bfloat16, they
+/// stay so, at half the memory. Each number is widened as it is used, so that what comes out is the same to the last
+/// bit.
 ///
 /// # Errors
 /// As [`load`].
