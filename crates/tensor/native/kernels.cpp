@@ -460,17 +460,17 @@ static void attend(const F* q, int64_t queries, const F* k, const F* v, const bo
 }
 
 template <typename F>
-static auto cross_entropy_of() { return cross_entropy<F>; }
+static constexpr auto cross_entropy_of() { return cross_entropy<F>; }
 template <>
-auto cross_entropy_of<Bf16>() { return cross_entropy_bf16; }
+constexpr auto cross_entropy_of<Bf16>() { return cross_entropy_bf16; }
 
 template <typename F>
-static auto linear_rows_bf16_of() { return linear_rows<F, Bf16>; }
+static constexpr auto linear_rows_bf16_of() { return linear_rows<F, Bf16>; }
 template <>
-auto linear_rows_bf16_of<double>() { return static_cast<decltype(Kernels<double>::linear_rows_bf16)>(nullptr); }
+constexpr auto linear_rows_bf16_of<double>() { return static_cast<decltype(Kernels<double>::linear_rows_bf16)>(nullptr); }
 
 template <typename F>
-static Kernels<F> table() {
+static constexpr Kernels<F> table() {
   return {rms_norm<F>, rms_norm_backward<F>, rope<F>, rope_backward<F>, relu_squared<F>,
           relu_squared_backward<F>, gelu<F>, gelu_backward<F>, swiglu<F>, swiglu_backward<F>,
           cross_entropy_of<F>(), linear_rows<F, F>, linear_rows_bf16_of<F>(), attend<F>};
@@ -479,9 +479,10 @@ static Kernels<F> table() {
 extern const Kernels<float> table_f32;
 extern const Kernels<double> table_f64;
 extern const Kernels<Bf16> table_bf16;
-const Kernels<float> table_f32 = table<float>();
-const Kernels<double> table_f64 = table<double>();
-const Kernels<Bf16> table_bf16 = table<Bf16>();
+// Made by the compiler: code that filled them when the program starts would run on processors without these instructions.
+constexpr Kernels<float> table_f32 = table<float>();
+constexpr Kernels<double> table_f64 = table<double>();
+constexpr Kernels<Bf16> table_bf16 = table<Bf16>();
 
 }  // namespace isa
 }  // namespace etude
