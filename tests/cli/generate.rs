@@ -45,6 +45,41 @@ fn generate_prints_what_the_library_makes() {
 }
 
 #[test]
+fn a_tokenizer_that_begins_texts_does_so_here() {
+    let folder = scratch("begins-texts");
+    save_model(&folder);
+    let ids = |more: &[&str]| {
+        let own = [
+            "generate",
+            text(&folder),
+            "--prompt",
+            "A rose",
+            "--temperature",
+            "0",
+        ];
+        json(&[&own[..], &["--max-tokens", "12", "--json"], more].concat())["ids"].clone()
+    };
+    let (plain, begun) = (ids(&[]), ids(&["--bos"]));
+    assert_ne!(plain, begun);
+    // As Llama's has it.
+    let words = Tokenizer::load(&folder).unwrap();
+    let bos = words.bos_id().unwrap();
+    let name = words.id_to_token(bos).unwrap();
+    let path = folder.join("tokenizer.json");
+    let mut parts: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let sequence = |letter: &str| serde_json::json!({"Sequence": {"id": letter, "type_id": 0}});
+    let special = serde_json::json!({"SpecialToken": {"id": name, "type_id": 0}});
+    parts["post_processor"] = serde_json::json!({
+        "type": "TemplateProcessing",
+        "single": [special, sequence("A")],
+        "pair": [special, sequence("A"), sequence("B")],
+        "special_tokens": {&name: {"id": name, "ids": [bos], "tokens": [name]}},
+    });
+    fs::write(&path, parts.to_string()).unwrap();
+    assert_eq!(ids(&[]), begun);
+}
+
+#[test]
 fn text_streams_to_stdout_and_figures_to_stderr() {
     let arguments = [
         "generate",

@@ -129,7 +129,14 @@ fn runs_side_by_side_find_what_runs_one_by_one_find() {
     let done = run(&words);
     assert_eq!(done.status, 0, "{}", done.err);
     assert_eq!(found(&one), found(&two));
-    for what in ["[8/8] ", "By LoRA, 100%", "diverged", "rouge_l "] {
+    // A worker's warnings are told as well.
+    for what in [
+        "[8/8] ",
+        "By LoRA, 100%",
+        "diverged",
+        "rouge_l ",
+        "was not applied",
+    ] {
         assert!(done.err.contains(what), "{what}: {}", done.err);
     }
     let left = fs::read_dir(&two).unwrap().flatten();
@@ -141,11 +148,30 @@ fn runs_side_by_side_find_what_runs_one_by_one_find() {
     fs::remove_file(lost.join("record.json")).unwrap();
     fs::write(lost.join("recipe.toml"), "[base]\npath = \"elsewhere\"\n").unwrap();
     wrong(&words, &["scratch-0.5-seed-1-rate-1", "another recipe"]);
-    // Without it, it is made again, and what is there stays.
+    // Without it, it is made again, and what is there stays; behind `--` as well.
     fs::remove_dir_all(&lost).unwrap();
-    let done = run(&words);
+    let own = [
+        "transfer",
+        "--run",
+        text(&two),
+        "--parallel",
+        "2",
+        "--quiet",
+        "--",
+        &recipe,
+    ];
+    let done = run(&own);
     assert_eq!(done.status, 0, "{}", done.err);
     assert_eq!(done.err.matches("/8] ").count(), 1, "{}", done.err);
+    // A worker makes the runs of the recipe that the leading process read, and no others.
+    let work = "train/scratch-0.5-seed-1-rate-1/0";
+    let other = ["transfer", &recipe, "--run", text(&two), "--worker", work];
+    let done = run(&other);
+    assert!(
+        done.status != 0 && done.err.contains("a recipe was changed"),
+        "{}",
+        done.err
+    );
     assert_eq!(found(&one), found(&two));
 
     let many = ["transfer", &recipe, "--parallel", "100000"];

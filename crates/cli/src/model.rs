@@ -243,11 +243,21 @@ pub(crate) fn check_fit(folder: &Path, tokenizer: &Tokenizer, vocab_size: i64) -
     }
     Err(Misuse::error(
         format!(
-            "{}: its tokenizer has {tokens} tokens, its model knows {vocab_size}",
-            folder.display()
+            "{}: its tokenizer has {tokens} tokens, its model knows {vocab_size}{}",
+            folder.display(),
+            tokenizer_lists(tokenizer, vocab_size)
         ),
-        "put the tokenizer that the model was trained with into the folder",
+        "put the tokenizer that the model was trained with into the folder, or take tokens that were added later out of its files",
     ))
+}
+
+/// The tokens beyond a model's vocabulary, where they are few.
+fn tokenizer_lists(tokenizer: &Tokenizer, vocab_size: i64) -> String {
+    let beyond = tokenizer.beyond(usize::try_from(vocab_size).unwrap_or(0));
+    match beyond.len() {
+        1..=4 => format!(", not {}", beyond.join(", ")),
+        _ => String::new(),
+    }
 }
 
 /// Refuses a model without a chat template where one is needed.

@@ -25,7 +25,7 @@ use plan::Plan;
 pub use account::{LeftOut, ReadAccount};
 pub use scan::{Part, Scan};
 
-pub(crate) use plan::file_split;
+pub(crate) use plan::named_split;
 
 /// A data set that was fetched. Cheap to clone.
 #[derive(Clone, Debug)]

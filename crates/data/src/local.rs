@@ -1,17 +1,20 @@
 //! The user's own data without a manifest: a text file, a folder, JSONL, JSON, CSV or TSV. Looks at
 //! the path and the first record, and writes the manifest that the user would have written.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::clean::Clean;
+use crate::dataset::named_split;
 use crate::error::DataError;
 use crate::manifest::{
     Boundary, ChatMap, Filter, Format, Kind, Manifest, Map, Read, Registry, Source, SplitRule,
 };
 use crate::records::read_file;
+use crate::split::Split;
 
 /// What a user may say about data of their own; everything has a default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,8 +51,9 @@ impl Manifest {
     ///
     /// Text files are split by their tail: the last `validation` percent of the bytes, cut at a
     /// line's start. Records are split by the hash of their key (with the salt `etude`), and each
-    /// split that is asked for gets at least one record. Files called `train…`, `validation…` (or
-    /// `val`, `dev`) and `test…` in one folder are the splits themselves.
+    /// split that is asked for gets at least one record. Files in one folder whose names begin with
+    /// the words `train`, `validation` (or `val`, `dev`) and `test` are the splits themselves; records
+    /// without a file for validation give `validation` percent of the training files' for it.
     ///
     /// # Errors
     /// A path that is not there, an unknown kind of file, records with unknown fields.
@@ -62,10 +66,10 @@ impl Manifest {
             ..Read::default()
         };
         if found.format == Format::Text
-            && read.clean.is_empty()
+            && !read.clean.contains(&Clean::LineEnds)
             && read.documents != Boundary::Joined
         {
-            read.clean.push(Clean::LineEnds);
+            read.clean.insert(0, Clean::LineEnds);
         }
         let mut map = Map {
             text: options.text.clone(),
@@ -80,9 +84,21 @@ impl Manifest {
             _ => guess(&found.first, &read, options, &mut map)?,
         };
         let validation = options.validation.unwrap_or(5);
-        let split = if found.named_splits {
+        let split = if let Some(named) = &found.named_splits {
+            let lacks = |split| !named.contains(&split);
+            if found.format == Format::Text && lacks(Split::Validation) && validation > 0 {
+                return Err(DataError::in_file(
+                    path,
+                    "its files' names speak of training and of the test, and none of validation",
+                    "name a file of it `validation.txt`, or another first word than `train` for the others",
+                ));
+            }
+            let percent = |split, percent| if lacks(split) { percent } else { 0 };
             SplitRule {
                 by_file: true,
+                salt: SALT.to_string(),
+                validation: percent(Split::Validation, validation),
+                test: percent(Split::Test, options.test.unwrap_or(0)),
                 ..SplitRule::default()
             }
         } else if found.format == Format::Text {
@@ -145,7 +161,8 @@ struct Found {
     patterns: Vec<String>,
     /// The first file.
     first: PathBuf,
-    named_splits: bool,
+    /// The splits that the files' names speak of, where they speak of training and of another.
+    named_splits: Option<BTreeSet<Split>>,
 }
 
 impl Found {
@@ -161,15 +178,18 @@ impl Found {
                 format,
                 patterns: Vec::new(),
                 first: path.to_path_buf(),
-                named_splits: false,
+                named_splits: None,
             });
         }
         let mut files = Vec::new();
         crate::fetch::list_files(path, "", &mut files)?;
         files.sort();
+        // A README or a Makefile beside the data has no ending; where nothing has one, they are the data.
+        let bare = |name: &String| Path::new(name).extension().is_none();
+        let all_bare = files.iter().all(bare);
         let known: Vec<(&String, Format)> = files
             .iter()
-            .filter(|name| Path::new(name).extension().is_some())
+            .filter(|name| all_bare || !bare(name))
             .filter_map(|name| Some((name, format_of(Path::new(name))?)))
             .collect();
         let Some(&(first, format)) = known.first() else {
@@ -188,27 +208,19 @@ impl Found {
                 "keep one format a folder, or write a manifest",
             ));
         }
-        let ending = |name: &str| {
-            Path::new(name)
-                .extension()
-                .map(|e| format!("**.{}", e.to_string_lossy()))
+        let ending = |name: &str| match Path::new(name).extension() {
+            Some(ending) => format!("**.{}", ending.to_string_lossy()),
+            None => "**".to_owned(),
         };
-        let mut patterns: Vec<String> = known.iter().filter_map(|(name, _)| ending(name)).collect();
+        let mut patterns: Vec<String> = known.iter().map(|(name, _)| ending(name)).collect();
         patterns.sort();
         patterns.dedup();
-        let splits: Vec<_> = known
+        let splits: BTreeSet<Split> = known
             .iter()
-            .map(|(name, _)| crate::dataset::file_split(name))
+            .filter_map(|(name, _)| named_split(name))
             .collect();
-        let train = known.iter().any(|(name, _)| {
-            name.rsplit('/')
-                .next()
-                .is_some_and(|name| name.to_ascii_lowercase().starts_with("train"))
-        });
-        let named_splits = train
-            && splits
-                .iter()
-                .any(|split| *split != crate::split::Split::Train);
+        let named_splits =
+            Some(splits).filter(|splits| splits.contains(&Split::Train) && splits.len() > 1);
         Ok(Self {
             format,
             patterns,
@@ -234,8 +246,8 @@ fn format_of(path: &Path) -> Option<Format> {
 }
 
 fn text_kind(path: &Path, options: &LocalOptions) -> Result<Kind, DataError> {
-    if options.kind == Some(Kind::Task) || options.prompt.is_some() || options.completion.is_some()
-    {
+    let templates = [&options.prompt, &options.completion, &options.answers];
+    if options.kind == Some(Kind::Task) || templates.iter().any(|template| template.is_some()) {
         let remedy = "give .jsonl or .csv with prompt and completion, or messages";
         return Err(DataError::in_file(
             path,

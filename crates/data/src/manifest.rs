@@ -298,7 +298,8 @@ pub struct SplitRule {
     pub tail_bytes: Option<u64>,
     /// The last so many percent of the bytes are for validation, cut at a line's start.
     pub tail_percent: Option<u8>,
-    /// The split of a file by its name's start: `train`, `valid…`, `val`, `dev`, `test`, `eval`.
+    /// The split of a file by the first word of its name: `train`, `validation` or `val` or `dev`, `test` or `eval`.
+    /// Percentages beside it share out what the names leave for training.
     pub by_file: bool,
 }
 
@@ -410,7 +411,7 @@ test = 6
                 .contains("holds out 100 percent")
         );
         assert!(
-            error("salt = \"s\"", "salt = \"s\"\nby_file = true").contains("more than one rule")
+            error("salt = \"s\"", "salt = \"s\"\ntail_percent = 5").contains("more than one rule")
         );
         assert!(error("\"{a}\"", "\"{a\"").contains("never closed"));
         assert!(error("completion = \"{b}\"\n", "").contains("a task has no examples"));

@@ -16,7 +16,7 @@ use crate::manifest::{Boundary, Format, Manifest, Pair};
 use crate::records::Record;
 use crate::settings::nearest;
 use crate::task::{SourceRef, TaskBody, TaskExample};
-use crate::template::{Template, value_text, walk};
+use crate::template::{Template, object_in, value_text, walk};
 
 /// By how many characters a translation may be longer or shorter whatever the ratio: one word may need
 /// several in the other language.
@@ -237,13 +237,22 @@ impl<'m> Mapping<'m> {
     }
 
     fn render(&self, template: &Template, row: &Row<'_>) -> Result<String, DataError> {
+        self.fill(template, row, &|name| self.raw(name, row))
+    }
+
+    /// A template with the values that `raw` gives for its fields.
+    fn fill(
+        &self,
+        template: &Template,
+        row: &Row<'_>,
+        raw: &dyn Fn(&str) -> Option<Value>,
+    ) -> Result<String, DataError> {
         let map = &self.manifest.map;
         for name in template.fields() {
             let Some(words) = map.values.get(name) else {
                 continue;
             };
-            let value = self
-                .raw(name, row)
+            let value = raw(name)
                 .map(|value| value_text(&value))
                 .unwrap_or_default();
             if !words.contains_key(&value) {
@@ -262,8 +271,11 @@ impl<'m> Mapping<'m> {
                 ));
             }
         }
+        let mut odd = None;
         let filled = template.render(|name| {
-            let value = self.raw(name, row)?;
+            let value = raw(name)?;
+            let object = object_in(&value).map(|found| (name.to_owned(), found));
+            odd = odd.take().or(object);
             if let Some(words) = map.values.get(name) {
                 return words.get(&value_text(&value)).cloned().map(Value::from);
             }
@@ -272,6 +284,15 @@ impl<'m> Mapping<'m> {
                 None => Some(value),
             }
         });
+        if let Some((name, found)) = odd {
+            return Err(DataError::at(
+                row.source,
+                format!("`{name}` holds {found}, which is no text"),
+                format!(
+                    "name a field inside it, such as `{name}.text`; a conversation stands as `messages`, a list of turns with `role` and `content`"
+                ),
+            ));
+        }
         filled.map_err(|name| missing_field(name, row))
     }
 
@@ -357,8 +378,18 @@ impl<'m> Mapping<'m> {
                 ),
             ));
         }
-        let mut texts: Vec<String> = answers.iter().map(value_text).collect();
-        texts.retain(|answer| !answer.trim().is_empty());
+        // As a template's field would be written: with the words for values, and cut.
+        let written = Template::field(path);
+        let mut texts: Vec<String> = Vec::with_capacity(answers.len());
+        for answer in &answers {
+            if self.is_empty(answer) {
+                continue;
+            }
+            let text = self.fill(&written, row, &|_| Some(answer.clone()))?;
+            if !text.trim().is_empty() && !texts.contains(&text) {
+                texts.push(text);
+            }
+        }
         Ok(texts)
     }
 }

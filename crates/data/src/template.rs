@@ -7,6 +7,8 @@
 
 use serde_json::Value;
 
+use crate::clean::cut_at_word;
+
 /// A parsed template.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Template {
@@ -23,6 +25,16 @@ enum Part {
 }
 
 impl Template {
+    /// The template that is one field.
+    pub(crate) fn field(name: &str) -> Self {
+        Self {
+            parts: vec![Part::Field {
+                name: name.to_owned(),
+                separators: Vec::new(),
+            }],
+        }
+    }
+
     /// Parses a template; the error says what is wrong with it.
     pub(crate) fn parse(source: &str) -> Result<Self, String> {
         let mut parts = Vec::new();
@@ -114,6 +126,15 @@ fn flatten(value: &Value, separators: &[String], out: &mut String) {
             }
         }
         other => out.push_str(&other.to_string()),
+    }
+}
+
+/// The first object in a value, cut short, where text is wanted.
+pub(crate) fn object_in(value: &Value) -> Option<String> {
+    match value {
+        Value::Object(_) => Some(format!("`{}`", cut_at_word(&value.to_string(), 60))),
+        Value::Array(items) => items.iter().find_map(object_in),
+        _ => None,
     }
 }
 

@@ -159,6 +159,20 @@ mod tests {
         }
         let again: TaskItem = serde_json::from_str(&serde_json::to_string(&one)?)?;
         assert_eq!(again, one);
+        // Whichever of two right answers a model takes, its macro-F1 is the same.
+        let macro_f1 = |first: &str| -> Result<f64> {
+            let mut items: Vec<TaskItem> = (0..10).map(|i| item(&i.to_string(), "", "A")).collect();
+            items[0].also = vec!["B".to_owned()];
+            for item in &mut items {
+                item.chosen = Some("C".to_owned());
+            }
+            items[0].chosen = Some(first.to_owned());
+            let metrics = [TaskMetric::parse("choice_macro_f1")?];
+            Ok(score_items(&items, &metrics, &Bootstrap::default())?["choice_macro_f1"].value)
+        };
+        // F1 of A is 2 * 1 / (1 + 10), that of C is 0.
+        assert!((macro_f1("A")? - 1.0 / 11.0).abs() < 1e-12);
+        assert_eq!(macro_f1("A")?, macro_f1("B")?);
         // Two results over other right answers are not compared.
         let error = compare(
             &[one.clone()],

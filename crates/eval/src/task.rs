@@ -108,12 +108,18 @@ pub struct TaskItem {
 }
 
 impl TaskItem {
-    /// The right answer that a choice is held to: the one that was chosen, if it is right, or the one that is taught.
-    fn right_choice(&self) -> &String {
-        let chosen = self.chosen.as_ref();
-        let also = chosen.filter(|chosen| self.also.contains(chosen));
-        also.unwrap_or(&self.reference)
+    /// The choice, where any right one stands for the one that is taught: the item's class is that one's.
+    fn judged_choice(&self) -> Option<&String> {
+        let chosen = self.chosen.as_ref()?;
+        let right = self.also.contains(chosen);
+        Some(if right { &self.reference } else { chosen })
     }
+}
+
+/// How many answers were cut for their length.
+pub fn answers_cut(items: &[TaskItem]) -> usize {
+    let cut = |item: &&TaskItem| item.finish_reason == FinishReason::Length;
+    items.iter().filter(cut).count()
 }
 
 /// A model's result on a task.

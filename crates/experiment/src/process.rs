@@ -1,4 +1,4 @@
-//! This program in further processes: started, ended with their owner, and heard when they fail.
+//! This program in further processes: started, ended with what owns them, and heard when they fail.
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result};
 
-/// Kills and reaps its process when it goes out of scope, however that comes about: nothing is left running.
+/// Kills and reaps its process when it goes out of scope, by an error or a panic as well.
 pub(crate) struct Reaped(pub(crate) Child);
 
 impl Reaped {
@@ -75,7 +75,12 @@ impl RunFailed {
     pub(crate) fn read(said: &Path, status: ExitStatus) -> Self {
         let said = fs::read(said).unwrap_or_default();
         let said = String::from_utf8_lossy(&said).into_owned();
-        let message = said.rfind("error: ").map_or(&said[..], |at| &said[at..]);
+        // Causes below it are indented, and may hold the word as well.
+        let starts = said.match_indices("error: ").map(|(at, _)| at);
+        let start = starts
+            .filter(|&at| at == 0 || said[..at].ends_with('\n'))
+            .last();
+        let message = start.map_or(&said[..], |at| &said[at..]);
         let said = if message.trim().is_empty() {
             format!("the run ended with {status} and said nothing")
         } else {
@@ -85,5 +90,27 @@ impl RunFailed {
             status: status.code(),
             said,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn the_last_message_is_told_from_its_first_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("said.txt");
+        let told = |text: &str| {
+            fs::write(&file, text).expect("writes");
+            RunFailed::read(&file, ExitStatus::from_raw(256)).to_string()
+        };
+        let message = "runs/a: cannot be read\n  caused by: Internal torch error: no such file";
+        assert_eq!(told(&format!("a warning\nerror: {message}\n")), message);
+        assert_eq!(told(&format!("error: one\nerror: {message}")), message);
+        assert!(told("").contains("said nothing"));
+        assert_eq!(told("killed"), "killed");
     }
 }

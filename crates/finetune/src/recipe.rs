@@ -281,6 +281,10 @@ impl Recipe {
             !self.task.source.is_empty(),
             "task.source is empty: name a task or a JSONL file"
         );
+        ensure!(
+            self.task.answer_tokens > 0,
+            "task.answer_tokens = 0: an answer has at least one token"
+        );
         self.task.format()?;
         self.task
             .mix

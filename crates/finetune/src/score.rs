@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use etude_data::{RenderedExample, Renderer, TaskExample, spread};
 use etude_eval::{
-    Listener, TaskItem, TaskMetric, TaskPace, TaskResult, TaskSettings, choices, compare, evaluate,
-    task_pace, write_predictions,
+    Listener, TaskItem, TaskMetric, TaskPace, TaskResult, TaskSettings, answers_cut, choices,
+    compare, evaluate, task_pace, write_predictions,
 };
 use etude_model::{Decoder, hf};
 use etude_scores::{Difference, Score};
@@ -73,6 +73,13 @@ pub(crate) fn score(
             say(&format!("answering {} test examples", asking.test.len()));
             let after = asking.ask(decoder, tokenizer)?;
             write_predictions(&folder.file("answers.jsonl"), &after.items)?;
+            let (cut, most) = (answers_cut(&after.items), asking.settings.max_tokens);
+            if cut > 0 {
+                let all = after.items.len();
+                say(&format!(
+                    "{cut} of {all} answers did not end within task.answer_tokens = {most}"
+                ));
+            }
             let mut scores = Scores {
                 task: task.name.clone(),
                 n: after.items.len(),
@@ -114,8 +121,19 @@ pub(crate) fn score(
 /// Refuses, before anything is learnt, scores that the test examples do not allow.
 ///
 /// # Errors
-/// A classification without answers to choose from.
+/// No test examples; a classification without answers to choose from.
 pub(crate) fn check(recipe: &Recipe, task: &Task) -> Result<()> {
+    ensure!(
+        recipe.eval.metrics.is_empty() || !task.test.is_empty(),
+        "eval.metrics = {:?}: {} holds out no example for the test, on which they are measured; set task.local.test to a percentage, give it a file for the test, or leave eval.metrics out",
+        recipe
+            .eval
+            .metrics
+            .iter()
+            .map(TaskMetric::name)
+            .collect::<Vec<_>>(),
+        task.name
+    );
     settings(recipe, task).map(drop)
 }
 

@@ -157,6 +157,53 @@ fn a_mistral_that_says_nothing_of_its_window_has_transformers_default() {
 }
 
 #[test]
+fn a_field_that_is_null_does_not_hide_its_other_name() {
+    let linear = json!({"rope_type": "linear", "factor": 2.0});
+    let folder = with(
+        "llama",
+        "config.json",
+        &json!({"rope_parameters": null, "rope_scaling": linear}),
+    );
+    let path = folder.path().join("config.json");
+    let text = fs::read_to_string(&path).expect("reads");
+    let with_null = text.replacen('{', "{\"rope_parameters\": null, ", 1);
+    for text in [text, with_null] {
+        fs::write(&path, text).expect("writes");
+        let (config, _) = hf::load_config(folder.path()).expect("reads");
+        let Position::Rotary { scaling, .. } = config.position else {
+            panic!("llama's positions are rotary");
+        };
+        assert_eq!(scaling, Some(RotaryScaling::Linear { factor: 2.0 }));
+    }
+}
+
+#[test]
+fn biases_are_those_that_transformers_gives_the_family_whatever_the_flag_says() {
+    for (family, on_qkv) in [("qwen2", true), ("mistral", false)] {
+        let folder = with(family, "config.json", &json!({"attention_bias": true}));
+        let (config, _) = hf::load_config(folder.path()).expect("reads");
+        assert_eq!(
+            (config.qkv_bias, config.out_bias),
+            (on_qkv, false),
+            "{family}"
+        );
+        hf::load(folder.path(), Kind::Float, Device::Cpu).expect("finds its weights");
+    }
+}
+
+#[test]
+fn quantized_weights_in_a_folder_are_refused_by_their_method() {
+    let quantized = json!({"quantization_config": {"quant_method": "gptq", "bits": 4}});
+    let folder = with("llama", "config.json", &quantized);
+    let error = hf::load_config(folder.path())
+        .expect_err("refused")
+        .to_string();
+    for part in ["config.json", "quantization_config", "gptq", "GGUF"] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
 fn a_token_id_of_minus_one_is_none() {
     let read = |fields: Value| {
         let folder = with("llama", "config.json", &fields);

@@ -145,8 +145,9 @@ impl Recipe {
             "eval.temperature = {temperature}: it must be 0 or more"
         );
         ensure!(
-            (self.eval.sample_tokens as i64) < self.model.context,
-            "eval.sample_tokens = {}: it must be below model.context = {}",
+            (self.eval.sample_tokens > 0 || self.eval.prompts.is_empty())
+                && (self.eval.sample_tokens as i64) < self.model.context,
+            "eval.sample_tokens = {}: it must be at least 1 and below model.context = {}",
             self.eval.sample_tokens,
             self.model.context
         );

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use etude_data::ledger::spelled;
 use etude_data::{
     Batch, Boundaries, Shard, Split, ValidationSettings, ValidationWindows, WindowSettings,
@@ -35,6 +35,13 @@ impl Pretraining {
         let context = recipe.model.context as usize;
         let boundaries = recipe.data.boundaries;
         let tokenizer = prepared.tokenizer.clone();
+        for (number, prompt) in recipe.eval.prompts.iter().enumerate() {
+            let tokens = tokenizer.encode(prompt)?.len() + 1; // and the beginning token
+            ensure!(
+                tokens <= context,
+                "eval.prompts[{number}] has {tokens} tokens, and model.context is {context}; shorten it"
+            );
+        }
         // The separator leads the text, so that every byte of it is scored.
         let lead = tokenizer.eos_id();
         let rows = recipe.train.rows_at_a_time();

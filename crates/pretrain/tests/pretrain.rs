@@ -275,6 +275,14 @@ fn impossible_settings_are_refused_by_name() {
             "eval.sample_tokens=32",
             &["eval.sample_tokens = 32", "below model.context = 32"],
         ),
+        (
+            "eval.sample_tokens=0",
+            &["eval.sample_tokens = 0", "at least 1"],
+        ),
+        (
+            "eval.prompts=[\"the\", \"a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a a\"]",
+            &["eval.prompts[1] has", "model.context is 32"],
+        ),
         ("train.device=cuba", &["cuba"]),
     ] {
         let message = match place.recipe(&[setting]) {

@@ -57,7 +57,7 @@ mod words;
 pub use chat::{Message, Rendered, Role, Segment};
 pub use decode::IncrementalDecoder;
 pub use error::TokenizerError;
-pub use template::ChatTemplate;
+pub use template::{ChatTemplate, write_like_python};
 #[cfg(feature = "tensor")]
 pub use tensor::{IdBatch, PadSide};
 pub use tokenizer::Tokenizer;

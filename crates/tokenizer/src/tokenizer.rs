@@ -152,6 +152,25 @@ impl Tokenizer {
         self.parts.special.bos
     }
 
+    /// The token that the tokenizer itself puts before every text, where its post-processor does: Llama's and Mistral's,
+    /// for one. [`Tokenizer::encode`] leaves it out.
+    pub fn begins_texts(&self) -> Option<u32> {
+        let json: serde_json::Value = serde_json::from_str(&self.to_json()).ok()?;
+        let processor = json.get("post_processor")?;
+        let inside = processor.get("processors").and_then(|all| all.as_array());
+        let mut all = inside.into_iter().flatten().chain([processor]);
+        let first = all.find_map(|one| one.get("single")?.get(0)?.get("SpecialToken")?.get("id"));
+        self.token_id(first?.as_str()?)
+    }
+
+    /// The tokens whose ids are `vocab_size` or more, which a model of that many does not know, as they are shown in a
+    /// message.
+    pub fn beyond(&self, vocab_size: usize) -> Vec<String> {
+        let ids = vocab_size.min(u32::MAX as usize) as u32..self.vocab_size() as u32;
+        ids.filter_map(|id| Some(format!("`{}` ({id})", self.id_to_token(id)?)))
+            .collect()
+    }
+
     /// The token that a text ends with. A turn may end with another: see
     /// [`Tokenizer::end_of_turn_id`].
     pub fn eos_id(&self) -> Option<u32> {

@@ -374,8 +374,9 @@ impl<'a> Trainer<'a> {
     fn finish(&mut self) -> Result<Summary> {
         self.settle(0, Instant::now())?;
         self.evaluate()?;
-        self.sample()?;
-        self.checkpoint()?;
+        let sampled = self.sample();
+        self.checkpoint()?; // what was learnt is kept, whatever became of the samples
+        sampled?;
         self.conclude()
     }
 

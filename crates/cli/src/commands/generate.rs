@@ -61,7 +61,8 @@ pub(crate) struct GenerateArgs {
     /// What the system's turn says before it
     #[arg(long, value_name = "TEXT", requires = "chat")]
     system: Option<String>,
-    /// Begin a document: put the tokenizer's beginning token before the prompt
+    /// Begin a document: put the tokenizer's beginning token before the prompt, as is done anyway for tokenizers that
+    /// put it before every text (Llama's, Mistral's)
     #[arg(long, conflicts_with_all = ["chat", "task"])]
     bos: bool,
     /// Print the prompt before its continuation
@@ -146,11 +147,13 @@ fn prompt(args: &GenerateArgs, text: &str, loaded: &Loaded) -> Result<Prompt> {
         return task_prompt(text, loaded);
     }
     let text = text.to_owned();
-    Ok(if args.bos || text.is_empty() {
-        Prompt::Document(text)
-    } else {
-        Prompt::Text(text)
-    })
+    Ok(
+        if args.bos || text.is_empty() || loaded.tokenizer.begins_texts().is_some() {
+            Prompt::Document(text)
+        } else {
+            Prompt::Text(text)
+        },
+    )
 }
 
 /// The tokens that an example with this prompt would begin with in fine-tuning.

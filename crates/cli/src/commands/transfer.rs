@@ -131,13 +131,11 @@ fn workers(count: usize) -> Result<Option<Workers>> {
         return Ok(None);
     }
     let program = std::env::current_exe().context("this program's own file cannot be found")?;
-    let arguments = std::env::args_os().skip(1);
-    let command = [program.into_os_string()]
-        .into_iter()
-        .chain(arguments)
-        .chain(["--worker".into()]);
+    let mut arguments = std::env::args_os().skip(1);
+    let stage = arguments.next().context("a command was given")?;
     Ok(Some(Workers {
-        command: command.collect(),
+        command: vec![program.into_os_string(), stage, "--worker".into()],
+        arguments: arguments.collect(),
         count,
     }))
 }
@@ -215,7 +213,7 @@ fn table(summary: &TransferSummary) -> Vec<Vec<String>> {
             difference.map_or_else(String::new, |gain| {
                 format!("{:+.3} [{:+.3}, {:+.3}]", gain.value, gain.low, gain.high)
             }),
-            difference.map_or_else(String::new, |gain| format!("{:.3}", gain.p)),
+            difference.map_or_else(String::new, |gain| output::p(gain.p)),
         ]);
     }
     rows

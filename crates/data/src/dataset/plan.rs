@@ -24,19 +24,25 @@ pub(super) enum Plan {
     },
     /// The bytes from `cut` on are for validation.
     Tail { cut: u64, exact: bool },
-    /// By the file's name.
-    ByFile,
+    /// By the file's name; `rest` shares out what the names leave for training.
+    ByFile { rest: Box<Plan> },
 }
 
 impl Plan {
     pub(super) fn make(dataset: &Dataset) -> Result<Self, DataError> {
         let rule = &dataset.manifest().split;
         if rule.by_file {
-            return Ok(Self::ByFile);
+            let rest = Box::new(Self::by_hash(dataset)?);
+            return Ok(Self::ByFile { rest });
         }
         if rule.tail_bytes.is_some() || rule.tail_percent.is_some() {
             return tail(dataset);
         }
+        Self::by_hash(dataset)
+    }
+
+    fn by_hash(dataset: &Dataset) -> Result<Self, DataError> {
+        let rule = &dataset.manifest().split;
         if rule.validation == 0 && rule.test == 0 {
             return Ok(Self::All);
         }
@@ -57,7 +63,10 @@ impl Plan {
     pub(super) fn split(&self, file: &str, key: &str) -> Split {
         match self {
             Self::All | Self::Tail { .. } => Split::Train,
-            Self::ByFile => file_split(file),
+            Self::ByFile { rest } => match file_split(file) {
+                Split::Train => rest.split(file, key),
+                held_out => held_out,
+            },
             Self::Hash {
                 salt,
                 validation,
@@ -156,6 +165,9 @@ fn fill(dataset: &Dataset) -> Result<BTreeMap<u64, Split>, DataError> {
     let mapping = Mapping::new(dataset.manifest())?;
     let kind = dataset.manifest().kind;
     dataset.each_record(&mut |record, file, source| {
+        if rule.by_file && file_split(file) != Split::Train {
+            return Ok(true);
+        }
         let key = match kind {
             Kind::Text => match mapping.document(&record, file, source)? {
                 Mapped::Kept(_, key) => Some(key),
@@ -190,15 +202,48 @@ fn fill(dataset: &Dataset) -> Result<BTreeMap<u64, Split>, DataError> {
     Ok(moved)
 }
 
-/// The split that a file's name speaks of.
-pub(crate) fn file_split(file: &str) -> Split {
+/// The split that a file's name speaks of; what it does not speak of is for training.
+fn file_split(file: &str) -> Split {
+    named_split(file).unwrap_or(Split::Train)
+}
+
+/// The split that the first word of a file's name says, if it says one.
+pub(crate) fn named_split(file: &str) -> Option<Split> {
     let name = file.rsplit('/').next().unwrap_or(file).to_ascii_lowercase();
-    let starts = |words: &[&str]| words.iter().any(|word| name.starts_with(word));
-    if starts(&["test", "eval"]) {
-        Split::Test
-    } else if starts(&["val", "dev"]) {
-        Split::Validation
-    } else {
-        Split::Train
+    let word = name.split(|c: char| !c.is_ascii_alphabetic()).next();
+    match word? {
+        "train" | "training" | "trainset" => Some(Split::Train),
+        "test" | "testing" | "testset" | "eval" | "evaluation" | "evalset" => Some(Split::Test),
+        "val" | "valid" | "validation" | "valset" | "validset" | "dev" | "devset" => {
+            Some(Split::Validation)
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_files_first_word_says_its_split() {
+        let cases = [
+            ("train.jsonl", Some(Split::Train)),
+            (
+                "data/validation-00000-of-00002.jsonl",
+                Some(Split::Validation),
+            ),
+            ("dev_v2.json", Some(Split::Validation)),
+            ("Test.csv", Some(Split::Test)),
+            ("eval2.tsv", Some(Split::Test)),
+            ("development.md", None),
+            ("testimony.txt", None),
+            ("trains-of-europe.txt", None),
+            ("values.txt", None),
+            ("test/notes.md", None),
+        ];
+        for (name, split) in cases {
+            assert_eq!(named_split(name), split, "{name}");
+        }
     }
 }

@@ -165,16 +165,16 @@ impl Manifest {
                 "make train, validation and test 100 together",
             );
         }
+        // Beside `by_file` percentages share out what the names leave for training.
         let rules = [
-            held_out > 0,
+            held_out > 0 || split.by_file,
             split.tail_bytes.is_some(),
             split.tail_percent.is_some(),
-            split.by_file,
         ];
         if rules.iter().filter(|&&rule| rule).count() > 1 {
             return fail(
                 "`split` has more than one rule".to_string(),
-                "give percentages, or `tail_bytes`, or `tail_percent`, or `by_file`",
+                "give percentages, `by_file` or both, or `tail_bytes`, or `tail_percent`",
             );
         }
         let tail = split.tail_bytes.is_some() || split.tail_percent.is_some();

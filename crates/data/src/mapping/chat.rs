@@ -7,7 +7,7 @@ use crate::error::DataError;
 use crate::manifest::ChatMap;
 use crate::message::{Message, Role};
 use crate::task::TaskBody;
-use crate::template::{value_text, walk};
+use crate::template::{object_in, value_text, walk};
 
 impl Mapping<'_> {
     /// A record as a conversation; the inner error is why it is left out.
@@ -43,11 +43,25 @@ impl Mapping<'_> {
                 None => Role::Assistant,
                 Some(path) => role(walk(turn, path), number, row)?,
             };
+            if role == Role::Assistant && calls_tools(turn) {
+                return Ok(Err("a turn that calls tools".to_owned()));
+            }
             // A turn may be a list of messages: then every path goes through its items.
-            let text = content.render(|name| walk(turn, name)).map_err(|name| {
+            let mut odd = None;
+            let text = content.render(|name| {
+                let value = joined(walk(turn, name)?);
+                odd = odd.take().or_else(|| object_in(&value));
+                Some(value)
+            });
+            let text = text.map_err(|name| {
                 let what = format!("turn {} has no `{name}`", number + 1);
                 DataError::at(row.source, what, "give every turn its text")
             })?;
+            if let Some(odd) = odd {
+                let what = format!("turn {} holds {odd}, which is no text", number + 1);
+                let remedy = "give every turn its text, or parts that are all of the type `text`";
+                return Err(DataError::at(row.source, what, remedy));
+            }
             messages.push(Message {
                 role,
                 content: text,
@@ -70,8 +84,38 @@ impl Mapping<'_> {
                 "add the answer, or delete the record",
             ));
         }
+        // It would teach the model to say nothing.
+        let silent = |message: &Message| {
+            message.role == Role::Assistant && message.content.trim().is_empty()
+        };
+        if messages.iter().any(silent) {
+            return Ok(Err("an assistant turn without text".to_owned()));
+        }
         Ok(Ok(TaskBody::Chat { messages }))
     }
+}
+
+/// Whether a turn asks for tools, in either of OpenAI's fields for it.
+fn calls_tools(turn: &Value) -> bool {
+    let said = |name: &str| turn.get(name).filter(|calls| !calls.is_null());
+    let calls = said("tool_calls").is_some_and(|calls| *calls != Value::Array(Vec::new()));
+    calls || said("function_call").is_some()
+}
+
+/// A content in parts of the type `text` as one text; any other as it is.
+fn joined(value: Value) -> Value {
+    let part = |part: &Value| {
+        let typed = part.get("type").is_none_or(|one| one == "text");
+        let text = part.get("text").filter(|_| typed)?;
+        text.as_str().map(str::to_owned)
+    };
+    let text: Option<String> = match &value {
+        Value::Array(parts) if parts.iter().any(Value::is_object) => {
+            parts.iter().map(part).collect()
+        }
+        _ => None,
+    };
+    text.map_or(value, Value::from)
 }
 
 /// The role of a turn, under its usual names.

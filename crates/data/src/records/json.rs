@@ -25,11 +25,15 @@ pub(super) fn message(error: &serde_json::Error) -> String {
 
 fn invalid(path: &Path, error: &serde_json::Error) -> DataError {
     let line = error.line() as u64;
+    let remedy = match error.to_string().starts_with("trailing characters") {
+        true => "if it has one object a line, call it .jsonl; else correct the file",
+        false => "correct the file",
+    };
     DataError::at_line(
         path,
         line,
         format!("not valid JSON: {}", message(error)),
-        "correct the file",
+        remedy,
     )
 }
 

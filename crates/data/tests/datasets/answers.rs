@@ -1,8 +1,8 @@
 //! Several right answers to one question.
 
-use etude_data::{LocalOptions, Split, TaskBody};
+use etude_data::{LocalOptions, Manifest, Progress, Split, TaskBody};
 
-use super::{Home, examples};
+use super::{Home, examples, manifest};
 
 const ALL: [Split; 3] = [Split::Train, Split::Validation, Split::Test];
 
@@ -92,4 +92,35 @@ fn what_lies_beside_a_completion_counts_where_that_is_said() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn answers_are_written_as_a_field_of_a_template_is() {
+    let home = Home::new();
+    home.write(
+        "q.jsonl",
+        "{\"q\": \"a\", \"label\": [1, 0, 1]}\n{\"q\": \"b\", \"label\": [\"none\", 0]}\n",
+    );
+    let of = |map: &str| {
+        let rest = format!(
+            "[read]\nformat = \"jsonl\"\n[map]\nprompt = \"{{q}}\"\nanswers = \"label\"\n{map}[filter]\nempty = [\"none\"]"
+        );
+        let path = home.write("q.toml", manifest("task", "path = \"q.jsonl\"", &rest));
+        let manifest = Manifest::load(&path).unwrap();
+        let dataset = manifest.fetch(&home.cache(), &Progress::Silent)?;
+        dataset.examples(&ALL)?.collect::<Result<Vec<_>, _>>()
+    };
+    let found = of("values.label = { 0 = \"negative\", 1 = \"positive\" }\n").unwrap();
+    let right = |number: usize| {
+        (
+            found[number].reference_text().to_owned(),
+            found[number].also.clone(),
+        )
+    };
+    assert_eq!(right(0), pair("positive", &["negative"]));
+    assert_eq!(right(1), pair("negative", &[]));
+    let error = of("values.label = { 1 = \"positive\" }\n")
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("`label` is `0`"), "{error}");
 }

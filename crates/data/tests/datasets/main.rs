@@ -7,7 +7,9 @@ mod answers;
 mod archives;
 #[cfg(unix)]
 mod debian;
+mod folders;
 mod refusals;
+mod turns;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -363,7 +365,8 @@ fn conversations_are_left_out_for_few_turns_and_for_empty_ones() {
         dropped.into_iter().collect::<Vec<_>>()
     };
     let few = ("fewer than 2 turns".to_owned(), 1);
-    assert_eq!(dropped(false), std::slice::from_ref(&few));
+    let silent = ("an assistant turn without text".to_owned(), 1);
+    assert_eq!(dropped(false), [silent, few.clone()]);
     assert_eq!(dropped(true), [("a turn without text".to_owned(), 2), few]);
 }
 

@@ -2,7 +2,6 @@
 
 use anyhow::{Context, Result, ensure};
 use etude_tokenizer::Tokenizer;
-use serde_json::Value;
 
 use super::request::Request;
 use super::sample::is_space;
@@ -22,7 +21,7 @@ impl<'a> Encoder<'a> {
     pub(super) fn new(tokenizer: &'a Tokenizer, longest: usize) -> Self {
         Self {
             tokenizer,
-            begin: begins_texts(tokenizer),
+            begin: tokenizer.begins_texts(),
             prefix: tokenizer.bos_id().or(tokenizer.eos_id()),
             longest,
         }
@@ -107,16 +106,6 @@ impl<'a> Encoder<'a> {
             continuation,
         })
     }
-}
-
-/// The token that the tokenizer's post-processor puts before a text, if it does.
-fn begins_texts(tokenizer: &Tokenizer) -> Option<u32> {
-    let json: Value = serde_json::from_str(&tokenizer.to_json()).ok()?;
-    let processor = json.get("post_processor")?;
-    let inside = processor.get("processors").and_then(Value::as_array);
-    let mut all = inside.into_iter().flatten().chain([processor]);
-    let first = all.find_map(|one| one.get("single")?.get(0)?.get("SpecialToken")?.get("id"));
-    tokenizer.token_id(first?.as_str()?)
 }
 
 #[cfg(test)]

@@ -45,6 +45,7 @@ impl<'t> Prompts<'t> {
                 .build()?,
         );
         env.set_auto_escape_callback(|_| AutoEscape::None);
+        etude_tokenizer::write_like_python(&mut env);
         env.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
         env.set_fuel(Some(FUEL));
         let spec = &task.spec;
@@ -329,4 +330,31 @@ impl<'t> Prompts<'t> {
 
 fn choice_key(number: usize) -> String {
     format!("choices.{number}")
+}
+
+#[cfg(test)]
+mod tests {
+    use etude_data::Catalog;
+
+    use super::*;
+
+    #[test]
+    fn values_are_written_as_python_writes_them() -> Result<()> {
+        let folder = tempfile::tempdir()?;
+        let toml = concat!(
+            "name = \"x\"\ndata = \"x.jsonl\"\nkind = \"multiple-choice\"\n",
+            "context = \"{{ sure }} {{ nothing }} {{ words }} {{ half }}\"\n",
+            "choices = [\"False\", \"True\"]\nanswer = \"{{ sure }}\"\n",
+        );
+        std::fs::write(folder.path().join("x.toml"), toml)?;
+        let line = r#"{"sure": true, "nothing": null, "words": ["a", "it's"], "half": 0.5}"#;
+        std::fs::write(folder.path().join("x.jsonl"), line)?;
+        let catalog = Catalog::load(&[] as &[&std::path::Path])?;
+        let file = folder.path().join("x.toml");
+        let task = HarnessTask::load(&file.to_string_lossy(), &catalog)?;
+        let question = Prompts::new(&task)?.question(&task.records[0])?;
+        assert_eq!(question.context, "True None ['a', \"it's\"] 0.5");
+        assert_eq!(question.gold, 1);
+        Ok(())
+    }
 }

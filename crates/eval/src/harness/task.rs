@@ -152,11 +152,16 @@ fn read(data: &str, split: Split, task_file: &Path, catalog: &Catalog) -> Result
 
 /// An example of a data set, as a record.
 fn record_of(example: &TaskExample) -> Record {
+    let right = [example.reference_text()].into_iter();
+    let answers: Vec<&str> = right
+        .chain(example.also.iter().map(String::as_str))
+        .collect();
     Record {
         value: json!({
             "id": example.id,
             "prompt": example.prompt_text(),
             "completion": example.reference_text(),
+            "answers": answers,
         }),
         source: example.source.clone(),
     }

@@ -26,8 +26,11 @@ pub fn choices<'a>(
     let mut found = BTreeSet::new();
     for example in examples {
         let right = example.reference_text();
+        let mut all = [right]
+            .into_iter()
+            .chain(example.also.iter().map(String::as_str));
         ensure!(
-            given.is_empty() || given.contains(right),
+            given.is_empty() || all.any(|right| given.contains(right)),
             "{}: the right answer `{right}` is none of the choices `{}`; add it to them",
             example.source,
             settings.choices.join("`, `")

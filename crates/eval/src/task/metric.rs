@@ -143,17 +143,16 @@ impl TaskMetric {
                 Ok(Measured::bits_per_byte(items.iter().map(ratio).collect()))
             }
             Self::ChoiceAccuracy => {
-                let right = |item: &TaskItem| item.chosen.as_ref() == Some(item.right_choice());
+                let right = |item: &TaskItem| item.judged_choice() == Some(&item.reference);
                 Ok(Measured::share(items.iter().map(right)))
             }
             Self::ChoiceMacroF1 => {
                 let all = others.iter().flat_map(|items| items.iter()).chain(items);
-                let answers =
-                    all.flat_map(|item| [Some(item.right_choice()), item.chosen.as_ref()]);
+                let answers = all.flat_map(|item| [Some(&item.reference), item.judged_choice()]);
                 let answers: BTreeSet<Option<&String>> = answers.collect();
                 let class = |answer: Option<&String>| answers.iter().position(|one| *one == answer);
                 let pair = |item: &TaskItem| {
-                    let (right, chosen) = (Some(item.right_choice()), item.chosen.as_ref());
+                    let (right, chosen) = (Some(&item.reference), item.judged_choice());
                     class(right).zip(class(chosen)).unwrap_or_default()
                 };
                 Measured::macro_f1(&items.iter().map(pair).collect::<Vec<_>>())

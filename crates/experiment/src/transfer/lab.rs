@@ -276,15 +276,22 @@ impl<'a> Lab<'a> {
         Ok(fresh)
     }
 
-    /// Says what came out of a run that a worker made.
-    pub(super) fn tell(&mut self, key: &Key) -> Result<()> {
+    /// Says what a worker said of a run, and what came out of it.
+    pub(super) fn tell(&mut self, key: &Key, said: &str) -> Result<()> {
         let Some(record) = Record::read(&self.folder(key))? else {
             return Ok(());
         };
         let answered = record.result.as_ref().and_then(|result| self.score(result));
         let told = answered.unwrap_or_else(|| record.how_it_ended());
         let name = self.name(key);
-        (self.say)(&format!("    {name}: {told}"));
+        for line in said
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty())
+            .chain([&*told])
+        {
+            (self.say)(&format!("    {name}: {line}"));
+        }
         Ok(())
     }
 

@@ -118,8 +118,9 @@ impl TransferRecipe {
                 && settings
                     .rates
                     .iter()
-                    .all(|&rate| rate.is_finite() && rate > 0.0),
-            "transfer.rates = {:?}: give factors above 0, such as [0.5, 1.0, 2.0]",
+                    .all(|&rate| rate.is_finite() && rate > 0.0)
+                && distinct(&settings.rates),
+            "transfer.rates = {:?}: give factors above 0, each once, such as [0.5, 1.0, 2.0]",
             settings.rates
         );
         ensure!(

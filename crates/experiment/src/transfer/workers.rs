@@ -5,13 +5,15 @@ use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt;
 use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::os::unix::process::ExitStatusExt;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::str::FromStr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use etude_train::RunContext;
 use etude_train::interrupt::unless_stopped;
 use rustix::process::{Pid, Signal, kill_process};
@@ -29,24 +31,28 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How many runs go side by side, and what makes one.
 #[derive(Debug, Clone)]
 pub struct Workers {
-    /// The program and its arguments, to which a [`Work`] is added.
+    /// The program and its first arguments, after which a [`Work`] is put.
     pub command: Vec<OsString>,
+    /// The arguments that follow it.
+    pub arguments: Vec<OsString>,
     /// Runs at once. The cores are shared out among them.
     pub count: usize,
 }
 
-/// What one process does: `train/RUN` or `answer/RUN`, with the name of the run's folder.
+/// What one process does: `train/RUN/PLAN` or `answer/RUN/PLAN`, with the name of the run's folder and a digest of the
+/// recipes that the leading process read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Work {
     run: String,
     /// Whether the run is asked the test examples as well.
     answer: bool,
+    plan: String,
 }
 
 impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = if self.answer { "answer" } else { "train" };
-        write!(f, "{what}/{}", self.run)
+        write!(f, "{what}/{}/{}", self.run, self.plan)
     }
 }
 
@@ -54,25 +60,54 @@ impl FromStr for Work {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let (answer, run) = match text.split_once('/') {
-            Some(("train", run)) => (false, run),
-            Some(("answer", run)) => (true, run),
-            _ => return Err("give `train/RUN` or `answer/RUN`".to_owned()),
-        };
-        Ok(Self {
-            run: run.to_owned(),
-            answer,
-        })
+        let parts: Vec<&str> = text.split('/').collect();
+        match parts[..] {
+            [what @ ("train" | "answer"), run, plan] => Ok(Self {
+                run: run.to_owned(),
+                answer: what == "answer",
+                plan: plan.to_owned(),
+            }),
+            _ => Err("give `train/RUN/PLAN` or `answer/RUN/PLAN`".to_owned()),
+        }
     }
 }
 
 /// One run of an experiment that another process leads. False when someone asked it to stop.
 ///
 /// # Errors
-/// As [`super::transfer`]; and when the experiment has no such run.
+/// As [`super::transfer`]; when the recipes are no longer those of the leading process; and when the experiment has no
+/// such run.
 pub fn transfer_worker(plan: &Transfer, context: &RunContext, work: &Work) -> Result<bool> {
+    end_with_the_leader();
+    ensure!(
+        digest(plan)? == work.plan,
+        "{}: a recipe was changed while the experiment went on, and its runs must be of one; change it back, and the same command goes on from here",
+        work.run
+    );
     let done = Lab::new(plan, context, &mut |_| ())?.work(work);
     Ok(unless_stopped(done)?.flatten().is_some())
+}
+
+/// Of the plan as this program reads it; another version of the program may make another.
+fn digest(plan: &Transfer) -> Result<String> {
+    let recipes = (
+        &plan.settings,
+        &plan.finetune,
+        &plan.scratch,
+        &plan.variants,
+    );
+    let mut hasher = DefaultHasher::new();
+    serde_json::to_string(&recipes)
+        .context("plain data")?
+        .hash(&mut hasher);
+    Ok(format!("{:016x}", hasher.finish()))
+}
+
+/// Has this process asked to stop when the one that started it is gone, even if that was killed.
+fn end_with_the_leader() {
+    // Without it the run is made to its end, which does no harm.
+    #[cfg(target_os = "linux")]
+    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
 }
 
 /// A run under way.
@@ -153,13 +188,29 @@ impl Lab<'_> {
     ) -> Result<Option<()>> {
         let mut waiting = VecDeque::new();
         for key in keys {
-            if !self.is_done(key, answer)? {
+            if self.is_done(key, answer)? {
+                self.announce(key)?; // which only counts it
+            } else {
                 waiting.push_back(key);
             }
         }
-        let interrupt = &self.context.interrupt;
         let mut busy: Vec<Worker<'_>> = Vec::new();
-        interrupt.work_begins(); // there are processes to end
+        self.context.interrupt.work_begins(); // there are processes to end
+        let done = self.make(workers, waiting, answer, &mut busy);
+        if !matches!(done, Ok(Some(()))) {
+            stop(&mut busy); // they lose nothing by it
+        }
+        done
+    }
+
+    fn make<'k>(
+        &mut self,
+        workers: &Workers,
+        mut waiting: VecDeque<&'k Key>,
+        answer: bool,
+        busy: &mut Vec<Worker<'k>>,
+    ) -> Result<Option<()>> {
+        let interrupt = &self.context.interrupt;
         loop {
             while busy.len() < workers.count
                 && let Some(key) = waiting.pop_front()
@@ -174,21 +225,22 @@ impl Lab<'_> {
                     continue;
                 };
                 let worker = busy.swap_remove(at);
+                let said = fs::read_to_string(&worker.said).unwrap_or_default();
+                let failed = RunFailed::read(&worker.said, status);
+                let _ = fs::remove_file(&worker.said);
                 if status.success() {
-                    let _ = fs::remove_file(&worker.said); // an empty file that may stay
-                    self.tell(worker.key)?;
-                } else if was_stopped(status) {
+                    self.tell(worker.key, &said)?;
+                } else if interrupt.asked() || was_stopped(status) {
                     interrupt.ask();
+                } else if status.signal() == Some(Signal::KILL.as_raw()) {
+                    return Err(failed.of(&self.folder(worker.key))).context(
+                        "a run was killed, most likely for want of memory, which each run needs; a smaller --parallel goes on from here",
+                    );
                 } else {
-                    let folder = self.folder(worker.key);
-                    let failed = RunFailed::read(&worker.said, status);
-                    let _ = fs::remove_file(&worker.said);
-                    stop(&mut busy); // the others lose nothing by it
-                    bail!(failed.of(&folder));
+                    bail!(failed.of(&self.folder(worker.key)));
                 }
             }
             if interrupt.asked() {
-                stop(&mut busy);
                 return Ok(None);
             }
             if busy.is_empty() {
@@ -211,15 +263,19 @@ impl Lab<'_> {
         let work = Work {
             run: key.folder(),
             answer,
+            plan: digest(self.plan)?,
         };
         let said = self.context.folder.join(format!("{}.said.txt", work.run));
         let _ = fs::remove_file(&said); // of a process that was killed
         let mut command = workers.command.clone();
         command.push(work.to_string().into());
+        command.extend(workers.arguments.iter().cloned());
         let cores = thread::available_parallelism().map_or(1, usize::from);
-        let threads = (cores / workers.count).max(1).to_string();
-        let environment = ["OMP_NUM_THREADS", "RAYON_NUM_THREADS"];
-        let environment = environment.map(|name| (name, threads.clone()));
+        let environment = ["OMP_NUM_THREADS", "RAYON_NUM_THREADS"].map(|name| {
+            let set = std::env::var(name).ok().and_then(|set| set.parse().ok());
+            let threads = cores.min(set.filter(|&set| set > 0).unwrap_or(cores)) / workers.count;
+            (name, threads.max(1).to_string())
+        });
         Ok(Worker {
             key,
             process: Reaped::start(&command, &said, &environment)?,
@@ -230,8 +286,12 @@ impl Lab<'_> {
 
 /// Whether a process ended because someone asked it to, and not us.
 fn was_stopped(status: ExitStatus) -> bool {
-    // Of 128 and a signal: hang-up, Ctrl-C, SIGTERM.
-    matches!(status.code(), Some(129 | 130 | 143))
+    // Hang-up, Ctrl-C, SIGTERM: by an exit code of 128 and the signal, or by the signal itself before the process
+    // listened for it.
+    let signal = status
+        .code()
+        .map_or(status.signal(), |code| Some(code - 128));
+    matches!(signal, Some(1 | 2 | 15))
 }
 
 /// Asks processes to stop, and waits until they have saved what they have. Those that do not end are killed.

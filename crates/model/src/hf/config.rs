@@ -38,8 +38,8 @@ impl Fields<'_> {
     pub(super) fn find(&self, names: &[&str]) -> Option<&Value> {
         names
             .iter()
-            .find_map(|name| self.object.get(*name))
-            .filter(|value| !value.is_null())
+            .filter_map(|name| self.object.get(*name))
+            .find(|value| !value.is_null())
     }
 
     pub(super) fn int(&self, names: &[&str]) -> Result<i64, FolderError> {
@@ -104,6 +104,16 @@ pub(super) fn parse(path: &Path, json: &Value) -> Result<(ModelConfig, TokenIds)
         path: path.to_owned(),
         found: name.to_owned(),
     })?;
+    if let Some(quantized) = fields.find(&["quantization_config"]) {
+        let method = quantized.get("quant_method").and_then(Value::as_str);
+        return Err(fields.error(
+            "quantization_config",
+            format!(
+                "says that the weights are quantized by {}; Etude reads float32, bfloat16 and float16 here, and quantized weights from GGUF",
+                method.unwrap_or("a method without a name")
+            ),
+        ));
+    }
     let config = if family == Family::Gpt2 {
         gpt2(&fields)?
     } else {
@@ -177,7 +187,9 @@ fn llama_like(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, Folder
         unreachable!("this branch's families are rotary")
     };
     let (theta, scaling) = rotary(fields)?;
-    let bias = fields.flag("attention_bias", false)?;
+    // Transformers' Qwen2 and Mistral have theirs in the code, and look at no flag.
+    let fixed = matches!(family, Family::Qwen2 | Family::Mistral);
+    let bias = !fixed && fields.flag("attention_bias", false)?;
     // Transformers' default of Qwen3 is a number; the others' follows from the width.
     let head_dim = match (fields.int_or_none(&["head_dim"])?, family) {
         (Some(width), _) => width,

@@ -23,13 +23,7 @@ pub(super) fn environment() -> Environment<'static> {
     environment.set_undefined_behavior(UndefinedBehavior::Lenient);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     environment.set_unknown_method_callback(method);
-    environment.set_formatter(|out, _, value| {
-        let written = match value.as_str() {
-            Some(text) => out.write_str(text),
-            None => out.write_str(&python::text(value)?),
-        };
-        written.map_err(|_| Error::from(ErrorKind::WriteFailure))
-    });
+    write_like_python(&mut environment);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment.add_filter("tojson", to_json);
@@ -41,6 +35,17 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_test("iterable", methods::is_iterable);
     environment.add_filter(GENERATION, mark_generation);
     environment
+}
+
+/// Has an environment write values as Python's Jinja does: `True`, `None`, the texts of a list in quotes.
+pub fn write_like_python(environment: &mut Environment<'_>) {
+    environment.set_formatter(|out, _, value| {
+        let written = match value.as_str() {
+            Some(text) => out.write_str(text),
+            None => out.write_str(&python::text(value)?),
+        };
+        written.map_err(|_| Error::from(ErrorKind::WriteFailure))
+    });
 }
 
 /// A method of a value, as Python has it.

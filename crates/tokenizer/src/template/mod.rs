@@ -16,6 +16,7 @@ use regex::Regex;
 
 use crate::{Message, TokenizerError};
 
+pub use functions::write_like_python;
 pub(crate) use methods::{is_space, strip};
 
 const NAME: &str = "chat_template";

@@ -55,7 +55,7 @@ impl Against {
                 of(&first.scores),
                 of(&self.scores),
                 format!("{:+.4} [{:+.4}, {:+.4}]", gain.value, gain.low, gain.high),
-                format!("{:.3}", gain.p),
+                output::p(gain.p),
             ]);
         }
         let mut text = output::columns(&rows);

@@ -147,8 +147,16 @@ fn rendering(args: &EvalArgs, name: &str, loaded: &Loaded) -> Result<(Rendering,
         (None, Origin::Pretrained | Origin::Unknown) => (task::default_settings(name)?, false),
     };
     if rendering.source != name {
+        if !is_same_file(&rendering.source, name) {
+            if rendering.local != LocalOptions::default() && args.task.data.is_none() {
+                output::note(&format!(
+                    "note: {name} is read and split by the defaults; [task.local] of the recipe is for {}",
+                    rendering.source
+                ));
+            }
+            rendering.local = LocalOptions::default();
+        }
         rendering.source = name.to_owned();
-        rendering.local = LocalOptions::default();
     }
     if let Some(file) = &args.task.data {
         rendering.source = file.display().to_string();
@@ -163,6 +171,12 @@ fn rendering(args: &EvalArgs, name: &str, loaded: &Loaded) -> Result<(Rendering,
         rendering.format = format.name().to_owned();
     }
     Ok((rendering, is_recipes))
+}
+
+/// Whether two sources are paths of one file or folder.
+fn is_same_file(a: &str, b: &str) -> bool {
+    let [a, b] = [a, b].map(fs::canonicalize);
+    a.is_ok_and(|a| b.is_ok_and(|b| a == b))
 }
 
 /// The `[task]` table of a fine-tuning recipe, or of a run folder's.
@@ -300,6 +314,12 @@ fn tell(result: &TaskResult, predictions: &str) -> String {
         text.push_str(&format!(
             "prompts cut to fit: {}\n",
             result.truncated_prompts
+        ));
+    }
+    let cut = etude_eval::answers_cut(&result.items);
+    if cut > 0 {
+        text.push_str(&format!(
+            "answers that did not end within --max-tokens: {cut}\n"
         ));
     }
     text.push_str(&format!("answers: {predictions}\n"));

@@ -56,6 +56,13 @@ impl Renderer {
             }
             found += usize::from(self.solve(example, &mut shots)?);
         }
+        if candidates.len() < count {
+            let what = format!(
+                "there are {} solved examples to choose from, and {count} are wanted",
+                candidates.len()
+            );
+            return Err(DataError::input(what, "ask for fewer").into());
+        }
         if found < count {
             let what = format!(
                 "{found} of {} solved examples fit a context of {} tokens, and {count} are wanted",

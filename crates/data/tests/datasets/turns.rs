@@ -1,0 +1,87 @@
+//! What turns may hold besides plain text, and what fields of a template may not.
+
+use etude_data::{LocalOptions, Split};
+
+use super::{Home, examples};
+
+/// A conversation of a question and this answering turn, as a line.
+fn line(answer: &str) -> String {
+    format!(
+        "{{\"messages\": [{{\"role\": \"user\", \"content\": [{{\"type\": \"text\", \"text\": \"How \"}}, \
+         {{\"type\": \"text\", \"text\": \"so?\"}}]}}, {answer}]}}\n"
+    )
+}
+
+#[test]
+fn parts_of_text_are_one_text() {
+    let home = Home::new();
+    let answer =
+        "{\"role\": \"assistant\", \"content\": [{\"type\": \"text\", \"text\": \"Because.\"}]}";
+    home.write("parts.jsonl", line(answer).repeat(2));
+    let dataset = home.open("parts.jsonl", &LocalOptions::default()).unwrap();
+    let example = &examples(&dataset, &Split::ALL)[0];
+    assert!(
+        example.prompt_text().contains("How so?"),
+        "{}",
+        example.prompt_text()
+    );
+    assert_eq!(example.reference_text(), "Because.");
+}
+
+#[test]
+fn what_is_no_text_is_refused_by_line_and_turn() {
+    let home = Home::new();
+    let fine = line("{\"role\": \"assistant\", \"content\": \"Yes.\"}");
+    for (content, found) in [
+        (
+            "[{\"type\": \"image_url\", \"image_url\": \"x.png\"}]",
+            "image_url",
+        ),
+        ("{\"parts\": [\"a\"]}", "parts"),
+    ] {
+        let odd = line(&format!(
+            "{{\"role\": \"assistant\", \"content\": {content}}}"
+        ));
+        home.write("odd.jsonl", fine.clone() + &odd);
+        let error = home.error("odd.jsonl");
+        let expected = error.starts_with("odd.jsonl:2: turn 2 holds ") && error.contains(found);
+        assert!(expected, "{error}");
+    }
+    let turns = "[{\"role\": \"user\", \"content\": \"Q\"}]";
+    home.write(
+        "nested.jsonl",
+        format!("{{\"prompt\": {turns}, \"completion\": \"A\"}}\n"),
+    );
+    let error = home.error("nested.jsonl");
+    let expected =
+        error.starts_with("nested.jsonl:1: `prompt` holds ") && error.contains("messages");
+    assert!(expected, "{error}");
+}
+
+#[test]
+fn calls_of_tools_and_silent_turns_are_left_out() {
+    let home = Home::new();
+    let said = |content: &str| format!("{{\"role\": \"assistant\", \"content\": {content}}}");
+    let call = "{\"role\": \"assistant\", \"content\": null, \"tool_calls\": [{\"id\": 1}]}, \
+                {\"role\": \"tool\", \"content\": \"4\"}";
+    let lines = [
+        line(&said("\"Yes.\"")),
+        line(&format!("{call}, {}", said("\"Four.\""))),
+        line(&format!(
+            "{}, {{\"role\": \"user\", \"content\": \"And?\"}}, {}",
+            said("\"No.\""),
+            said("\"\"")
+        )),
+        line("{\"role\": \"assistant\", \"content\": \"Well.\", \"tool_calls\": []}"),
+    ];
+    home.write("talk.jsonl", lines.concat());
+    let scan = home
+        .open("talk.jsonl", &LocalOptions::default())
+        .unwrap()
+        .scan()
+        .unwrap();
+    let dropped: Vec<(String, u64)> = scan.dropped.clone().into_iter().collect();
+    let expected = ["a turn that calls tools", "an assistant turn without text"];
+    assert_eq!(dropped, expected.map(|reason| (reason.to_owned(), 1)));
+    assert_eq!(scan.total().documents, 2);
+}
