@@ -96,6 +96,17 @@ def encode(tokenizer, text):
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 
 
+def prompt_ids(tokenizer, text):
+    """The same as a prompt: after the token that the tokenizer itself puts before a text, if it does."""
+    return tokenizer("")["input_ids"][:1] * begins(tokenizer) + encode(tokenizer, text)
+
+
+def begins(tokenizer):
+    """Whether the tokenizer puts a token before a text, and not only behind it."""
+    whole, plain = tokenizer("a")["input_ids"], encode(tokenizer, "a")
+    return len(whole) > len(plain) and whole[1 : 1 + len(plain)] == plain
+
+
 @torch.no_grad()
 def generate(model, prompt, count):
     """Greedy continuation of one row with a cache, up to an end token, and each choice's margin."""
@@ -178,7 +189,7 @@ def compare_ten(args, folder, model, tokenizer, report):
             turns = [{"role": "user", "content": prompt}]
             ids = tokenizer.apply_chat_template(turns, add_generation_prompt=True)["input_ids"]
         else:
-            ids = encode(tokenizer, prompt)
+            ids = prompt_ids(tokenizer, prompt)
         print(f"  {prompt!r}")
         made = generate(model, ids, TEN_TOKENS)
         options = ["--chat"] if chat else []
@@ -212,7 +223,7 @@ def check_folder(args, folder, report):
     print(folder)
     model = load_model(folder, report)
     tokenizer = load_tokenizer(folder, model, report)
-    prompt = encode(tokenizer, args.prompt) if tokenizer else [1, 2, 3]
+    prompt = prompt_ids(tokenizer, args.prompt) if tokenizer else [1, 2, 3]
     ids, margins = generate(model, prompt, args.max_tokens)
     shown = repr(tokenizer.decode(ids)) if tokenizer else str(ids)
     report.check(cache_agrees(model, prompt, ids), "generates", shown)

@@ -53,6 +53,28 @@ fn a_recipe_s_books_examples_and_batches_are_shown() {
         "{tokens}"
     );
 
+    let line = "{\"prompt\": \"rose\", \"answers\": [\"red\", \"crimson\"]}\n";
+    let answers = write(
+        "inspect/answers.jsonl",
+        (0..9).map(|_| line).collect::<String>(),
+    );
+    let source = format!("task.source={answers}");
+    let example = [
+        "data",
+        "inspect",
+        &finetune,
+        "--set",
+        &source,
+        "--example",
+        "1",
+    ];
+    let local = [
+        "--set",
+        "task.local={ key = \"{@index}\", validation = 20, test = 20 }",
+    ];
+    let told = good(&[&example[..], &local].concat());
+    assert!(told.contains("right as well: crimson"), "{told}");
+
     let found = json(&["data", "inspect", &finetune, "--batch", "2", "--json"]);
     assert_eq!(found["ledger"]["rests"].as_array().map(Vec::len), Some(0));
     assert_eq!(found["batch"]["step"], 2);

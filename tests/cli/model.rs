@@ -128,7 +128,7 @@ fn solved_examples_come_before_the_questions_of_a_task() {
         "--num-fewshot",
         "1",
     ];
-    wrong(&asked, &["solved examples fit"]);
+    wrong(&asked, &["0 solved examples to choose from"]);
     let refused = "the training split";
     wrong(
         &[&base[..], &["--num-fewshot", "2", "--data", &file]].concat(),

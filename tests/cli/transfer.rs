@@ -164,14 +164,14 @@ fn runs_side_by_side_find_what_runs_one_by_one_find() {
     assert_eq!(done.status, 0, "{}", done.err);
     assert_eq!(done.err.matches("/8] ").count(), 1, "{}", done.err);
     // A worker makes the runs of the recipe that the leading process read, and no others.
-    let work = "train/scratch-0.5-seed-1-rate-1/0";
-    let other = ["transfer", &recipe, "--run", text(&two), "--worker", work];
-    let done = run(&other);
-    assert!(
-        done.status != 0 && done.err.contains("a recipe was changed"),
-        "{}",
-        done.err
-    );
+    let work = |leader: u32| format!("train/scratch-0.5-seed-1-rate-1/0/{leader}");
+    let refused = |leader: u32, words: &str| {
+        let work = work(leader);
+        let done = run(&["transfer", &recipe, "--run", text(&two), "--worker", &work]);
+        assert!(done.status != 0 && done.err.contains(words), "{}", done.err);
+    };
+    refused(std::process::id(), "a recipe was changed");
+    refused(1, "the process that leads the experiment is gone");
     assert_eq!(found(&one), found(&two));
 
     let many = ["transfer", &recipe, "--parallel", "100000"];

@@ -9,6 +9,8 @@ use clap::ValueEnum;
 use etude_model::hf::peft;
 use etude_tensor::Kind;
 use etude_tensor::safetensors::SafetensorsFile;
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 use serde_json::{Value, json};
 
 use crate::error::Misuse;
@@ -100,6 +102,7 @@ pub(crate) fn check_folder(out: &Path) -> Result<()> {
 /// Makes the folder `out`, which [`check_folder`] let pass. `write` fills one under another name first, so
 /// that a full disk leaves no half folder where a whole one is expected.
 pub(crate) fn write_folder(out: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    forget_abandoned(out);
     let unfinished = beside(out);
     remove(&unfinished)?;
     let written = (|| {
@@ -122,6 +125,7 @@ pub(crate) fn write_folder(out: &Path, write: impl FnOnce(&Path) -> Result<()>) 
 
 /// Makes the file `out`, which must not be there, in the same way.
 pub(crate) fn write_file(out: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    forget_abandoned(out);
     let unfinished = beside(out);
     if let Some(folder) = out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         fs::create_dir_all(folder)
@@ -137,10 +141,33 @@ pub(crate) fn write_file(out: &Path, write: impl FnOnce(&Path) -> Result<()>) ->
     written
 }
 
-/// The hidden name in the same folder under which `out` is made.
+/// The hidden name in the same folder under which this process makes `out`.
 fn beside(out: &Path) -> PathBuf {
+    out.with_file_name(format!("{}{}", unfinished(out), std::process::id()))
+}
+
+fn unfinished(out: &Path) -> String {
     let name = out.file_name().unwrap_or_default().to_string_lossy();
-    out.with_file_name(format!(".{name}.unfinished"))
+    format!(".{name}.unfinished-")
+}
+
+/// Removes what processes left that were killed while they made `out`.
+fn forget_abandoned(out: &Path) {
+    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let beside = fs::read_dir(parent.unwrap_or(Path::new(".")))
+        .into_iter()
+        .flatten();
+    let prefix = unfinished(out);
+    for entry in beside.flatten() {
+        let name = entry.file_name();
+        let maker = name.to_str().and_then(|name| name.strip_prefix(&prefix));
+        let maker = maker.and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+        if maker.is_some_and(|maker| test_kill_process(maker) == Err(Errno::SRCH)) {
+            // What cannot be removed is in nobody's way.
+            let path = entry.path();
+            let _ = fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path));
+        }
+    }
 }
 
 fn remove(folder: &Path) -> Result<()> {
@@ -212,6 +239,22 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn what_a_killed_process_left_is_removed_and_what_a_living_one_makes_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("model");
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let gone = child.id();
+        child.wait().unwrap();
+        let parent = std::os::unix::process::parent_id();
+        let of = |pid: u32| out.with_file_name(format!(".model.unfinished-{pid}"));
+        for pid in [gone, parent] {
+            std::fs::create_dir_all(of(pid).join("inside")).unwrap();
+        }
+        super::write_folder(&out, |folder| Ok(std::fs::write(folder.join("a"), "a")?)).unwrap();
+        assert!(out.join("a").is_file() && !of(gone).exists() && of(parent).exists());
+    }
+
     use super::parse_size;
 
     #[test]

@@ -85,20 +85,23 @@ impl Manifest {
         };
         let validation = options.validation.unwrap_or(5);
         let split = if let Some(named) = &found.named_splits {
-            let lacks = |split| !named.contains(&split);
-            if found.format == Format::Text && lacks(Split::Validation) && validation > 0 {
-                return Err(DataError::in_file(
-                    path,
-                    "its files' names speak of training and of the test, and none of validation",
-                    "name a file of it `validation.txt`, or another first word than `train` for the others",
-                ));
-            }
-            let percent = |split, percent| if lacks(split) { percent } else { 0 };
+            // A text file is a document, and none is shared out.
+            let percent = |split, percent| match named.contains(&split) {
+                false if found.format != Format::Text => percent,
+                _ => 0,
+            };
+            let validation = percent(Split::Validation, validation);
+            let test = percent(Split::Test, options.test.unwrap_or(0));
+            let shares = validation + test > 0;
             SplitRule {
                 by_file: true,
-                salt: SALT.to_string(),
-                validation: percent(Split::Validation, validation),
-                test: percent(Split::Test, options.test.unwrap_or(0)),
+                salt: if shares {
+                    SALT.to_string()
+                } else {
+                    String::new()
+                },
+                validation,
+                test,
                 ..SplitRule::default()
             }
         } else if found.format == Format::Text {

@@ -289,7 +289,7 @@ impl<'m> Mapping<'m> {
                 row.source,
                 format!("`{name}` holds {found}, which is no text"),
                 format!(
-                    "name a field inside it, such as `{name}.text`; a conversation stands as `messages`, a list of turns with `role` and `content`"
+                    "write it as a text, or name a field inside it, such as `{name}.text`; a conversation stands as `messages`, a list of turns with `role` and `content`"
                 ),
             ));
         }

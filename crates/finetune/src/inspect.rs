@@ -176,14 +176,7 @@ pub fn inspect(recipe: &Recipe, context: &RunContext, asked: &Asked) -> Result<I
     let view = |number: usize| {
         let example = &of_split[number];
         let explained = task.renderer.explain(example)?;
-        let source = example.source.to_string();
-        ExampleView::new(
-            number as u64 + 1,
-            &example.id,
-            source,
-            &explained,
-            &tokenizer,
-        )
+        ExampleView::new(number as u64 + 1, example, &explained, &tokenizer)
     };
     let (mut examples, mut batch) = (Vec::new(), None);
     match (asked.example, asked.batch) {

@@ -34,6 +34,7 @@ pub fn plan(recipe: &Recipe, context: &RunContext) -> Result<Option<Forecast>> {
     let base = base::load(recipe, parse_device(&recipe.train.device)?)?;
     let positions = base.decoder.config().context as usize;
     let task = prepare(&recipe.task, positions, &base.tokenizer, context)?;
+    score::check(recipe, &task)?;
     let stage = stage::Finetuning::new(recipe, &task, &base.tokenizer, positions)?;
     drop(ledger(&task, stage.rows())); // the run makes it here, which takes time and memory
     let dataset = dataset(&recipe.task, context)?;

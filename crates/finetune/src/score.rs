@@ -77,7 +77,7 @@ pub(crate) fn score(
             if cut > 0 {
                 let all = after.items.len();
                 say(&format!(
-                    "{cut} of {all} answers did not end within task.answer_tokens = {most}"
+                    "{cut} of {all} answers were cut for their length; task.answer_tokens is {most}"
                 ));
             }
             let mut scores = Scores {

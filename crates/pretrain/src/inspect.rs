@@ -223,6 +223,7 @@ impl Place<'_> {
             source: self.source(start)?,
             left_out: None,
             cut: [0, 0],
+            also: Vec::new(),
             tokens: tokens.collect(),
         })
     }

@@ -176,7 +176,7 @@ pub(crate) fn prepare(recipe: &Recipe, context: &RunContext) -> Result<Prepared>
         let bytes: u64 = train.iter().map(Shard::text_bytes).sum();
         return Err(DataError::input(
             format!("data.sources: of {bytes} bytes of text none is held out for validation"),
-            "give more text, or set data.local.validation to a higher percentage",
+            "give more text, or set data.local.validation to a higher percentage; a folder with a file `train.txt` needs one called `validation.txt`",
         )
         .into());
     }

@@ -61,10 +61,10 @@ pub(crate) fn percent(share: f64) -> String {
     format!("{:.1}%", share * 100.0).replace('-', "−")
 }
 
-/// How likely a difference would be by chance. Of a thousand resamples none can be below a thousandth.
+/// How likely a difference would be by chance. The least that a thousand resamples can tell is 1/1001.
 pub(crate) fn p(p: f64) -> String {
-    if p <= 0.001 {
-        "≤ 0.001".to_owned()
+    if p < 0.001 {
+        "< 0.001".to_owned()
     } else {
         format!("{p:.3}")
     }

@@ -29,6 +29,7 @@ struct Parts {
     config: Config,
     special: SpecialIds,
     vocab_size: OnceLock<usize>,
+    begins_texts: OnceLock<Option<u32>>,
     fingerprint: OnceLock<String>,
     byte_table: OnceLock<Option<Arc<ByteTable>>>,
 }
@@ -53,6 +54,7 @@ impl Tokenizer {
             config,
             special: SpecialIds { bos, eos, pad },
             vocab_size: OnceLock::new(),
+            begins_texts: OnceLock::new(),
             fingerprint: OnceLock::new(),
             byte_table: OnceLock::new(),
         };
@@ -155,12 +157,15 @@ impl Tokenizer {
     /// The token that the tokenizer itself puts before every text, where its post-processor does: Llama's and Mistral's,
     /// for one. [`Tokenizer::encode`] leaves it out.
     pub fn begins_texts(&self) -> Option<u32> {
-        let json: serde_json::Value = serde_json::from_str(&self.to_json()).ok()?;
-        let processor = json.get("post_processor")?;
-        let inside = processor.get("processors").and_then(|all| all.as_array());
-        let mut all = inside.into_iter().flatten().chain([processor]);
-        let first = all.find_map(|one| one.get("single")?.get(0)?.get("SpecialToken")?.get("id"));
-        self.token_id(first?.as_str()?)
+        let find = || {
+            let processor = serde_json::to_value(self.parts.engine.get_post_processor()?).ok()?;
+            let inside = processor.get("processors").and_then(|all| all.as_array());
+            let mut all = inside.into_iter().flatten().chain([&processor]);
+            let first =
+                all.find_map(|one| one.get("single")?.get(0)?.get("SpecialToken")?.get("id"));
+            self.token_id(first?.as_str()?)
+        };
+        *self.parts.begins_texts.get_or_init(find)
     }
 
     /// The tokens whose ids are `vocab_size` or more, which a model of that many does not know, as they are shown in a

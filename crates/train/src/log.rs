@@ -248,6 +248,11 @@ impl<'a> RunLog<'a> {
         }
         Ok(())
     }
+
+    /// Whether samples of a step are there.
+    pub(crate) fn has_samples(&self, step: u64) -> bool {
+        self.samples.has(step)
+    }
 }
 
 /// 12345.6 as `12,346`.

@@ -62,6 +62,12 @@ impl JsonLines {
             .with_context(|| format!("{}: cannot be written", self.path.display()))
     }
 
+    /// Whether there is a line of `step`.
+    pub(crate) fn has(&self, step: u64) -> bool {
+        let text = fs::read_to_string(&self.path).unwrap_or_default();
+        text.lines().any(|line| step_of(line) == Some(step))
+    }
+
     /// Makes sure that what was written is on the disk.
     ///
     /// # Errors
@@ -74,13 +80,12 @@ impl JsonLines {
 }
 
 fn belongs(line: &str, step: u64) -> bool {
-    let Ok(value) = serde_json::from_str::<Value>(line) else {
-        return false;
-    };
-    value
-        .get("step")
-        .and_then(Value::as_u64)
-        .is_some_and(|at| at <= step)
+    step_of(line).is_some_and(|at| at <= step)
+}
+
+fn step_of(line: &str) -> Option<u64> {
+    let value: Value = serde_json::from_str(line).ok()?;
+    value.get("step")?.as_u64()
 }
 
 #[cfg(test)]

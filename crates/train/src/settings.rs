@@ -65,9 +65,9 @@ impl ModelSettings {
         }
         let gated = !matches!(self.family, Family::Gpt2 | Family::NanoChat);
         let n_inner = match (self.n_inner, gated) {
-            (0, false) => 4 * self.n_embd,
+            (0, false) => self.n_embd.saturating_mul(4),
             // Two thirds of four widths, rounded up to a multiple of 32, as Llama has it.
-            (0, true) => (self.n_embd * 8 / 3 + 31) / 32 * 32,
+            (0, true) => (self.n_embd.saturating_mul(8) / 3 + 31) / 32 * 32,
             (chosen, _) => chosen,
         };
         let n_kv_head = if self.n_kv_head == 0 {

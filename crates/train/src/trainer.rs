@@ -2,7 +2,6 @@
 //! update), log, what is due, checkpoint.
 
 use std::collections::VecDeque;
-use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -10,7 +9,7 @@ use etude_data::{Batch, DataError, Loader, LoaderSettings};
 use etude_model::Decoder;
 use etude_tensor::memory;
 
-use crate::checkpoint::{Checkpoint, Checkpoints, MANIFEST, TrainerState};
+use crate::checkpoint::{Checkpoint, Checkpoints, TrainerState};
 use crate::forecast::{self, FirstSteps};
 use crate::log::{Figures, RunLog, Speed};
 use crate::optimizer::Optimizer;
@@ -134,7 +133,10 @@ impl<'a> Trainer<'a> {
         self.context.interrupt.work_begins();
         if self.state.step >= train.steps {
             self.prune()?; // the session that made the last checkpoint may have died before it did
-            let summary = self.finished_before().map_or_else(|| self.conclude(), Ok)?;
+            let summary = match self.finished_before() {
+                Some(summary) => summary,
+                None => self.finish_again()?,
+            };
             return Ok(Ended::Finished(Box::new(summary)));
         }
         let step_settings = StepSettings::of(self.settings);
@@ -299,12 +301,14 @@ impl<'a> Trainer<'a> {
         if due(train.eval_every) {
             self.evaluate()?;
         }
-        if due(train.sample_every) {
-            self.sample()?;
-        }
+        let sampled = match due(train.sample_every) {
+            true => self.sample(),
+            false => Ok(()),
+        };
         if due(train.checkpoint_every) || (asked && step < train.steps) {
-            self.checkpoint()?;
+            self.checkpoint()?; // what was learnt is kept, whatever became of the samples
         }
+        sampled?;
         if asked && step < train.steps {
             self.log.finish();
             return Ok(true);
@@ -375,8 +379,17 @@ impl<'a> Trainer<'a> {
         self.settle(0, Instant::now())?;
         self.evaluate()?;
         let sampled = self.sample();
-        self.checkpoint()?; // what was learnt is kept, whatever became of the samples
+        self.checkpoint()?;
         sampled?;
+        self.conclude()
+    }
+
+    /// What a session left to do that made the last checkpoint.
+    fn finish_again(&mut self) -> Result<Summary> {
+        if !self.log.has_samples(self.state.step) {
+            self.sample()?;
+            self.log.sync()?;
+        }
         self.conclude()
     }
 
@@ -384,24 +397,9 @@ impl<'a> Trainer<'a> {
     fn finished_before(&self) -> Option<Summary> {
         let text = std::fs::read(self.folder.file("summary.json")).ok()?;
         let summary: Summary = serde_json::from_slice(&text).ok()?;
-        let whole = summary.steps == self.state.step && self.result_is_whole();
-        whole.then_some(summary)
-    }
-
-    /// Whether the files of `model/` have the sizes of those in the last checkpoint.
-    fn result_is_whole(&self) -> bool {
         let saved = self.checkpoints.place(self.state.step);
-        let Ok(entries) = std::fs::read_dir(&saved) else {
-            return false;
-        };
-        let bytes = |path: &Path| std::fs::metadata(path).map(|found| found.len()).ok();
-        entries
-            .flatten()
-            .filter(|entry| entry.path().is_file() && entry.file_name() != MANIFEST)
-            .all(|entry| {
-                let copy = self.folder.file("model").join(entry.file_name());
-                bytes(&copy) == bytes(&entry.path())
-            })
+        let whole = || weights::result_is_that_of(&saved, self.folder);
+        (summary.steps == self.state.step && whole()).then_some(summary)
     }
 
     /// The result and the summary, after the last checkpoint.

@@ -1,5 +1,6 @@
 //! What a run saves of its model: whole model folders, or the adapter alone where only that is trained.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -9,6 +10,7 @@ use etude_model::certificate::{self, CERTIFICATE};
 use etude_model::hf::{self, TokenIds, peft};
 use etude_tensor::no_grad;
 
+use crate::checkpoint::MANIFEST;
 use crate::run::RunFolder;
 use crate::stage::Stage;
 
@@ -98,4 +100,19 @@ pub(crate) fn restore(decoder: &Decoder, folder: &Path) -> Result<()> {
         no_grad(|| param.shallow_clone().copy_(from));
     }
     Ok(())
+}
+
+/// Whether the files of the result have the sizes of those in a checkpoint.
+pub(crate) fn result_is_that_of(checkpoint: &Path, run: &RunFolder) -> bool {
+    let Ok(entries) = fs::read_dir(checkpoint) else {
+        return false;
+    };
+    let bytes = |path: &Path| fs::metadata(path).map(|found| found.len()).ok();
+    entries
+        .flatten()
+        .filter(|entry| entry.path().is_file() && entry.file_name() != MANIFEST)
+        .all(|entry| {
+            let copy = run.file("model").join(entry.file_name());
+            bytes(&copy) == bytes(&entry.path())
+        })
 }

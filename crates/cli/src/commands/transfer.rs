@@ -76,6 +76,9 @@ pub(crate) struct TransferArgs {
 }
 
 pub(crate) fn run(args: &TransferArgs) -> Result<Exit> {
+    if let Some(work) = &args.worker {
+        work.end_with_the_leader()?;
+    }
     memory::tune();
     let source = recipes::for_stage(Stage::Transfer, &args.recipe)?;
     recipes::check_stage(Stage::Transfer, &source)?;

@@ -209,16 +209,30 @@ fn file_split(file: &str) -> Split {
 
 /// The split that the first word of a file's name says, if it says one.
 pub(crate) fn named_split(file: &str) -> Option<Split> {
+    const WORDS: [(&str, Split); 12] = [
+        ("training", Split::Train),
+        ("train", Split::Train),
+        ("testing", Split::Test),
+        ("test", Split::Test),
+        ("evaluation", Split::Test),
+        ("eval", Split::Test),
+        ("validation", Split::Validation),
+        ("valid", Split::Validation),
+        ("val", Split::Validation),
+        ("devel", Split::Validation),
+        ("devtest", Split::Validation),
+        ("dev", Split::Validation),
+    ];
+    // `testdata`, `devset`, `tests`, `testA` are the same words; `testimony` is another.
+    const ENDINGS: [&str; 8] = ["", "s", "set", "sets", "data", "file", "files", "split"];
     let name = file.rsplit('/').next().unwrap_or(file).to_ascii_lowercase();
-    let word = name.split(|c: char| !c.is_ascii_alphabetic()).next();
-    match word? {
-        "train" | "training" | "trainset" => Some(Split::Train),
-        "test" | "testing" | "testset" | "eval" | "evaluation" | "evalset" => Some(Split::Test),
-        "val" | "valid" | "validation" | "valset" | "validset" | "dev" | "devset" => {
-            Some(Split::Validation)
-        }
-        _ => None,
-    }
+    let word = name.split(|c: char| !c.is_ascii_alphabetic()).next()?;
+    let says = |start: &str| {
+        let rest = word.strip_prefix(start);
+        rest.is_some_and(|rest| rest.len() == 1 || ENDINGS.contains(&rest))
+    };
+    let found = WORDS.into_iter().find(|(start, _)| says(start));
+    found.map(|(_, split)| split)
 }
 
 #[cfg(test)]
@@ -238,7 +252,11 @@ mod tests {
             ("eval2.tsv", Some(Split::Test)),
             ("development.md", None),
             ("testimony.txt", None),
-            ("trains-of-europe.txt", None),
+            ("testdata.jsonl", Some(Split::Test)),
+            ("testA.txt", Some(Split::Test)),
+            ("devel.txt", Some(Split::Validation)),
+            ("validations.csv", Some(Split::Validation)),
+            ("trainees.txt", None),
             ("values.txt", None),
             ("test/notes.md", None),
         ];

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::batch::{Batch, IGNORE};
 use crate::example::Explained;
+use crate::task::TaskExample;
 
 /// One token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,6 +38,9 @@ pub struct ExampleView {
     pub left_out: Option<String>,
     /// Tokens cut from its prompt, and from its answer.
     pub cut: [u64; 2],
+    /// Further right answers, which count when the model's are scored and are not learnt.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
     /// What the model sees of it.
     pub tokens: Vec<TokenView>,
 }
@@ -185,17 +189,17 @@ impl ExampleView {
     /// When an id is not the tokenizer's.
     pub fn new(
         number: u64,
-        id: &str,
-        source: String,
+        shown: &TaskExample,
         example: &Explained,
         tokenizer: &Tokenizer,
     ) -> Result<ExampleView> {
         let mut view = ExampleView {
             number,
-            id: id.to_owned(),
-            source,
+            id: shown.id.clone(),
+            source: shown.source.to_string(),
             left_out: example.rendering.reason().map(|reason| reason.to_string()),
             cut: [example.cut.prompt, example.cut.answer],
+            also: shown.also.clone(),
             tokens: Vec::new(),
         };
         if let Some(kept) = example.rendering.as_kept() {

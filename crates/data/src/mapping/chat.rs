@@ -95,8 +95,11 @@ impl Mapping<'_> {
     }
 }
 
-/// Whether a turn asks for tools, in either of OpenAI's fields for it.
+/// Whether a turn, or a message of it, asks for tools, in either of OpenAI's fields for it.
 fn calls_tools(turn: &Value) -> bool {
+    if let Value::Array(messages) = turn {
+        return messages.iter().any(calls_tools);
+    }
     let said = |name: &str| turn.get(name).filter(|calls| !calls.is_null());
     let calls = said("tool_calls").is_some_and(|calls| *calls != Value::Array(Vec::new()));
     calls || said("function_call").is_some()
@@ -115,7 +118,12 @@ fn joined(value: Value) -> Value {
         }
         _ => None,
     };
-    text.map_or(value, Value::from)
+    match (text, value) {
+        (Some(text), _) => Value::from(text),
+        // The contents of a turn's messages.
+        (None, Value::Array(all)) => all.into_iter().map(joined).collect(),
+        (None, value) => value,
+    }
 }
 
 /// The role of a turn, under its usual names.

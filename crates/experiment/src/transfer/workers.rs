@@ -39,20 +39,21 @@ pub struct Workers {
     pub count: usize,
 }
 
-/// What one process does: `train/RUN/PLAN` or `answer/RUN/PLAN`, with the name of the run's folder and a digest of the
-/// recipes that the leading process read.
+/// What one process does: `train/RUN/PLAN/LEADER` or `answer/RUN/PLAN/LEADER`, with the name of the run's folder, a digest
+/// of the recipes that the leading process read, and that process's number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Work {
     run: String,
     /// Whether the run is asked the test examples as well.
     answer: bool,
     plan: String,
+    leader: u32,
 }
 
 impl fmt::Display for Work {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = if self.answer { "answer" } else { "train" };
-        write!(f, "{what}/{}/{}", self.run, self.plan)
+        write!(f, "{what}/{}/{}/{}", self.run, self.plan, self.leader)
     }
 }
 
@@ -62,12 +63,15 @@ impl FromStr for Work {
     fn from_str(text: &str) -> Result<Self, String> {
         let parts: Vec<&str> = text.split('/').collect();
         match parts[..] {
-            [what @ ("train" | "answer"), run, plan] => Ok(Self {
+            [what @ ("train" | "answer"), run, plan, leader] => Ok(Self {
                 run: run.to_owned(),
                 answer: what == "answer",
                 plan: plan.to_owned(),
+                leader: leader
+                    .parse()
+                    .map_err(|_| format!("`{leader}` is no process"))?,
             }),
-            _ => Err("give `train/RUN/PLAN` or `answer/RUN/PLAN`".to_owned()),
+            _ => Err("give `train/RUN/PLAN/LEADER` or `answer/RUN/PLAN/LEADER`".to_owned()),
         }
     }
 }
@@ -78,7 +82,6 @@ impl FromStr for Work {
 /// As [`super::transfer`]; when the recipes are no longer those of the leading process; and when the experiment has no
 /// such run.
 pub fn transfer_worker(plan: &Transfer, context: &RunContext, work: &Work) -> Result<bool> {
-    end_with_the_leader();
     ensure!(
         digest(plan)? == work.plan,
         "{}: a recipe was changed while the experiment went on, and its runs must be of one; change it back, and the same command goes on from here",
@@ -103,11 +106,23 @@ fn digest(plan: &Transfer) -> Result<String> {
     Ok(format!("{:016x}", hasher.finish()))
 }
 
-/// Has this process asked to stop when the one that started it is gone, even if that was killed.
-fn end_with_the_leader() {
-    // Without it the run is made to its end, which does no harm.
-    #[cfg(target_os = "linux")]
-    let _ = rustix::process::set_parent_process_death_signal(Some(Signal::TERM));
+impl Work {
+    /// Has this process asked to stop when the one that leads is gone, even if that was killed. The first that a worker
+    /// does.
+    ///
+    /// # Errors
+    /// When the leader is gone already.
+    pub fn end_with_the_leader(&self) -> Result<()> {
+        // Elsewhere a worker whose leader was killed makes its run to the end.
+        #[cfg(target_os = "linux")]
+        rustix::process::set_parent_process_death_signal(Some(Signal::TERM))?;
+        ensure!(
+            std::os::unix::process::parent_id() == self.leader,
+            "{}: the process that leads the experiment is gone",
+            self.run
+        );
+        Ok(())
+    }
 }
 
 /// A run under way.
@@ -264,6 +279,7 @@ impl Lab<'_> {
             run: key.folder(),
             answer,
             plan: digest(self.plan)?,
+            leader: std::process::id(),
         };
         let said = self.context.folder.join(format!("{}.said.txt", work.run));
         let _ = fs::remove_file(&said); // of a process that was killed

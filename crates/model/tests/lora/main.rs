@@ -58,7 +58,11 @@ fn settings(name: &str) -> LoraConfig {
 }
 
 fn base(name: &str) -> Decoder {
-    let loaded = hf::load(&goldens(name), Kind::Float, Device::Cpu).expect("the base loads");
+    base_as(name, Kind::Float)
+}
+
+fn base_as(name: &str, kind: Kind) -> Decoder {
+    let loaded = hf::load(&goldens(name), kind, Device::Cpu).expect("the base loads");
     loaded.decoder
 }
 
@@ -71,7 +75,11 @@ fn frozen(name: &str) -> Frozen {
 
 /// The base with the golden's adapter attached, as for training.
 fn attached(name: &str) -> Decoder {
-    let mut decoder = base(name);
+    attached_as(name, Kind::Float)
+}
+
+fn attached_as(name: &str, kind: Kind) -> Decoder {
+    let mut decoder = base_as(name, kind);
     attach(&mut decoder, settings(name), frozen(name)).expect("attaches");
     peft::restore(&decoder, &adapter(name)).expect("restores");
     decoder
@@ -93,17 +101,23 @@ fn input(name: &str) -> Tensor {
 fn logits_equal_peft_s() {
     for name in ADAPTERS {
         let expected = golden(&adapter(name)).tensor("logits").expect("is there");
-        let merged = hf::load(&adapter(name), Kind::Float, Device::Cpu).expect("loads");
-        let difference = largest(logits(&merged.decoder, &input(name)) - &expected);
-        assert!(difference < 1e-4, "{name}, merged: {difference}");
+        // PEFT's own in float32 are 9e-5 from those in float64 where they reach 15, and another processor rounds
+        // otherwise: in float64 the difference is PEFT's rounding alone, in float32 it is both.
+        let rounding = 1e-4_f64.max(2e-5 * largest(expected.shallow_clone()));
+        for (kind, most) in [(Kind::Double, 1e-4), (Kind::Float, rounding)] {
+            let merged = hf::load(&adapter(name), kind, Device::Cpu).expect("loads");
+            let difference = largest(logits(&merged.decoder, &input(name)) - &expected);
+            assert!(difference < most, "{name}, merged, {kind:?}: {difference}");
+            if name != "qwen2" {
+                let apart = attached_as(name, kind);
+                let difference = largest(logits(&apart, &input(name)) - &expected);
+                assert!(difference < most, "{name}, apart, {kind:?}: {difference}");
+            }
+        }
         assert!(
             largest(logits(&base(name), &input(name)) - &expected) > 0.1,
             "{name}: the adapter does something"
         );
-        if name != "qwen2" {
-            let difference = largest(logits(&attached(name), &input(name)) - &expected);
-            assert!(difference < 1e-4, "{name}, apart: {difference}");
-        }
     }
 }
 

@@ -267,8 +267,19 @@ fn predictions_path(args: &EvalArgs, name: &str) -> Result<PathBuf> {
         Some(adapter) => adapter.to_owned(),
         None => folder(&args.model)?,
     };
-    let folder = task::run_folder(&model).unwrap_or_default();
-    Ok(folder.join(format!("predictions-{stem}.jsonl")))
+    let split = match args.task.split {
+        SplitArg::Test => String::new(),
+        other => format!("-{}", other.split().name()),
+    };
+    Ok(match task::run_folder(&model) {
+        Some(run) => run.join(format!("predictions-{stem}{split}.jsonl")),
+        // Where the command runs, other models are asked as well.
+        None => {
+            let name = fs::canonicalize(&model).unwrap_or(model);
+            let name = name.file_name().unwrap_or_default().to_string_lossy();
+            PathBuf::from(format!("predictions-{stem}{split}-{name}.jsonl"))
+        }
+    })
 }
 
 /// Finds out before the scoring whether its answers can be kept. What the file holds stays.
@@ -318,9 +329,7 @@ fn tell(result: &TaskResult, predictions: &str) -> String {
     }
     let cut = etude_eval::answers_cut(&result.items);
     if cut > 0 {
-        text.push_str(&format!(
-            "answers that did not end within --max-tokens: {cut}\n"
-        ));
+        text.push_str(&format!("answers cut for their length: {cut}\n"));
     }
     text.push_str(&format!("answers: {predictions}\n"));
     text

@@ -27,6 +27,9 @@ pub(super) fn text(inspection: &Inspection, tokens: bool) -> String {
     }
     for example in &inspection.examples {
         text.push_str(&format!("\n{}\n", heading(example)));
+        for answer in &example.also {
+            text.push_str(&format!("right as well: {}\n", plain(answer)));
+        }
         text.push_str(&body(&example.tokens));
     }
     if let Some(batch) = &inspection.batch {
