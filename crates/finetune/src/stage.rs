@@ -18,6 +18,9 @@ use etude_train::{Evaluation, MakeBatch, Origin, Sample, Stage};
 use crate::recipe::{Layout, Recipe};
 use crate::task::Task;
 
+/// Positions that are read at a time where training reads fewer.
+const PLACES: usize = 16 * 1024;
+
 /// Prompts answered during the run, as tokens and as text.
 struct Shown {
     text: String,
@@ -148,6 +151,21 @@ fn rows(recipe: &Recipe, context: usize) -> Result<Rows> {
     }
 }
 
+/// Examples in the order of their lengths, as many at a time as training reads rows. Where that is few, 16, which need
+/// no more memory without gradients, unless they are long.
+fn together(
+    mut rest: &[RenderedExample],
+    trained: usize,
+) -> impl Iterator<Item = &[RenderedExample]> {
+    std::iter::from_fn(move || {
+        let fit = |rows: &usize| *rows <= trained || rows * rest[rows - 1].ids.len() <= PLACES;
+        let rows = (1..=rest.len().min(trained.max(16))).rev().find(fit)?;
+        let (now, later) = rest.split_at(rows);
+        rest = later;
+        Some(now)
+    })
+}
+
 impl Stage for Finetuning {
     fn name(&self) -> &'static str {
         "finetune"
@@ -180,7 +198,7 @@ impl Stage for Finetuning {
     }
 
     fn validation_batches(&self, _last: bool) -> Box<dyn Iterator<Item = Batch> + '_> {
-        let rows = self.validation.chunks(self.rows.max(16));
+        let rows = together(&self.validation, self.rows);
         Box::new(rows.map(|rows| collate(&rows.iter().collect::<Vec<_>>(), self.pad)))
     }
 
@@ -235,5 +253,35 @@ impl Stage for Finetuning {
 
     fn save_tokenizer(&self, folder: &Path) -> Result<()> {
         Ok(self.tokenizer.save(folder)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etude_data::SourceRef;
+
+    use super::*;
+
+    #[test]
+    fn few_long_rows_and_more_short_ones_are_read_at_a_time() {
+        let example = |length: usize| RenderedExample {
+            id: String::new(),
+            ids: vec![0; length],
+            supervised: vec![true; length],
+            source: SourceRef {
+                file: "a".into(),
+                line: 1,
+            },
+            truncated: false,
+            target_bytes: 1,
+        };
+        let lengths = [10; 20].into_iter().chain([3000; 7]).chain([20_000; 2]);
+        let examples: Vec<RenderedExample> = lengths.map(example).collect();
+        let read =
+            |trained| -> Vec<usize> { together(&examples, trained).map(<[_]>::len).collect() };
+        assert_eq!(read(1), [16, 5, 5, 1, 1, 1]);
+        assert_eq!(read(4), [16, 5, 5, 3]);
+        assert_eq!(read(40), [29]);
+        assert_eq!(together(&[], 4).count(), 0);
     }
 }
