@@ -140,7 +140,7 @@ fn solved_examples_come_before_the_questions_of_a_task() {
     );
     wrong(
         &[&base[..], &["--num-fewshot", "999"]].concat(),
-        &["solved examples fit", "ask for fewer"],
+        &["solved examples to choose from", "ask for fewer"],
     );
 }
 
