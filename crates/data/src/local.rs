@@ -285,6 +285,22 @@ fn guess(
         return Ok(Kind::Text);
     }
     let asked = |kind: Kind| options.kind.is_none_or(|asked| asked == kind);
+    let mapped = [&map.prompt, &map.completion, &map.answers];
+    let holds_turns = |name: &str| value[name][0].get("role").is_some();
+    if asked(Kind::Task)
+        && mapped.iter().all(|template| template.is_none())
+        && holds_turns("prompt")
+        && holds_turns("completion")
+    {
+        // A conversation in two parts, as TRL has it.
+        map.chat = Some(ChatMap {
+            turns: "prompt".to_string(),
+            then: Some("completion".to_string()),
+            content: "{content}".to_string(),
+            role: Some("role".to_string()),
+        });
+        return Ok(Kind::Task);
+    }
     if asked(Kind::Task)
         && (has("prompt") || map.prompt.is_some())
         && (has("completion")
@@ -317,6 +333,7 @@ fn guess(
         };
         map.chat = Some(ChatMap {
             turns: turns.to_string(),
+            then: None,
             content: content.to_string(),
             role: Some(role.to_string()),
         });

@@ -232,6 +232,9 @@ pub struct Map {
 pub struct ChatMap {
     /// Path to the list of turns.
     pub turns: String,
+    /// Path to a list of turns that follow those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub then: Option<String>,
     /// Template of a turn's content.
     pub content: String,
     /// Path to a turn's role (`system`, `user`, `assistant`, `tool`, or the usual other names).

@@ -16,18 +16,10 @@ impl Mapping<'_> {
         chat: &ChatMap,
         row: &Row<'_>,
     ) -> Result<Result<TaskBody, String>, DataError> {
-        let turns = match self.raw(&chat.turns, row) {
-            Some(Value::Array(turns)) => turns,
-            Some(_) => {
-                let what = format!("`{}` is not a list of turns", chat.turns);
-                return Err(DataError::at(
-                    row.source,
-                    what,
-                    "write [{\"role\": \"user\", \"content\": \"…\"}, …]",
-                ));
-            }
-            None => return Err(missing_field(&chat.turns, row)),
-        };
+        let mut turns = self.turns(&chat.turns, row)?;
+        if let Some(path) = &chat.then {
+            turns.extend(self.turns(path, row)?);
+        }
         let fewest = self.manifest.filter.min_turns.unwrap_or(0);
         if turns.len() < fewest {
             return Ok(Err(format!("fewer than {fewest} turns")));
@@ -92,6 +84,18 @@ impl Mapping<'_> {
             return Ok(Err("an assistant turn without text".to_owned()));
         }
         Ok(Ok(TaskBody::Chat { messages }))
+    }
+
+    fn turns(&self, path: &str, row: &Row<'_>) -> Result<Vec<Value>, DataError> {
+        match self.raw(path, row) {
+            Some(Value::Array(turns)) => Ok(turns),
+            Some(_) => Err(DataError::at(
+                row.source,
+                format!("`{path}` is not a list of turns"),
+                "write [{\"role\": \"user\", \"content\": \"…\"}, …]",
+            )),
+            None => Err(missing_field(path, row)),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What turns may hold besides plain text, and what fields of a template may not.
 
-use etude_data::{LocalOptions, Split};
+use etude_data::{LocalOptions, Role, Split, TaskBody};
 
 use super::{Home, examples};
 
@@ -26,6 +26,34 @@ fn parts_of_text_are_one_text() {
         example.prompt_text()
     );
     assert_eq!(example.reference_text(), "Because.");
+}
+
+#[test]
+fn a_conversation_in_two_parts_is_one() {
+    let home = Home::new();
+    let turn =
+        |role: &str, content: &str| format!("{{\"role\": \"{role}\", \"content\": \"{content}\"}}");
+    let record = |completion: &str| {
+        let (system, user) = (turn("system", "Be brief."), turn("user", "Why?"));
+        format!("{{\"prompt\": [{system}, {user}], \"completion\": {completion}}}\n")
+    };
+    let answer = format!("[{}]", turn("assistant", "Because."));
+    home.write("trl.jsonl", record(&answer));
+    let dataset = home.open("trl.jsonl", &LocalOptions::default()).unwrap();
+    let example = &examples(&dataset, &Split::ALL)[0];
+    let TaskBody::Chat { messages } = &example.body else {
+        panic!("a conversation");
+    };
+    let roles: Vec<Role> = messages.iter().map(|message| message.role).collect();
+    assert_eq!(roles, [Role::System, Role::User, Role::Assistant]);
+    assert_eq!(example.reference_text(), "Because.");
+
+    home.write("trl.jsonl", record(&answer) + &record("\"Because.\""));
+    let error = home.error("trl.jsonl");
+    assert!(
+        error.starts_with("trl.jsonl:2: `completion` is not a list"),
+        "{error}"
+    );
 }
 
 #[test]
