@@ -245,14 +245,14 @@ pub(crate) fn check_fit(folder: &Path, tokenizer: &Tokenizer, vocab_size: i64) -
         format!(
             "{}: its tokenizer has {tokens} tokens, its model knows {vocab_size}{}",
             folder.display(),
-            tokenizer_lists(tokenizer, vocab_size)
+            not_known(tokenizer, vocab_size)
         ),
         "put the tokenizer that the model was trained with into the folder, or take tokens that were added later out of its files",
     ))
 }
 
 /// The tokens beyond a model's vocabulary, where they are few.
-fn tokenizer_lists(tokenizer: &Tokenizer, vocab_size: i64) -> String {
+fn not_known(tokenizer: &Tokenizer, vocab_size: i64) -> String {
     let beyond = tokenizer.beyond(usize::try_from(vocab_size).unwrap_or(0));
     match beyond.len() {
         1..=4 => format!(", not {}", beyond.join(", ")),

@@ -61,15 +61,6 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// How likely a difference would be by chance. The least that a thousand resamples can tell is 1/1001.
-pub(crate) fn p(p: f64) -> String {
-    if p < 0.001 {
-        "< 0.001".to_owned()
-    } else {
-        format!("{p:.3}")
-    }
-}
-
 /// Rows in columns, two spaces apart; the last column is as long as it likes.
 pub(crate) fn columns(rows: &[Vec<String>]) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);

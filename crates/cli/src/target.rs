@@ -239,6 +239,8 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
+    use super::parse_size;
+
     #[test]
     fn what_a_killed_process_left_is_removed_and_what_a_living_one_makes_stays() {
         let folder = tempfile::tempdir().unwrap();
@@ -254,8 +256,6 @@ mod tests {
         super::write_folder(&out, |folder| Ok(std::fs::write(folder.join("a"), "a")?)).unwrap();
         assert!(out.join("a").is_file() && !of(gone).exists() && of(parent).exists());
     }
-
-    use super::parse_size;
 
     #[test]
     fn sizes_are_decimal() {

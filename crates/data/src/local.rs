@@ -92,7 +92,7 @@ impl Manifest {
             };
             let validation = percent(Split::Validation, validation);
             let test = percent(Split::Test, options.test.unwrap_or(0));
-            let shares = validation + test > 0;
+            let shares = validation > 0 || test > 0;
             SplitRule {
                 by_file: true,
                 salt: if shares {

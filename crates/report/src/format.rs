@@ -62,7 +62,7 @@ pub(crate) fn percent(share: f64) -> String {
 }
 
 /// How likely a difference would be by chance. The least that a thousand resamples can tell is 1/1001.
-pub(crate) fn p(p: f64) -> String {
+pub fn p(p: f64) -> String {
     if p < 0.001 {
         "< 0.001".to_owned()
     } else {

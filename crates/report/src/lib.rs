@@ -46,5 +46,6 @@ mod page;
 mod probes;
 mod write;
 
+pub use format::p as shown_p;
 pub use inspect::write_inspection;
 pub use write::{write, write_many};

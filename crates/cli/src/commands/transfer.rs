@@ -216,7 +216,7 @@ fn table(summary: &TransferSummary) -> Vec<Vec<String>> {
             difference.map_or_else(String::new, |gain| {
                 format!("{:+.3} [{:+.3}, {:+.3}]", gain.value, gain.low, gain.high)
             }),
-            difference.map_or_else(String::new, |gain| output::p(gain.p)),
+            difference.map_or_else(String::new, |gain| etude_report::shown_p(gain.p)),
         ]);
     }
     rows

@@ -55,7 +55,7 @@ impl Against {
                 of(&first.scores),
                 of(&self.scores),
                 format!("{:+.4} [{:+.4}, {:+.4}]", gain.value, gain.low, gain.high),
-                output::p(gain.p),
+                etude_report::shown_p(gain.p),
             ]);
         }
         let mut text = output::columns(&rows);

@@ -48,6 +48,13 @@ impl Renderer {
         count: usize,
         most: usize,
     ) -> Result<Renderer> {
+        if candidates.len() < count {
+            let what = format!(
+                "there are {} solved examples to choose from, and {count} are wanted",
+                candidates.len()
+            );
+            return Err(DataError::input(what, "ask for fewer").into());
+        }
         let mut shots = Shots::default();
         let mut found = 0;
         for example in candidates {
@@ -55,13 +62,6 @@ impl Renderer {
                 break;
             }
             found += usize::from(self.solve(example, &mut shots)?);
-        }
-        if candidates.len() < count {
-            let what = format!(
-                "there are {} solved examples to choose from, and {count} are wanted",
-                candidates.len()
-            );
-            return Err(DataError::input(what, "ask for fewer").into());
         }
         if found < count {
             let what = format!(
