@@ -4,7 +4,9 @@
 //! C model width, I inner width, N places.
 
 use etude_tensor::ops::{self, Angles};
-use etude_tensor::{AttentionMask, Init, Linear, Norm, Scope, Tensor, attention, to_compute_kind};
+use etude_tensor::{
+    AttentionMask, Init, Linear, NewPosition, Norm, Scope, Tensor, attention, to_compute_kind,
+};
 
 use crate::cache::LayerCache;
 use crate::config::{MlpKind, ModelConfig, NormKind, QkNorm};
@@ -80,15 +82,31 @@ impl Attention {
         }
     }
 
-    fn forward(&self, x: &Tensor, at: &Positions<'_>, cache: Option<&mut LayerCache>) -> Tensor {
+    fn forward(
+        &self,
+        x: &Tensor,
+        at: &Positions<'_>,
+        mut cache: Option<&mut LayerCache>,
+    ) -> Tensor {
         let [b, t, _] = x.size()[..] else {
             panic!("a layer takes (B, T, C)")
         };
         let (h, g, d) = (self.heads, self.groups, self.head_dim);
         let qkv = self.qkv.forward_at(x, at.places);
         let parts = qkv.split_with_sizes([(h + g) * d, g * d], -1);
-        let qk = self.normed(&parts[0]).view([b, t, h + g, d]);
-        let qk = self.rotate(qk, at); // (B, T, H + G, D)
+        let qk = self.normed(&parts[0]);
+        if let Some(cache) = cache.as_deref_mut().filter(|_| t == 1) {
+            let new = NewPosition {
+                qk: &qk,
+                v: &parts[1],
+                angles: at.angles,
+                norm_eps: at.angles.and(self.plain_norm_eps),
+            };
+            if let Some(y) = cache.attend_newest(new, at.mask) {
+                return self.out.forward_at(&y, at.places_after);
+            }
+        }
+        let qk = self.rotate(qk.view([b, t, h + g, d]), at); // (B, T, H + G, D)
         let qk = qk.split_with_sizes([h, g], 2);
         let q = match at.wanted {
             Wanted::Newest => newest(&qk[0].transpose(1, 2), 2),

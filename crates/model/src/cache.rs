@@ -1,6 +1,6 @@
 //! The keys and values of positions already read, so that a new token costs one position's work.
 
-use etude_tensor::{Device, Kind, Tensor};
+use etude_tensor::{AttentionMask, Device, Kind, NewPosition, Tensor, attend_newest};
 
 use crate::config::ModelConfig;
 
@@ -96,6 +96,18 @@ impl LayerCache {
             values: repeat(&self.values),
             length: self.length,
         }
+    }
+
+    /// Adds one position and attends to all, `(B, 1, H D)`; none, and nothing added, where that is to be done step by
+    /// step.
+    pub(crate) fn attend_newest(
+        &mut self,
+        new: NewPosition<'_>,
+        mask: AttentionMask<'_>,
+    ) -> Option<Tensor> {
+        let y = attend_newest(new, [&self.keys, &self.values], self.length, mask)?;
+        self.length += 1;
+        Some(y)
     }
 
     /// Adds `(B, G, T, D)` keys and values and gives back all there are, `(B, G, S, D)`.

@@ -2,6 +2,7 @@
 // and the attention of one new position. libtorch's general forms are two to three times slower there.
 #include <atomic>
 #include <cmath>
+#include <cstring>
 
 #include "shim.h"
 
@@ -50,6 +51,25 @@ static Tensor linear_rows(const Tensor& input, const Tensor& weight, const std::
   return y;
 }
 
+// h queries of D numbers in each row, the rows `stride` numbers apart, over k and v (B, G, S, D), see `attend_one`; y as
+// the queries, dense.
+template <typename F>
+static void attend_rows(const F* q, int64_t stride, const Tensor& k, const Tensor& v, const Tensor& seen, F* y, int64_t h) {
+  const int64_t b = k.size(0), g = k.size(1), s = k.size(2), d = k.size(3), shared = h / g;
+  const int64_t seen_stride = seen.defined() && seen.numel() == b * s ? s : 0;
+  const Wide<F> scale = 1 / std::sqrt(Wide<F>(d));
+  at::parallel_for(0, b * g, grain(2 * shared * s * d), [&](int64_t begin, int64_t end) {
+    std::vector<Wide<F>> scores(s);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t row = i / g, head = i % g, first = head * shared * d;
+      pick<F>().attend(q + row * stride + first, shared, read<F>(k) + row * k.stride(0) + head * k.stride(1),
+                       read<F>(v) + row * v.stride(0) + head * v.stride(1),
+                       seen.defined() ? seen.const_data_ptr<bool>() + row * seen_stride : nullptr, s, y + row * h * d + first, d,
+                       scale, scores.data());
+    }
+  });
+}
+
 // q (B, H, 1, D), k and v (B, G, S, D) with G dividing H, their rows dense, heads any distance apart; seen (B, 1, 1, S)
 // or (1, S) booleans, or none when all of the S are. Returns (B, H, 1, D).
 static Tensor attend_one(const Tensor& query, const Tensor& k, const Tensor& v, const std::optional<Tensor>& mask) {
@@ -61,22 +81,54 @@ static Tensor attend_one(const Tensor& query, const Tensor& k, const Tensor& v, 
   }
   const Tensor seen = mask ? mask->contiguous() : Tensor();
   TORCH_CHECK(!mask || (seen.scalar_type() == at::kBool && (seen.numel() == s || seen.numel() == b * s)), "seen (B, 1, 1, S) or (1, S) booleans");
-  const int64_t seen_stride = mask && seen.numel() == b * s ? s : 0;
-  const int64_t shared = h / g;
   Tensor y = at::empty({b, h, 1, d}, q.options());
-  dispatch(q, [&](auto zero) {
+  dispatch(q, [&](auto zero) { attend_rows(read<decltype(zero)>(q), h * d, k, v, seen, write<decltype(zero)>(y), h); });
+  return y;
+}
+
+// The newest position of each row, all that a layer does with it between its first product and its second: qk
+// (B, 1, (H + G) D) and v (B, 1, G D), rows dense and any distance apart; queries and keys are turned as in `rope`
+// where there are angles, keys and values (B, G, capacity, D) keep the new ones at `place`, and the queries attend to
+// all up to there; seen as in `attend_one`. Returns (B, 1, H D).
+static Tensor attend_newest(const Tensor& qk, const Tensor& v, const std::optional<Tensor>& cos, const std::optional<Tensor>& sin, double sign,
+                            double norm_eps, const Tensor& keys, const Tensor& values, int64_t place, const std::optional<Tensor>& mask) {
+  TORCH_CHECK(keys.dim() == 4 && keys.is_contiguous() && values.is_contiguous() && keys.sizes() == values.sizes() && place >= 0 && place < keys.size(2),
+              "keys and values (B, G, capacity, D), dense, with room for one more");
+  const int64_t b = keys.size(0), g = keys.size(1), d = keys.size(3), heads = qk.size(-1) / d, h = heads - g;
+  for (const Tensor& t : {qk, v}) {
+    TORCH_CHECK(t.dim() == 3 && t.size(0) == b && t.size(1) == 1 && t.stride(2) == 1 && t.scalar_type() == keys.scalar_type() && values.scalar_type() == keys.scalar_type(),
+                "one new position, its numbers dense, of the cache's dtype");
+  }
+  TORCH_CHECK(qk.size(2) == heads * d && v.size(2) == g * d && h > 0 && h % g == 0, "qk (B, 1, (H + G) D) and v (B, 1, G D)");
+  TORCH_CHECK(cos.has_value() == sin.has_value() && (cos || norm_eps < 0), "no norm without angles");
+  if (cos) {
+    for (const Tensor& t : {*cos, *sin}) {
+      TORCH_CHECK(t.dim() == 2 && t.is_contiguous() && 2 * t.size(1) == d && (t.size(0) == 1 || t.size(0) == b) && t.scalar_type() == wide(qk),
+                  "angles (1, D / 2) or (B, D / 2), dense, in the dtype that is computed in");
+    }
+  }
+  const int64_t s = place + 1;
+  const Tensor seen = mask ? mask->contiguous() : Tensor();
+  TORCH_CHECK(!mask || (seen.scalar_type() == at::kBool && (seen.numel() == s || seen.numel() == b * s)), "seen (B, 1, 1, S) or (1, S) booleans");
+  const Tensor turned = at::empty({b, heads, d}, qk.options()), rstd = norm_eps >= 0 ? at::empty({b, heads}, qk.options().dtype(wide(qk))) : Tensor();
+  Tensor y = at::empty({b, 1, h * d}, qk.options());
+  dispatch(qk, [&](auto zero) {
     using F = decltype(zero);
-    const Wide<F> scale = 1 / std::sqrt(Wide<F>(d));
-    at::parallel_for(0, b * g, grain(2 * shared * s * d), [&](int64_t begin, int64_t end) {
-      std::vector<Wide<F>> scores(s);
-      for (int64_t i = begin; i < end; ++i) {
-        const int64_t row = i / g, head = i % g, first = (row * h + head * shared) * d;
-        pick<F>().attend(read<F>(q) + first, shared, read<F>(k) + row * k.stride(0) + head * k.stride(1),
-                         read<F>(v) + row * v.stride(0) + head * v.stride(1),
-                         mask ? seen.const_data_ptr<bool>() + row * seen_stride : nullptr, s, write<F>(y) + first, d,
-                         scale, scores.data());
+    F* all = write<F>(turned);
+    if (cos) {
+      pick<F>().rope(read<F>(qk), qk.stride(0), read<Wide<F>>(*cos), read<Wide<F>>(*sin), all, rstd.defined() ? write<Wide<F>>(rstd) : nullptr, 0, b, heads, d,
+                     cos->size(0), sign, norm_eps);
+    }
+    for (int64_t row = 0; row < b; ++row) {
+      F* mine = all + row * heads * d;
+      if (!cos) std::memcpy(mine, read<F>(qk) + row * qk.stride(0), heads * d * sizeof(F));
+      for (int64_t head = 0; head < g; ++head) {
+        const int64_t to = row * keys.stride(0) + head * keys.stride(1) + place * d;
+        std::memcpy(write<F>(keys) + to, mine + (h + head) * d, d * sizeof(F));
+        std::memcpy(write<F>(values) + to, read<F>(v) + row * v.stride(0) + head * d, d * sizeof(F));
       }
-    });
+    }
+    attend_rows<F>(all, heads * d, keys.narrow(2, 0, s), values.narrow(2, 0, s), seen, write<F>(y), h);
   });
   return y;
 }
@@ -87,6 +139,13 @@ using etude::guarded;
 
 ETUDE_API const char* etude_linear_rows(at::Tensor* x, at::Tensor* weight, at::Tensor* bias, at::Tensor** out) {
   return guarded([&] { *out = new at::Tensor(etude::linear_rows(*x, *weight, bias ? std::optional<at::Tensor>(*bias) : std::nullopt)); });
+}
+ETUDE_API const char* etude_attend_newest(at::Tensor* qk, at::Tensor* v, at::Tensor* cos, at::Tensor* sin, double sign, double norm_eps, at::Tensor* keys,
+                                          at::Tensor* values, int64_t place, at::Tensor* seen, at::Tensor** out) {
+  return guarded([&] {
+    const auto optional = [](at::Tensor* t) { return t ? std::optional<at::Tensor>(*t) : std::nullopt; };
+    *out = new at::Tensor(etude::attend_newest(*qk, *v, optional(cos), optional(sin), sign, norm_eps, *keys, *values, place, optional(seen)));
+  });
 }
 ETUDE_API const char* etude_attend_one(at::Tensor* q, at::Tensor* k, at::Tensor* v, at::Tensor* seen, at::Tensor** out) {
   return guarded([&] { *out = new at::Tensor(etude::attend_one(*q, *k, *v, seen ? std::optional<at::Tensor>(*seen) : std::nullopt)); });

@@ -327,20 +327,30 @@ static void cross_entropy_bf16(Bf16* logits, const int64_t* targets, float* loss
   }
 }
 
-// 64 bytes of what F is computed in. As a type of its own the sums stay in registers, which the compiler
-// does not manage with arrays.
-template <typename A> struct Lanes { typedef A type __attribute__((vector_size(64))); };
+// A register of the instruction set, in bytes, and how many there are. Vectors wider than a register the compiler
+// takes apart through memory.
+#if defined(__AVX512F__)
+constexpr int kRegister = 64, kRegisters = 32;
+#elif defined(__AVX__)
+constexpr int kRegister = 32, kRegisters = 16;
+#else
+constexpr int kRegister = 16, kRegisters = 16;
+#endif
+
+// A register of what F is computed in. As a type of its own the sums stay in registers, which the compiler does not
+// manage with arrays.
+template <typename A> struct Lanes { typedef A type __attribute__((vector_size(kRegister))); };
 
 template <typename F>
 static inline typename Lanes<Wide<F>>::type lanes_of(const F* from) {
   typename Lanes<Wide<F>>::type out;
   if constexpr (std::is_same_v<F, Wide<F>>) {
-    std::memcpy(&out, from, 64);
+    std::memcpy(&out, from, kRegister);
   } else {
-    typedef uint16_t Narrow __attribute__((vector_size(32)));
-    typedef uint32_t Bits __attribute__((vector_size(64)));
+    typedef uint16_t Narrow __attribute__((vector_size(kRegister / 2)));
+    typedef uint32_t Bits __attribute__((vector_size(kRegister)));
     Narrow bits;
-    std::memcpy(&bits, from, 32);
+    std::memcpy(&bits, from, kRegister / 2);
     out = __builtin_bit_cast(typename Lanes<float>::type, __builtin_convertvector(bits, Bits) << 16);
   }
   return out;
@@ -349,23 +359,24 @@ static inline typename Lanes<Wide<F>>::type lanes_of(const F* from) {
 // The first `count` of them, and zeros.
 template <typename F>
 static inline typename Lanes<Wide<F>>::type lanes_of(const F* from, int64_t count) {
-  F some[64 / sizeof(Wide<F>)] = {};
+  F some[kRegister / sizeof(Wide<F>)] = {};
   std::memcpy(some, from, count * sizeof(F));
   return lanes_of(some);
 }
 
-template <typename A>
-static inline A total(typename Lanes<A>::type sums) {
-  typedef A Half __attribute__((vector_size(32)));
-  typedef A Quarter __attribute__((vector_size(16)));
-  struct Halves { Half low, high; };
-  struct Quarters { Quarter low, high; };
-  const auto halves = __builtin_bit_cast(Halves, sums);
-  const auto quarters = __builtin_bit_cast(Quarters, halves.low + halves.high);
-  const Quarter last = quarters.low + quarters.high;
-  A sum = 0;
-  for (size_t l = 0; l < 16 / sizeof(A); ++l) sum += last[l];
-  return sum;
+// The sum of a vector's numbers: halves by halves down to 16 bytes, then one by one.
+template <typename A, int Bytes, typename Vector>
+static inline A total(Vector sums) {
+  if constexpr (Bytes > 16) {
+    typedef A Half __attribute__((vector_size(Bytes / 2)));
+    struct Halves { Half low, high; };
+    const auto halves = __builtin_bit_cast(Halves, sums);
+    return total<A, Bytes / 2>(halves.low + halves.high);
+  } else {
+    A sum = 0;
+    for (size_t l = 0; l < Bytes / sizeof(A); ++l) sum += sums[l];
+    return sum;
+  }
 }
 
 // R rows of x by O rows of w, each sum in U parts: sums that do not wait for each other keep the processor busy,
@@ -373,7 +384,7 @@ static inline A total(typename Lanes<A>::type sums) {
 template <typename F, typename W, int R, int O, int U>
 static inline void dots(const F* x, const W* w, const F* bias, F* y, int64_t outputs, int64_t d) {
   using A = Wide<F>;
-  constexpr int lanes = 64 / sizeof(A);
+  constexpr int lanes = kRegister / sizeof(A);
   typename Lanes<A>::type sums[R][O][U] = {};
   int64_t j = 0;
   for (; j + U * lanes <= d; j += U * lanes) {
@@ -397,7 +408,7 @@ static inline void dots(const F* x, const W* w, const F* bias, F* y, int64_t out
   for (int r = 0; r < R; ++r) {
     for (int o = 0; o < O; ++o) {
       for (int u = 1; u < U; ++u) sums[r][o][0] += sums[r][o][u];
-      A sum = total<A>(sums[r][o][0]);
+      A sum = total<A, kRegister>(sums[r][o][0]);
       if (bias) sum += bias[o];
       put(y[r * outputs + o], sum);
     }
@@ -407,20 +418,22 @@ static inline void dots(const F* x, const W* w, const F* bias, F* y, int64_t out
 template <typename F, typename W>
 static void linear_rows(const F* x, int64_t rows, const W* w, const F* bias, F* y, int64_t outputs,
                         int64_t begin, int64_t end, int64_t d) {
+  // Half of the registers hold sums, the others what is read.
+  constexpr int few = kRegisters / 8, parts = std::min(256 / kRegister, kRegisters / 2);
   int64_t o = begin;
   if (rows > 1) {
-    // All of x by four rows of w, which stay in the nearest cache.
-    for (; o + 4 <= end; o += 4) {
+    // All of x by a few rows of w, which stay in the nearest cache.
+    for (; o + few <= end; o += few) {
       const W* wo = w + o * d;
       const F* bo = bias ? bias + o : nullptr;
       int64_t i = 0;
-      for (; i + 4 <= rows; i += 4) dots<F, W, 4, 4, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
-      for (; i + 2 <= rows; i += 2) dots<F, W, 2, 4, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
-      if (i < rows) dots<F, W, 1, 4, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
+      for (; i + 4 <= rows; i += 4) dots<F, W, 4, few, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
+      for (; i + 2 <= rows; i += 2) dots<F, W, 2, few, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
+      if (i < rows) dots<F, W, 1, few, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
     }
   }
   for (; o < end; ++o) {
-    for (int64_t i = 0; i < rows; ++i) dots<F, W, 1, 1, 4>(x + i * d, w + o * d, bias ? bias + o : nullptr, y + i * outputs + o, outputs, d);
+    for (int64_t i = 0; i < rows; ++i) dots<F, W, 1, 1, parts>(x + i * d, w + o * d, bias ? bias + o : nullptr, y + i * outputs + o, outputs, d);
   }
 }
 

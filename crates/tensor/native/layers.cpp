@@ -189,18 +189,26 @@ struct SwiGlu : Function<SwiGlu> {
 
 using etude::guarded;
 
+// A layer's forward pass, with a way back where gradients are recorded.
+template <typename Layer, typename... Inputs>
+static at::Tensor* apply(const Inputs&... inputs) {
+  if (at::GradMode::is_enabled()) return new at::Tensor(Layer::apply(inputs...));
+  torch::autograd::AutogradContext nothing;
+  return new at::Tensor(Layer::forward(&nothing, inputs...));
+}
+
 ETUDE_API const char* etude_rms_norm(at::Tensor* x, at::Tensor* weight, double eps, at::Tensor** out) {
-  return guarded([&] { *out = new at::Tensor(etude::RmsNorm::apply(*x, weight ? std::optional<at::Tensor>(*weight) : std::nullopt, eps)); });
+  return guarded([&] { *out = apply<etude::RmsNorm>(*x, weight ? std::optional<at::Tensor>(*weight) : std::nullopt, eps); });
 }
 ETUDE_API const char* etude_rope(at::Tensor* x, at::Tensor* cos, at::Tensor* sin, double sign, double norm_eps, at::Tensor** out) {
-  return guarded([&] { *out = new at::Tensor(etude::Rope::apply(*x, *cos, *sin, sign, norm_eps)); });
+  return guarded([&] { *out = apply<etude::Rope>(*x, *cos, *sin, sign, norm_eps); });
 }
 ETUDE_API const char* etude_relu_squared(at::Tensor* x, at::Tensor** out) {
-  return guarded([&] { *out = new at::Tensor(etude::ReluSquared::apply(*x)); });
+  return guarded([&] { *out = apply<etude::ReluSquared>(*x); });
 }
 ETUDE_API const char* etude_gelu(at::Tensor* x, at::Tensor** out) {
-  return guarded([&] { *out = new at::Tensor(etude::Gelu::apply(*x)); });
+  return guarded([&] { *out = apply<etude::Gelu>(*x); });
 }
 ETUDE_API const char* etude_swiglu(at::Tensor* x, at::Tensor** out) {
-  return guarded([&] { *out = new at::Tensor(etude::SwiGlu::apply(*x)); });
+  return guarded([&] { *out = apply<etude::SwiGlu>(*x); });
 }

@@ -2,6 +2,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::ops::Angles;
 use crate::{native, ops};
 
 /// Which positions may be seen.
@@ -44,6 +45,55 @@ fn made_for_one(q: &Tensor, k: &Tensor, v: &Tensor) -> bool {
         && matches!(q.kind(), Kind::Float | Kind::Double)
         && dense(k)
         && dense(v)
+}
+
+/// One new position of each row, behind the layer's first product.
+#[derive(Debug, Clone, Copy)]
+pub struct NewPosition<'a> {
+    /// Queries and keys side by side, `(B, 1, (H + G) D)`.
+    pub qk: &'a Tensor,
+    /// `(B, 1, G D)`.
+    pub v: &'a Tensor,
+    /// How queries and keys are to be turned, see [`ops::rope`].
+    pub angles: Option<&'a Angles>,
+    /// The weightless query-key norm's; it comes with angles only.
+    pub norm_eps: Option<f64>,
+}
+
+/// [`ops::rope`], a place in the cache and [`attention`] in one go for the CPU, where twelve small operations a layer
+/// take as long as a matrix. `keys` and `values`, `(B, G, capacity, D)`, hold `place` positions and get one more, and
+/// all of them are attended to. Returns `(B, 1, H D)`, or none where it is not made for the input: nothing is written
+/// then.
+pub fn attend_newest(
+    new: NewPosition<'_>,
+    [keys, values]: [&Tensor; 2],
+    place: i64,
+    mask: AttentionMask<'_>,
+) -> Option<Tensor> {
+    let seen = match mask {
+        AttentionMask::Full => None,
+        AttentionMask::Seen(seen) => Some(seen),
+        AttentionMask::Causal | AttentionMask::Documents(_) => return None,
+    };
+    let kind = new.qk.kind();
+    let made_for = keys.device() == Device::Cpu
+        && matches!(kind, Kind::Float | Kind::Double)
+        && [new.v, keys, values].iter().all(|x| x.kind() == kind)
+        && (new.angles.is_some() || new.norm_eps.is_none());
+    if !made_for || !ops::inference() {
+        return None;
+    }
+    let angles = new.angles.map(|angles| angles.in_kind(kind));
+    let sign = new.angles.map_or(1.0, |angles| angles.rotation.sign());
+    let y = native::attend_newest(
+        [new.qk, new.v],
+        angles.as_ref().map(|[cos, sin]| [cos, sin]),
+        (sign, new.norm_eps.unwrap_or(-1.0)),
+        [keys, values],
+        place,
+        seen,
+    );
+    Some(y.expect("shapes are the layer's own"))
 }
 
 /// Attention document by document: a row of many short ones costs what they cost, not the row's square.
@@ -114,6 +164,87 @@ mod tests {
                         apart < tolerance,
                         "{heads} {groups} {d} {positions}: {apart}"
                     );
+                }
+            }
+        }
+    }
+
+    /// What a layer does step by step with its new position.
+    fn step_by_step(
+        new: NewPosition<'_>,
+        [keys, values]: [&Tensor; 2],
+        place: i64,
+        mask: AttentionMask<'_>,
+    ) -> Tensor {
+        let [b, g, _, d] = keys.size()[..] else {
+            panic!("a cache is (B, G, capacity, D)")
+        };
+        let qk = new.qk.view([b, 1, -1, d]);
+        let qk = match new.angles {
+            Some(angles) => ops::rope(&qk, angles, new.norm_eps),
+            None => qk,
+        };
+        let parts = qk.split_with_sizes([qk.size()[2] - g, g], 2);
+        let keep = |room: &Tensor, new: &Tensor| room.narrow(2, place, 1).copy_(new);
+        keep(keys, &parts[1].transpose(1, 2));
+        keep(values, &new.v.view([b, 1, g, d]).transpose(1, 2));
+        let seen = |room: &Tensor| room.narrow(2, 0, place + 1);
+        attention(&parts[0].transpose(1, 2), &seen(keys), &seen(values), mask).reshape([b, 1, -1])
+    }
+
+    #[test]
+    fn a_new_position_is_taken_in_at_once_as_step_by_step() {
+        let _guard = tch::no_grad_guard();
+        tch::manual_seed(6);
+        let (b, capacity, place) = (2, 7, 4);
+        for kind in [Kind::Double, Kind::Float] {
+            let options = (kind, Device::Cpu);
+            for (h, g, d) in [(4, 2, 6), (3, 3, 16), (3, 1, 2)] {
+                let qkv = Tensor::randn([b, 1, (h + 2 * g) * d], options);
+                let parts = qkv.split_with_sizes([(h + g) * d, g * d], -1);
+                let angles = |rows: i64, rotation| {
+                    let angle = Tensor::randn([rows, d / 2], options);
+                    Angles {
+                        cos: angle.cos(),
+                        sin: angle.sin(),
+                        rotation,
+                    }
+                };
+                let turns = [
+                    None,
+                    Some(angles(1, ops::Rotation::Forward)),
+                    Some(angles(b, ops::Rotation::Flipped)),
+                ];
+                let seen = Tensor::from_slice(&[
+                    false, true, true, false, true, true, true, false, true, true,
+                ]);
+                let (each, shared) = (seen.view([b, 1, 1, 5]), seen.narrow(0, 0, 5).view([1, 5]));
+                for angles in &turns {
+                    for norm_eps in [None, Some(1e-5)] {
+                        let new = NewPosition {
+                            qk: &parts[0],
+                            v: &parts[1],
+                            angles: angles.as_ref(),
+                            norm_eps,
+                        };
+                        for mask in [
+                            AttentionMask::Full,
+                            AttentionMask::Seen(&each),
+                            AttentionMask::Seen(&shared),
+                        ] {
+                            let room = || Tensor::randn([b, g, capacity, d], options);
+                            let at_once = [room(), room()];
+                            let slowly = [at_once[0].copy(), at_once[1].copy()];
+                            let y = attend_newest(new, at_once.each_ref(), place, mask);
+                            if angles.is_none() && norm_eps.is_some() {
+                                assert!(y.is_none() && at_once[0].equal(&slowly[0]));
+                                continue;
+                            }
+                            let z = step_by_step(new, slowly.each_ref(), place, mask);
+                            assert!(y.expect("made for the processor").equal(&z));
+                            assert!(at_once[0].equal(&slowly[0]) && at_once[1].equal(&slowly[1]));
+                        }
+                    }
                 }
             }
         }

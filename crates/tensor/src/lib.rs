@@ -26,7 +26,7 @@ pub mod precision;
 pub mod safetensors;
 pub mod seed;
 
-pub use attention::{AttentionMask, attention};
+pub use attention::{AttentionMask, NewPosition, attend_newest, attention};
 pub use device::{DeviceError, parse_device};
 pub use init::Init;
 pub use layers::{Embedding, LayerNorm, Linear, Norm, RmsNorm};

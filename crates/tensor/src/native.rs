@@ -52,6 +52,19 @@ unsafe extern "C" {
     fn etude_swiglu(x: Ptr, out: *mut Ptr) -> *const c_char;
     fn etude_linear_rows(x: Ptr, weight: Ptr, bias: Ptr, out: *mut Ptr) -> *const c_char;
     fn etude_attend_one(q: Ptr, k: Ptr, v: Ptr, seen: Ptr, out: *mut Ptr) -> *const c_char;
+    fn etude_attend_newest(
+        qk: Ptr,
+        v: Ptr,
+        cos: Ptr,
+        sin: Ptr,
+        sign: f64,
+        norm_eps: f64,
+        keys: Ptr,
+        values: Ptr,
+        place: i64,
+        seen: Ptr,
+        out: *mut Ptr,
+    ) -> *const c_char;
     fn etude_linear_cross_entropy(
         x: Ptr,
         weight: Ptr,
@@ -223,6 +236,36 @@ pub(crate) fn attend_one(
     // SAFETY: live tensors, or null.
     made(|out| unsafe {
         etude_attend_one(raw(q), raw(k), raw(v), seen.map_or(null_mut(), raw), out)
+    })
+}
+
+/// Without a way back: `qk` and `v`, `(B, 1, …)`, turned by `angles` where there are any, into `keys` and `values` at
+/// `place`, and through the attention; `norm_eps` below zero means no query-key norm. Returns `(B, 1, H D)`.
+pub(crate) fn attend_newest(
+    [qk, v]: [&Tensor; 2],
+    angles: Option<[&Tensor; 2]>,
+    (sign, norm_eps): (f64, f64),
+    [keys, values]: [&Tensor; 2],
+    place: i64,
+    seen: Option<&Tensor>,
+) -> Result<Tensor, NativeError> {
+    let [cos, sin] = angles.map_or([null_mut(); 2], |both| both.map(raw));
+    let seen = seen.map_or(null_mut(), raw);
+    // SAFETY: live tensors, or null; the other side checks shapes and dtypes, and writes inside keys and values.
+    made(|out| unsafe {
+        etude_attend_newest(
+            raw(qk),
+            raw(v),
+            cos,
+            sin,
+            sign,
+            norm_eps,
+            raw(keys),
+            raw(values),
+            place,
+            seen,
+            out,
+        )
     })
 }
 

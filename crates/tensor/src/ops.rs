@@ -85,6 +85,15 @@ pub enum Rotation {
     Flipped,
 }
 
+impl Rotation {
+    pub(crate) fn sign(self) -> f64 {
+        match self {
+            Rotation::Forward => 1.0,
+            Rotation::Flipped => -1.0,
+        }
+    }
+}
+
 /// The cosines and sines of some positions, `(T, D/2)` or `(B * T, D/2)`, see [`rope`].
 #[derive(Debug)]
 pub struct Angles {
@@ -96,16 +105,19 @@ pub struct Angles {
     pub rotation: Rotation,
 }
 
+impl Angles {
+    /// Cosines and sines.
+    pub(crate) fn in_kind(&self, kind: Kind) -> [Tensor; 2] {
+        [&self.cos, &self.sin].map(|part| part.to_kind(kind))
+    }
+}
+
 /// Rotary positions (Su et al. 2021) on halves of each head, then, when `norm_eps` is given, the
 /// weightless query-key norm. `x` is `(B, T, H, D)`, and so is the result.
 pub fn rope(x: &Tensor, angles: &Angles, norm_eps: Option<f64>) -> Tensor {
-    let sign = if angles.rotation == Rotation::Flipped {
-        -1.0
-    } else {
-        1.0
-    };
+    let sign = angles.rotation.sign();
     if fused(x) {
-        let [cos, sin] = [&angles.cos, &angles.sin].map(|part| part.to_kind(wide(x)));
+        let [cos, sin] = angles.in_kind(wide(x));
         return native::rope(x, &cos, &sin, sign, norm_eps.unwrap_or(-1.0)).expect(SHAPES);
     }
     composed_rope(x, angles, sign, norm_eps)
@@ -270,11 +282,7 @@ mod tests {
         agree(&[3, 5, 34], swiglu, composed_swiglu);
         for rotation in [Rotation::Forward, Rotation::Flipped] {
             for (norm, rows) in [(None, 5), (Some(1e-6), 5), (Some(1e-6), 15)] {
-                let sign = if rotation == Rotation::Flipped {
-                    -1.0
-                } else {
-                    1.0
-                };
+                let sign = rotation.sign();
                 let f = |x: &Tensor| rope(x, &angles(rows, 4, x.kind(), rotation), norm);
                 let c =
                     |x: &Tensor| composed_rope(x, &angles(rows, 4, x.kind(), rotation), sign, norm);
