@@ -40,6 +40,14 @@ fn built_in_recipes_are_listed_and_shown() {
             "a recipe for {stage}"
         );
     }
+    assert_eq!(
+        good(&["recipe", "show", "shakespeare"]),
+        good(&["recipe", "show", "pretrain-shakespeare"])
+    );
+    wrong(
+        &["recipe", "show", "quickstart"],
+        &["`pretrain-quickstart` or `finetune-quickstart`"],
+    );
     wrong(
         &["recipe", "show", "no-recipe-has-this-name"],
         &["no-recipe-has-this-name", "etude recipe list"],

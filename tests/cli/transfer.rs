@@ -1,7 +1,7 @@
 //! `etude transfer` on recipes of the user's own: one run after the other, and several at once.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 
 use serde_json::Value;
@@ -179,14 +179,12 @@ fn runs_side_by_side_find_what_runs_one_by_one_find() {
     wrong(&["transfer", &recipe, "--parallel", "0"], &["give 1 to"]);
 }
 
+/// Starts an experiment whose runs do not end, two at once, and sends its leader a signal when both are under way: the
+/// leader's exit status, and the runs' folders.
 #[cfg(unix)]
-#[test]
-fn runs_side_by_side_save_what_they_have_when_they_are_stopped() {
-    if available_parallelism().is_ok_and(|cores| cores.get() == 1) {
-        return;
-    }
-    let (_, recipe) = experiment("transfer-stopped", "[1.0]");
-    let folder = scratch("transfer-stopped/run");
+fn signalled_under_way(place: &str, signal: &str) -> (Option<i32>, [PathBuf; 2]) {
+    let (_, recipe) = experiment(place, "[1.0]");
+    let folder = scratch(&format!("{place}/run"));
     let endless = ["--set-finetune", "train.steps=1000000", "--quiet"];
     let words = together(&recipe, &folder, &endless);
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -197,8 +195,42 @@ fn runs_side_by_side_save_what_they_have_when_they_are_stopped() {
             fs::read_to_string(run.join("metrics.jsonl")).is_ok_and(|log| log.lines().count() > 1)
         })
     };
-    assert_eq!(signalled(&words, begun, "-TERM"), Some(130));
-    for run in &runs {
-        assert_eq!(fs::read_dir(run.join("checkpoints")).unwrap().count(), 1);
+    let status = signalled(&words, begun, signal);
+    (status, runs)
+}
+
+#[cfg(unix)]
+fn checkpoints(run: &Path) -> usize {
+    fs::read_dir(run.join("checkpoints")).map_or(0, Iterator::count)
+}
+
+#[cfg(unix)]
+#[test]
+fn runs_side_by_side_save_what_they_have_when_they_are_stopped() {
+    if available_parallelism().is_ok_and(|cores| cores.get() == 1) {
+        return;
+    }
+    let (status, runs) = signalled_under_way("transfer-stopped", "-TERM");
+    assert_eq!(status, Some(130));
+    assert_eq!(runs.map(|run| checkpoints(&run)), [1, 1]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn runs_side_by_side_save_what_they_have_and_end_when_their_leader_is_killed() {
+    use std::time::{Duration, Instant};
+
+    if available_parallelism().is_ok_and(|cores| cores.get() == 1) {
+        return;
+    }
+    let (status, runs) = signalled_under_way("transfer-orphaned", "-KILL");
+    assert_eq!(status, None, "it was killed");
+    let patience = Instant::now() + Duration::from_secs(60);
+    while runs.iter().any(|run| checkpoints(run) == 0) {
+        assert!(
+            Instant::now() < patience,
+            "a worker goes on without its leader"
+        );
+        std::thread::sleep(Duration::from_millis(20));
     }
 }

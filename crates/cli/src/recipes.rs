@@ -115,12 +115,30 @@ impl BuiltIn {
     }
 }
 
-/// The built-in recipe of that name.
+/// The built-in recipe of that name, of which the stage's prefix may be left out.
 ///
 /// # Errors
-/// There is none: the nearest name is offered.
+/// There is none: the nearest name is offered. Or there are several.
 pub(crate) fn find(name: &str) -> Result<&'static BuiltIn> {
-    pick(BUILT_IN, name)
+    let full = Stage::ALL.map(|stage| format!("{}-{name}", stage.name()));
+    let short: Vec<&BuiltIn> = BUILT_IN
+        .iter()
+        .filter(|recipe| full.iter().any(|full| full == recipe.name))
+        .collect();
+    match (pick(BUILT_IN, name), &short[..]) {
+        (Err(_), [one]) => Ok(one),
+        (Err(_), [_, ..]) => {
+            let names: Vec<String> = short
+                .iter()
+                .map(|found| format!("`{}`", found.name))
+                .collect();
+            Err(Misuse::error(
+                format!("`{name}` names several recipes"),
+                format!("say which: {}", names.join(" or ")),
+            ))
+        }
+        (found, _) => found,
+    }
 }
 
 fn pick<'a>(recipes: &'a [BuiltIn], name: &str) -> Result<&'a BuiltIn> {

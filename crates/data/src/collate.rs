@@ -368,7 +368,7 @@ fn pack(examples: &[RenderedExample], cols: usize, seed: u64) -> Result<Vec<Vec<
         let size = inputs(&examples[number]);
         if size > cols {
             bail!(
-                "{}: the example takes {size} tokens and a packed row holds {cols}; raise the row length or let examples be truncated",
+                "{}: the example takes {size} tokens and a packed row holds {cols}; raise the row length or lower the context to it",
                 examples[number].source
             );
         }

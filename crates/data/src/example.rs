@@ -29,6 +29,22 @@ pub enum ExampleFormat {
     Chat(ChatFormat),
 }
 
+impl ExampleFormat {
+    /// Checks the templates.
+    ///
+    /// # Errors
+    /// When one does not name its field exactly once.
+    pub fn validate(&self) -> Result<()> {
+        match self {
+            ExampleFormat::Plain(plain) => {
+                check_template("prompt", &plain.prompt, "{prompt}")?;
+                check_template("completion", &plain.completion, "{completion}")
+            }
+            ExampleFormat::Chat(chat) => check_template("prompt", &chat.prompt, "{prompt}"),
+        }
+    }
+}
+
 /// The plain format's texts.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -131,14 +147,7 @@ impl ExampleSettings {
                 self.context
             );
         }
-        match &self.format {
-            ExampleFormat::Plain(plain) => {
-                check_template("prompt", &plain.prompt, "{prompt}")?;
-                check_template("completion", &plain.completion, "{completion}")?;
-            }
-            ExampleFormat::Chat(chat) => check_template("prompt", &chat.prompt, "{prompt}")?,
-        }
-        Ok(())
+        self.format.validate()
     }
 
     /// The most ids of a whole example.
@@ -159,7 +168,7 @@ fn check_template(name: &str, template: &str, field: &str) -> Result<()> {
     let count = template.matches(field).count();
     ensure!(
         count == 1,
-        "the {name} template {template:?} holds {field} {count} times; it must stand there once"
+        "{name} = {template:?} holds {field} {count} times; it must stand there once"
     );
     Ok(())
 }

@@ -100,7 +100,7 @@ impl<'m> Mapping<'m> {
         if let Some(reason) = self.size(&text, "text") {
             return Ok(Mapped::Dropped(reason));
         }
-        let key = self.key(&row, &text)?;
+        let key = self.key(&row, Some(&self.text), &text)?;
         if let Some(reason) = self.repeated(&row) {
             return Ok(Mapped::Dropped(reason));
         }
@@ -150,7 +150,7 @@ impl<'m> Mapping<'m> {
             also,
             source: source.clone(),
         };
-        let key = self.key(&row, &example.prompt_text())?;
+        let key = self.key(&row, self.prompt.as_ref(), &example.prompt_text())?;
         if example.id.is_empty() {
             example.id = key.clone();
         }
@@ -296,10 +296,17 @@ impl<'m> Mapping<'m> {
         filled.map_err(|name| missing_field(name, row))
     }
 
-    /// The key, from the fields as they were read: words for values and cuts differ between data sets
-    /// that must agree on their splits.
-    fn key(&self, row: &Row<'_>, content: &str) -> Result<String, DataError> {
-        match &self.key {
+    /// The key, from the fields as they were read: words for values and cuts differ between data sets and recipes
+    /// that must agree on their splits. Without a template for it, that is `content`, which came out of `template`.
+    fn key(
+        &self,
+        row: &Row<'_>,
+        template: Option<&Template>,
+        content: &str,
+    ) -> Result<String, DataError> {
+        let map = &self.manifest.map;
+        let as_read = map.values.is_empty() && map.cut.is_empty() && map.prompt_chars.is_none();
+        match self.key.as_ref().or(template.filter(|_| !as_read)) {
             Some(key) => key
                 .render(|name| self.raw(name, row))
                 .map_err(|name| missing_field(name, row)),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use etude_data::{ChatFormat, ExampleFormat, LocalOptions, PlainFormat, Truncation};
 use etude_eval::TaskMetric;
 use etude_model::lora::{LoraConfig, Targets};
@@ -285,13 +285,16 @@ impl Recipe {
             self.task.answer_tokens > 0,
             "task.answer_tokens = 0: an answer has at least one token"
         );
-        self.task.format()?;
+        let format = self.task.format()?;
+        format.validate().map_err(|error| anyhow!("task.{error}"))?;
         self.task
             .mix
             .as_ref()
             .map_or(Ok(()), MixSettings::validate)?;
         match (self.base.method, &self.lora) {
             (Method::Full, None) => {}
+            // The control arm of a recipe with an adapter: the same file.
+            (Method::Full, Some(_)) if self.base.from_scratch => {}
             (Method::Full, Some(_)) => {
                 bail!(
                     "[lora] is there, and base.method = \"full\" trains no adapter: set base.method = \"lora\", or remove the table"

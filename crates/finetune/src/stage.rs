@@ -16,7 +16,7 @@ use etude_train::forecast::DataFacts;
 use etude_train::{Evaluation, MakeBatch, Origin, Sample, Stage};
 
 use crate::recipe::{Layout, Recipe};
-use crate::task::Task;
+use crate::task::{Task, positions};
 
 /// Positions that are read at a time where training reads fewer.
 const PLACES: usize = 16 * 1024;
@@ -129,18 +129,13 @@ fn pad(tokenizer: &Tokenizer) -> u32 {
 /// How the recipe puts examples into rows.
 fn rows(recipe: &Recipe, context: usize) -> Result<Rows> {
     let task = &recipe.task;
-    let longest = match task.context {
-        0 => context,
-        asked => asked.min(context),
-    };
     match task.layout {
         Layout::Padded => Ok(Rows::Padded),
         Layout::Grouped => Ok(Rows::Grouped),
         Layout::Packed => {
-            let tokens = if task.row_tokens == 0 {
-                longest
-            } else {
-                task.row_tokens
+            let tokens = match task.row_tokens {
+                0 => positions(task, context),
+                asked => asked,
             };
             ensure!(
                 tokens <= context,

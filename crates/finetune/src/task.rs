@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 
 use crate::inspect::text_of;
 use crate::mix;
-use crate::recipe::TaskSettings;
+use crate::recipe::{Layout, TaskSettings};
 
 /// A task, ready: training examples rendered, validation and test examples as they are.
 #[derive(Debug)]
@@ -229,12 +229,14 @@ fn read(dataset: &Dataset, split: Split) -> Result<Vec<TaskExample>, DataError> 
     dataset.examples(&[split])?.collect()
 }
 
-/// The positions that an example may take of the model's.
-fn positions(settings: &TaskSettings, context: usize) -> usize {
-    match settings.context {
-        0 => context,
-        asked => asked.min(context),
-    }
+/// The positions that an example may take of the model's. In packed rows it has to fit into one.
+pub(crate) fn positions(settings: &TaskSettings, context: usize) -> usize {
+    let row = match settings.layout {
+        Layout::Packed => settings.row_tokens,
+        Layout::Padded | Layout::Grouped => 0,
+    };
+    let limits = [settings.context, row].into_iter().filter(|&most| most > 0);
+    limits.fold(context, usize::min)
 }
 
 fn renderer(settings: &TaskSettings, context: usize, tokenizer: &Tokenizer) -> Result<Renderer> {

@@ -73,3 +73,20 @@ pub enum ScoreError {
         must: &'static str,
     },
 }
+
+impl ScoreError {
+    /// Of a name that is none of the `known` ones.
+    ///
+    /// # Panics
+    /// When none is known.
+    pub fn unknown_metric(name: &str, known: Vec<&'static str>) -> Self {
+        let folded = name.trim().to_lowercase().replace(['-', ' '], "_");
+        let near = |known: &str| strsim::normalized_damerau_levenshtein(&folded, known);
+        let nearest = known.iter().max_by(|a, b| near(a).total_cmp(&near(b)));
+        Self::UnknownMetric {
+            name: name.to_owned(),
+            nearest: nearest.expect("some metric is known"),
+            known,
+        }
+    }
+}

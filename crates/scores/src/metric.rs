@@ -119,17 +119,7 @@ impl Metric {
         if let Some((_, _, metric)) = KNOWN.iter().find(|(known, _, _)| *known == wanted) {
             return Ok(*metric);
         }
-        let nearest = Self::names()
-            .max_by(|a, b| {
-                let near = |known| strsim::normalized_damerau_levenshtein(&folded, known);
-                near(a).total_cmp(&near(b))
-            })
-            .expect("some metric is known");
-        Err(ScoreError::UnknownMetric {
-            name: name.to_owned(),
-            nearest,
-            known: Self::names().collect(),
-        })
+        Err(ScoreError::unknown_metric(name, Self::names().collect()))
     }
 
     /// All names that [`Metric::parse`] knows.

@@ -70,7 +70,6 @@ impl<'a> Trainer<'a> {
         let optimizer = Optimizer::new(decoder, &settings.optimizer).with_products(kind);
         let checkpoints = Checkpoints::new(folder.path());
         let environment = Environment::measure(decoder.device(), kind);
-        folder.write_json("environment.json", &environment)?;
         let (found, torn) = checkpoints.to_go_on_from()?;
         let state = match &found {
             Some(checkpoint) => checkpoint.state.clone(),
@@ -83,6 +82,9 @@ impl<'a> Trainer<'a> {
                 "choose another --run, or bring the old data back",
             )
             .into());
+        }
+        if state.step < settings.train.steps {
+            folder.write_json("environment.json", &environment)?; // else it tells of what made the run
         }
         let speed = Speed {
             flops_per_token: decoder.flops_per_token(settings.length as i64),

@@ -73,6 +73,33 @@ fn a_run_may_be_interrupted_at_every_step() {
     assert_same_runs(&whole, &pieces, "step-00000005");
 }
 
+#[test]
+fn a_last_sample_that_fails_costs_the_sample_alone() {
+    let parent = tempfile::tempdir().expect("a folder");
+    let (whole, failed) = (parent.path().join("whole"), parent.path().join("failed"));
+    let settings = settings(5, OptimizerKind::Adamw);
+    run(&Counting::default(), &settings, &whole).expect("runs");
+
+    let mute = Counting {
+        mute: true,
+        ..Counting::default()
+    };
+    for _ in 0..2 {
+        let error = run(&mute, &settings, &failed).expect_err("no sample can be made");
+        assert!(format!("{error:#}").contains("nothing comes to mind"));
+        assert!(failed.join("checkpoints/step-00000005").is_dir());
+        assert!(!failed.join("summary.json").exists());
+    }
+    let ended = run(&Counting::default(), &settings, &failed).expect("finishes");
+    assert!(matches!(ended, Ended::Finished(_)));
+    assert_same_runs(&whole, &failed, "step-00000005");
+    for file in ["samples.jsonl", "summary.json"] {
+        let read = |folder: &Path| fs::read_to_string(folder.join(file)).expect("is written");
+        let lines = read(&failed).lines().count();
+        assert_eq!(lines, read(&whole).lines().count(), "{file}");
+    }
+}
+
 /// Not a test by itself: what the kill test starts and kills.
 #[test]
 fn child_that_is_killed() {

@@ -42,7 +42,7 @@ struct WhereArgs {
     /// auto, cpu, cuda, cuda:N or mps
     #[arg(long, default_value = "auto")]
     device: String,
-    /// auto, float32, bfloat16 or float64
+    /// auto, float32, bfloat16, float64 or fast
     #[arg(long, default_value = "auto")]
     precision: String,
     /// Threads of an operation; 0 leaves libtorch's choice
@@ -66,7 +66,7 @@ fn precision(name: &str) -> Result<Precision> {
     serde_json::from_value(json!(name)).map_err(|_| {
         Misuse::error(
             format!("precision `{name}` is not known"),
-            "use auto, float32, bfloat16 or float64",
+            "use auto, float32, bfloat16, float64 or fast",
         )
     })
 }

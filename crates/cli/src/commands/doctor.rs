@@ -29,8 +29,8 @@ const EXAMPLES: &str = "\
 Examples:
   etude doctor
   etude doctor --json
-  etude doctor runs/shakespeare         checks the run's model
-  etude doctor exported.gguf            checks it against exported.gguf.certificate.json";
+  etude doctor runs/pretrain-shakespeare   checks the run's model
+  etude doctor exported.gguf               checks it against exported.gguf.certificate.json";
 
 /// The whole machine, or one model.
 #[derive(Debug, Args)]

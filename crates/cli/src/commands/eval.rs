@@ -40,8 +40,8 @@ JSONL file (docs/guide.md#benchmarks), or built in: `grammar`, minimal pairs of 
 
 const EXAMPLES: &str = "\
 Examples:
-  etude eval runs/shakespeare --text held-out.txt
-  etude eval runs/shakespeare --text held-out.txt --context 256 --stride 128 --json
+  etude eval runs/pretrain-shakespeare --text held-out.txt
+  etude eval runs/pretrain-shakespeare --text held-out.txt --context 256 --stride 128 --json
   etude eval runs/task --task wiki-description --limit 100
   etude eval runs/task --task wiki-description --against runs/task-scratch
   etude eval runs/task --task wiki-description --data mine.jsonl --metric rouge_l --metric exact_match

@@ -30,8 +30,8 @@ file and what the model says to a few prompts, and `etude doctor OUT` compares."
 
 const EXAMPLES: &str = "\
 Examples:
-  etude export runs/shakespeare my-model
-  etude export runs/shakespeare/checkpoints/step-00000500 early
+  etude export runs/pretrain-shakespeare my-model
+  etude export runs/pretrain-shakespeare/checkpoints/step-00000500 early
   etude export SmolLM2 merged --adapter runs/task
   etude export runs/big my-model --max-shard 2GB --dtype bfloat16
   etude export runs/big my-model.gguf --format q8_0";

@@ -29,11 +29,11 @@ may have written what is best; the defaults shown here come last.";
 
 const EXAMPLES: &str = "\
 Examples:
-  etude generate runs/shakespeare --prompt 'ROMEO:'
-  etude generate runs/shakespeare --prompt 'To be' --temperature 0 --max-tokens 40 --json
+  etude generate runs/pretrain-shakespeare --prompt 'ROMEO:'
+  etude generate runs/pretrain-shakespeare --prompt 'To be' --temperature 0 --max-tokens 40 --json
   etude generate runs/task --task --prompt 'The Loire is the longest river in France.'
   etude generate SmolLM2 --adapter runs/task --chat --prompt 'Who are you?'
-  cat start.txt | etude generate runs/shakespeare --prompt - --seed 7 --stop '\\n\\n'";
+  cat start.txt | etude generate runs/pretrain-shakespeare --prompt - --seed 7 --stop '\\n\\n'";
 
 /// From what, and how.
 #[derive(Debug, Args)]

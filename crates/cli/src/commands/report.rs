@@ -19,8 +19,8 @@ again, also for a run that is still going. The folder of a quickstart gives one 
 
 const EXAMPLES: &str = "\
 Examples:
-  etude report runs/shakespeare                          writes runs/shakespeare/report.html
-  etude report runs/a runs/b --out compare.html          compares runs on one page";
+  etude report runs/pretrain-shakespeare            writes runs/pretrain-shakespeare/report.html
+  etude report runs/a runs/b --out compare.html     compares runs on one page";
 
 /// Which runs.
 #[derive(Debug, Args)]

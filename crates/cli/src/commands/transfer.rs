@@ -168,7 +168,8 @@ fn plan(recipe: &TransferRecipe, args: &TransferArgs) -> Result<Transfer> {
     let scratch = match &settings.scratch {
         Some(name) => finetune(name, &settings.scratch_set)?,
         None => {
-            let from_scratch = ["base.from_scratch=true".to_owned()];
+            // Random weights have no use for an adapter.
+            let from_scratch = ["base.from_scratch=true", "base.method=full"].map(str::to_owned);
             let all = [&from_scratch[..], &settings.scratch_set].concat();
             finetune(&settings.finetune, &all)?
         }

@@ -8,6 +8,7 @@ mod archives;
 #[cfg(unix)]
 mod debian;
 mod folders;
+mod keys;
 mod refusals;
 mod turns;
 
@@ -276,42 +277,6 @@ fn files_named_for_splits_are_the_splits() {
         ),
         (3, 2, 1)
     );
-}
-
-#[test]
-fn text_and_task_of_the_same_records_agree_on_the_split() {
-    let home = Home::new();
-    let lines: String = (0..300)
-        .map(|i| format!("{{\"title\": \"T{i}\", \"lead\": \"L{i}\", \"short\": \"S{i}\"}}\n"))
-        .collect();
-    home.write("w.jsonl", lines);
-    let split = "[split]\nsalt = \"s\"\nvalidation = 10\ntest = 10";
-    let open = |kind: &str, map: &str| {
-        let text = manifest(
-            kind,
-            "path = \"w.jsonl\"",
-            &format!("[read]\nformat = \"jsonl\"\n[map]\nkey = \"{{title}}\"\n{map}\n{split}"),
-        );
-        let path = home.write(&format!("{kind}.toml"), text);
-        Manifest::load(&path)
-            .unwrap()
-            .fetch(&home.cache(), &Progress::Silent)
-            .unwrap()
-    };
-    let text = open("text", "text = \"{lead}\"");
-    // A cut prompt or a word for a value must not change the key.
-    let task = open(
-        "task",
-        "prompt = \"{lead}\"\ncompletion = \"{short}\"\ncut = { title = 1 }",
-    );
-    for split in Split::ALL {
-        let prompts: Vec<String> = examples(&task, &[split])
-            .iter()
-            .map(TaskExample::prompt_text)
-            .collect();
-        assert_eq!(texts(&text, split), prompts);
-        assert!(prompts.len() > 15, "{}", prompts.len());
-    }
 }
 
 #[test]

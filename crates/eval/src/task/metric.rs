@@ -41,7 +41,10 @@ impl TaskMetric {
             BITS_PER_BYTE => Ok(Self::BitsPerByte),
             CHOICE_ACCURACY => Ok(Self::ChoiceAccuracy),
             CHOICE_MACRO_F1 => Ok(Self::ChoiceMacroF1),
-            _ => Metric::parse(name).map(Self::Answers),
+            _ => Metric::parse(name).map(Self::Answers).map_err(|_| {
+                let own = [BITS_PER_BYTE, CHOICE_ACCURACY, CHOICE_MACRO_F1];
+                ScoreError::unknown_metric(name, Metric::names().chain(own).collect())
+            }),
         }
     }
 

@@ -21,7 +21,7 @@ pub struct TransferRecipe {
 pub struct TransferSettings {
     /// The fine-tuning recipe: a built-in one's name, or a file.
     pub finetune: String,
-    /// The recipe from scratch, of the same task; by default that of `finetune` with `base.from_scratch`.
+    /// The recipe from scratch, of the same task; by default that of `finetune` with `base.from_scratch` and all weights.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scratch: Option<String>,
     /// What differs in the recipe from scratch besides, as `--set` writes it: rates of its own, say.

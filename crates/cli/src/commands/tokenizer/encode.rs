@@ -19,7 +19,7 @@ const EXAMPLES: &str = "\
 Examples:
   etude tokenizer encode my-tokenizer --text 'Shall I compare thee'
   etude tokenizer encode my-tokenizer --text 'Shall I compare thee' --tokens
-  etude tokenizer encode runs/shakespeare --file sonnet.txt --json > ids.json";
+  etude tokenizer encode runs/pretrain-shakespeare --file sonnet.txt --json > ids.json";
 
 /// What to encode.
 #[derive(Debug, Args)]

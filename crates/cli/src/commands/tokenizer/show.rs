@@ -12,7 +12,7 @@ use crate::{model, output};
 const EXAMPLES: &str = "\
 Examples:
   etude tokenizer show my-tokenizer
-  etude tokenizer show runs/shakespeare --template";
+  etude tokenizer show runs/pretrain-shakespeare --template";
 
 /// Which tokenizer.
 #[derive(Debug, Args)]
