@@ -85,6 +85,10 @@ fn a_transfer_experiment_runs_from_a_recipe_of_the_users_own() {
         &["transfer", &recipe, "--set", "transfer.shares=[2.0]"],
         &["transfer.shares", "up to 1"],
     );
+    wrong(
+        &["transfer", &recipe, "--set", "transfer.shares=[0.5]"],
+        &["transfer.shares", "the last is 1.0"],
+    );
 }
 
 /// Several at once.

@@ -59,8 +59,15 @@ impl SamplingArgs {
     /// # Errors
     /// A `generation_config.json` that cannot be used.
     pub(crate) fn settings(&self, loaded: &Loaded) -> Result<TextSettings> {
-        let settings = self.over(&hf::load_generation(&loaded.base)?);
+        let recommended = hf::load_generation(&loaded.base)?;
+        let settings = self.over(&recommended);
         settings.validate()?;
+        if !recommended.ignored.is_empty() {
+            output::note(&format!(
+                "warning: generation_config.json asks for {}, which are not looked at here: the model may write otherwise than in Transformers",
+                recommended.ignored.join(", ")
+            ));
+        }
         Ok(settings)
     }
 

@@ -47,7 +47,7 @@ pub(crate) fn load(recipe: &Recipe, device: Device) -> Result<Base> {
         let remedy = "put the tokenizer that the model was trained with into the folder";
         return Err(DataError::in_file(&folder, what, remedy).into());
     }
-    if let Some(settings) = &recipe.lora {
+    if let Some(settings) = recipe.adapter() {
         ensure!(
             !peft::is_adapter(&folder),
             "base.path = {}: is an adapter, and an adapter's base must be a model; write the merged model with `etude export` first",

@@ -272,6 +272,12 @@ impl Default for TaskEvalSettings {
 }
 
 impl Recipe {
+    /// The adapter that is trained, if one is.
+    pub fn adapter(&self) -> Option<&LoraSettings> {
+        let trained = self.base.method == Method::Lora;
+        self.lora.as_ref().filter(|_| trained)
+    }
+
     /// Refuses settings that no run can have.
     ///
     /// # Errors
@@ -310,6 +316,11 @@ impl Recipe {
                 );
                 lora.config().validate()?;
             }
+        }
+        let metrics = &self.eval.metrics;
+        let twice = (1..metrics.len()).find(|&at| metrics[..at].contains(&metrics[at]));
+        if let Some(at) = twice {
+            bail!("eval.metrics names {} twice", metrics[at].name());
         }
         self.optimizer.validate()?;
         self.train.validate()?;

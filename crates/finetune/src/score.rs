@@ -9,6 +9,7 @@ use etude_eval::{
     Listener, TaskItem, TaskMetric, TaskPace, TaskResult, TaskSettings, answers_cut, choices,
     compare, evaluate, task_pace, write_predictions,
 };
+use etude_model::hf::peft;
 use etude_model::{Decoder, hf};
 use etude_scores::{Difference, Score};
 use etude_tensor::memory;
@@ -184,7 +185,7 @@ pub(crate) fn rehearse(
     let (base, tuned) = before(recipe, decoder, |base, base_tokenizer| {
         let pace = asking.pace(base, base_tokenizer)?;
         // An adapter's products come on top; all weights trained, the two are alike.
-        let tuned = match &recipe.lora {
+        let tuned = match recipe.adapter() {
             Some(_) => asking.pace(decoder, tokenizer)?,
             None => pace,
         };
@@ -240,14 +241,18 @@ impl<'a> Asking<'a> {
     }
 }
 
-/// What the base model says when it is asked.
+/// What the model that the run started from says when it is asked.
 fn before<T>(
     recipe: &Recipe,
     result: &Decoder,
     ask: impl Fn(&Decoder, &Tokenizer) -> Result<T>,
 ) -> Result<T> {
     let folder = base::model_folder(&recipe.base.path);
-    let loaded = hf::load(&folder, recipe.train.precision.kind(), result.device())?;
+    let mut loaded = hf::load(&folder, recipe.train.precision.kind(), result.device())?;
+    // A run that goes on with an adapter was as good as that makes the base.
+    if let Some(start) = recipe.adapter().and_then(|lora| lora.start.clone()) {
+        peft::merge(&mut loaded.decoder, &[(start, 1.0)])?;
+    }
     let tokenizer = Tokenizer::load(&base::tokenizer_folder(&folder)?)?;
     ask(&loaded.decoder, &tokenizer)
 }

@@ -10,11 +10,13 @@ use etude_data::{
     spread,
 };
 use etude_eval::windows_loss;
+use etude_model::hf::{self, Recommended, peft};
 use etude_model::{Decoder, Prompt, TextGenerator, TextSettings};
 use etude_tokenizer::Tokenizer;
 use etude_train::forecast::DataFacts;
 use etude_train::{Evaluation, MakeBatch, Origin, Sample, Stage};
 
+use crate::base;
 use crate::recipe::{Layout, Recipe};
 use crate::task::{Task, positions};
 
@@ -36,6 +38,8 @@ pub(crate) struct Finetuning {
     steps: u64,
     pad: u32,
     answer_tokens: usize,
+    /// How the base would have its answers drawn, and so the model that comes of it.
+    recommended: Recommended,
 }
 
 impl Finetuning {
@@ -46,6 +50,10 @@ impl Finetuning {
         tokenizer: &Tokenizer,
         context: usize,
     ) -> Result<Self> {
+        let recommended = match recipe.base.from_scratch {
+            true => Recommended::default(),
+            false => hf::load_generation(&base::model_folder(&recipe.base.path))?,
+        };
         let batches = batches(recipe, task, tokenizer, context)?;
         let mut validation = Vec::new();
         for example in spread(task.validation.iter().collect(), recipe.eval.examples) {
@@ -82,6 +90,7 @@ impl Finetuning {
             steps: recipe.train.steps,
             pad: pad(tokenizer),
             answer_tokens: recipe.task.answer_tokens,
+            recommended,
         })
     }
 
@@ -247,6 +256,9 @@ impl Stage for Finetuning {
     }
 
     fn save_tokenizer(&self, folder: &Path) -> Result<()> {
+        if !peft::is_adapter(folder) {
+            hf::save_generation(&self.recommended, folder)?;
+        }
         Ok(self.tokenizer.save(folder)?)
     }
 }

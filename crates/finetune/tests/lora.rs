@@ -11,6 +11,7 @@ use etude_model::hf;
 use etude_tensor::safetensors::SafetensorsFile;
 use etude_tensor::{Device, Kind, Tensor};
 use etude_train::Ended;
+use serde_json::Value;
 use support::{Place, assert_same, metrics, wait_for};
 
 const LORA: [&str; 5] = [
@@ -89,6 +90,13 @@ fn a_run_trains_and_saves_the_adapter_alone() {
         .map(|(_, shape)| shape.iter().product::<i64>())
         .sum();
     assert_eq!(held as u64, 2 * summary.trained_parameters + 1);
+
+    // The same command once more finds it finished.
+    let told = |file: &str| fs::read(run.join(file)).expect("reads");
+    let files = ["summary.json", "environment.json", "recipe.toml"];
+    let before = files.map(told);
+    place.run("run", &LORA).expect("is finished");
+    assert!(before == files.map(told));
 }
 
 #[test]
@@ -130,6 +138,7 @@ fn training_goes_on_from_an_adapter() {
     let start = format!("lora.start={:?}", place.folder("first/adapter"));
     let mut settings = short.to_vec();
     settings.extend([start.as_str(), "optimizer.lr=1e-12"]);
+    settings.push("eval.metrics=[\"bits_per_byte\"]");
     place.run("second", &settings).expect("runs");
     let pairs = weights(&place.folder("first/model"))
         .into_iter()
@@ -137,6 +146,12 @@ fn training_goes_on_from_an_adapter() {
     for ((name, one), (_, other)) in pairs {
         assert!((one - other).abs().max().double_value(&[]) < 1e-6, "{name}");
     }
+    // What it learnt before is not gained once more.
+    let scores = fs::read(place.folder("second/scores.json")).expect("is scored");
+    let scores: Value = serde_json::from_slice(&scores).expect("JSON");
+    let score = |when: &str| scores[when]["bits_per_byte"]["value"].as_f64();
+    let apart = score("after").expect("a number") - score("before").expect("a number");
+    assert!(apart.abs() < 1e-6, "{scores}");
     // bf16 for the frozen matrices, and a whole model from an adapter's folder.
     settings.push("lora.base_dtype=bfloat16");
     place.run("half", &settings).expect("runs");
@@ -178,4 +193,21 @@ fn impossible_adapters_are_refused_by_name() {
         &["base.method=lora", "lora.rank=2", "base.from_scratch=true"],
         &["base.from_scratch"],
     );
+    refused(
+        &["eval.metrics=[\"exact_match\", \"rouge_l\", \"em\"]"],
+        &["eval.metrics", "exact_match twice"],
+    );
+}
+
+#[test]
+fn the_control_of_a_recipe_with_an_adapter_trains_all_weights() {
+    let _alone = alone();
+    let root = tempfile::tempdir().expect("a folder");
+    let place = Place::new(root.path());
+    let control = ["lora.rank=2", "base.from_scratch=true", "train.steps=2"];
+    let Ended::Finished(summary) = place.run("control", &control).expect("runs") else {
+        panic!("nobody stopped it")
+    };
+    assert_eq!(summary.trained_parameters, summary.parameters);
+    assert!(!place.folder("control/adapter").exists());
 }

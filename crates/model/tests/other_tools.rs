@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use etude_model::gguf::{self, ExportFormat};
 use etude_model::hf::{self, TokenIds};
 use etude_model::{Decoder, Family, ModelConfig, Position, RotaryScaling, Sizes};
+use etude_tensor::safetensors::{self, SafetensorsFile};
 use etude_tensor::{Device, Kind};
 use serde_json::{Value, json};
 
@@ -174,6 +175,101 @@ fn a_field_that_is_null_does_not_hide_its_other_name() {
             panic!("llama's positions are rotary");
         };
         assert_eq!(scaling, Some(RotaryScaling::Linear { factor: 2.0 }));
+    }
+}
+
+/// The frequencies' scaling that a golden Llama has with these fields.
+fn scaling(fields: &Value) -> Option<RotaryScaling> {
+    let folder = with("llama", "config.json", fields);
+    let (config, _) = hf::load_config(folder.path()).expect("reads");
+    match config.position {
+        Position::Rotary { scaling, .. } => scaling,
+        Position::Learned => panic!("llama's positions are rotary"),
+    }
+}
+
+#[test]
+fn of_two_rotary_settings_the_old_one_counts_as_in_transformers() {
+    let plain = json!({"rope_type": "default", "rope_theta": 10000.0});
+    let linear = json!({"rope_type": "linear", "factor": 4.0});
+    let expected = Some(RotaryScaling::Linear { factor: 4.0 });
+    let both = json!({"rope_parameters": plain, "rope_scaling": linear});
+    assert_eq!(scaling(&both), expected);
+    let empty = json!({"rope_parameters": linear, "rope_scaling": {}});
+    assert_eq!(scaling(&empty), expected);
+}
+
+#[test]
+fn the_context_before_stretching_is_found_where_transformers_finds_it() {
+    let stretched = |original: Option<i64>| {
+        let mut rope = json!({"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0});
+        if let Some(original) = original {
+            rope["original_max_position_embeddings"] = json!(original);
+        }
+        rope
+    };
+    let found = |fields: Value| match scaling(&fields) {
+        Some(RotaryScaling::Llama3 {
+            original_context, ..
+        }) => original_context,
+        other => panic!("{other:?}"),
+    };
+    let context = json!(96);
+    let nowhere = json!({"rope_parameters": stretched(None), "max_position_embeddings": context});
+    assert_eq!(found(nowhere), 96.0);
+    let inside =
+        json!({"rope_parameters": stretched(Some(32)), "max_position_embeddings": context});
+    assert_eq!(found(inside), 32.0);
+    let outside =
+        json!({"rope_parameters": stretched(Some(32)), "original_max_position_embeddings": 64});
+    assert_eq!(found(outside), 64.0);
+}
+
+#[test]
+fn a_nanochat_that_says_nothing_of_its_cap_has_transformers_default() {
+    let unnamed = json!({"final_logit_softcapping": null});
+    let folder = with("nanochat", "config.json", &unnamed);
+    let path = folder.path().join("config.json");
+    let read = || hf::load_config(folder.path()).expect("reads").0.logit_cap;
+    assert_eq!(read(), Some(15.0));
+    let text = fs::read_to_string(&path).expect("reads");
+    let none = text.replacen('{', "{\"final_logit_softcapping\": null, ", 1);
+    fs::write(&path, none).expect("writes");
+    assert_eq!(read(), None);
+}
+
+#[test]
+fn an_output_layer_of_its_own_is_read_whatever_the_settings_say() {
+    for golden in ["llama", "gpt2"] {
+        let folder = with(golden, "config.json", &json!({"tie_word_embeddings": true}));
+        let file = folder.path().join("model.safetensors");
+        let held = SafetensorsFile::open(&file).expect("opens");
+        let names = held.shapes().expect("shapes");
+        let tensors = names
+            .iter()
+            .map(|(name, _)| (name.clone(), held.tensor(name).expect("reads").copy()))
+            .filter(|(name, _)| name != "lm_head.weight");
+        let tensors: Vec<_> = tensors.collect();
+        drop(held);
+        let table = tensors.iter().find(|(name, _)| {
+            name.ends_with("embed_tokens.weight") || name.ends_with("wte.weight")
+        });
+        let table = table.expect("an embedding").1.copy();
+        for (head, tied) in [(&table * 1.0, true), (&table * 1.5, false)] {
+            let mut all: Vec<_> = tensors
+                .iter()
+                .map(|(name, tensor)| (name.clone(), tensor.shallow_clone()))
+                .collect();
+            all.push(("lm_head.weight".to_owned(), head.shallow_clone()));
+            safetensors::write(&file, &all, &[]).expect("writes");
+            let loaded = hf::load(folder.path(), Kind::Float, Device::Cpu).expect("reads");
+            assert_eq!(loaded.decoder.config().tied, tied, "{golden}");
+            let read = loaded.decoder.params().get("head.weight");
+            match read {
+                Some(param) => assert!(param.equal(&head) && !tied, "{golden}"),
+                None => assert!(tied, "{golden}"),
+            }
+        }
     }
 }
 

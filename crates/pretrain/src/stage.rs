@@ -114,6 +114,10 @@ impl Stage for Pretraining {
         Box::new(windows.iter().map(|part| part.batch))
     }
 
+    fn validates_in_part(&self) -> bool {
+        self.quick.bytes() != self.validation.bytes()
+    }
+
     fn data_facts(&self) -> DataFacts {
         let stream = self.windows.stream();
         let files: BTreeSet<&Path> = stream.shards().iter().map(Shard::path).collect();

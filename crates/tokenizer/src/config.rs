@@ -77,7 +77,7 @@ impl Config {
 
     /// The text of a single special token such as `eos_token`, which may be written as a string
     /// or as an object with `content`.
-    fn token(&self, field: &str) -> Result<Option<&str>, TokenizerError> {
+    pub(crate) fn token(&self, field: &str) -> Result<Option<&str>, TokenizerError> {
         match self.raw.get(field) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => match content(value) {

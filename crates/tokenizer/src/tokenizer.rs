@@ -154,6 +154,12 @@ impl Tokenizer {
         self.parts.special.bos
     }
 
+    /// The beginning token that the tokenizer's own files name: Transformers' `bos_token_id`. [`Tokenizer::bos_id`] is
+    /// also one of the model's, or of a usual spelling.
+    pub fn named_bos_id(&self) -> Option<u32> {
+        self.token_id(self.parts.config.token("bos_token").ok()??)
+    }
+
     /// The token that the tokenizer itself puts before every text, where its post-processor does: Llama's and Mistral's,
     /// for one. [`Tokenizer::encode`] leaves it out.
     pub fn begins_texts(&self) -> Option<u32> {

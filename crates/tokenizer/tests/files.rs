@@ -88,9 +88,24 @@ fn special_tokens_may_be_strings_objects_and_lists() {
     ]);
     let tokenizer = Tokenizer::load(folder.path()).unwrap();
     assert_eq!(tokenizer.bos_id(), tokenizer.token_id("<s>"));
+    assert_eq!(tokenizer.named_bos_id(), tokenizer.bos_id());
     assert_eq!(tokenizer.eos_id(), tokenizer.token_id("<|im_end|>"));
     assert_eq!(tokenizer.pad_id(), Some(2));
     assert_eq!(tokenizer.stop_ids(), [1, 6]);
+
+    // As of Qwen 3: the model's beginning token is none of the tokenizer's.
+    let folder = folder_with(&[
+        (
+            "tokenizer_config.json",
+            json!({"bos_token": null, "eos_token": "<|im_end|>"}),
+        ),
+        ("config.json", json!({"bos_token_id": 3})),
+    ]);
+    let tokenizer = Tokenizer::load(folder.path()).unwrap();
+    assert_eq!(
+        (tokenizer.bos_id(), tokenizer.named_bos_id()),
+        (Some(3), None)
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use etude_tensor::optim::GradScale;
 use etude_tensor::{Kind, Tensor};
 
 /// The coefficients of the quintic iteration, from Jordan's description: they drive singular values to
@@ -65,19 +66,23 @@ pub fn orthogonalize(gradient: &Tensor, iterations: u32, work: Kind) -> Tensor {
 }
 
 /// One step for some parameters. Matrices of one shape are made orthogonal together, in one batch.
-/// `bad` (0 or 1, on the device) leaves everything as it is where it is 1.
-pub fn step(params: &[MuonParam<'_>], settings: &MuonStep, bad: &Tensor) {
+/// The gradients are clipped as `grads` says; one that is not finite leaves everything as it is.
+pub fn step(params: &[MuonParam<'_>], settings: &MuonStep, grads: &GradScale) {
     let Some(first) = params.first() else { return };
-    let good: Tensor = 1.0 - bad;
-    let good = good.to_kind(first.param.kind());
-    let is_good = bad.lt(0.5);
+    let kind = first.param.kind();
+    let good: Tensor = 1.0 - &grads.found_inf;
+    let good = good.to_kind(kind);
+    let is_good = grads.found_inf.lt(0.5);
+    let divisor = grads.divisor.to_kind(kind);
+    let divisor = divisor.where_self(&is_good, &divisor.ones_like());
     // Each matrix by its shape: (a view of its parameter, its direction before it is made orthogonal).
     let mut shapes: BTreeMap<(i64, i64), Vec<(Tensor, Tensor)>> = BTreeMap::new();
     for part in params {
         // Non-finite numbers times zero would still be non-finite.
         let clean = part
             .gradient
-            .where_self(&is_good, &part.gradient.zeros_like());
+            .where_self(&is_good, &part.gradient.zeros_like())
+            / &divisor;
         let mut momentum = part.momentum.shallow_clone();
         let _ = momentum.lerp_tensor_(&clean, &(&good * (1.0 - settings.momentum)));
         let nesterov = clean.lerp(&momentum, settings.momentum);

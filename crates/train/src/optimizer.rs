@@ -142,7 +142,7 @@ impl Optimizer {
                 parts: &matrix.parts,
             })
             .collect();
-        muon::step(&params, &step, &grads.found_inf);
+        muon::step(&params, &step, grads);
         Ok(())
     }
 

@@ -7,13 +7,15 @@ use crate::settings::{ScheduleKind, ScheduleSettings};
 /// What every peak learning rate is multiplied with at `step` (counted from 0) of `steps`.
 pub fn learning_rate_scale(step: u64, steps: u64, settings: &ScheduleSettings) -> f64 {
     let warmup = settings.warmup_steps;
-    if step < warmup {
-        return (step + 1) as f64 / (warmup + 1) as f64;
-    }
+    let warm = match step < warmup {
+        true => (step + 1) as f64 / (warmup + 1) as f64,
+        false => 1.0,
+    };
     let floor = settings.final_scale;
     let down = |progress: f64| floor + (1.0 - floor) * progress;
     match settings.kind {
-        ScheduleKind::Constant => 1.0,
+        ScheduleKind::Constant => warm,
+        ScheduleKind::Cosine if step < warmup => warm,
         ScheduleKind::Cosine => {
             let progress = (step - warmup) as f64 / (steps - warmup).max(1) as f64;
             down(0.5 * (1.0 + (PI * progress.min(1.0)).cos()))
@@ -21,11 +23,12 @@ pub fn learning_rate_scale(step: u64, steps: u64, settings: &ScheduleSettings) -
         ScheduleKind::Wsd => {
             let decay = settings.decay * steps as f64;
             let left = steps.saturating_sub(step) as f64;
-            // The last step still moves: its rate is one part of the decay above the floor.
+            // The last step still moves: its rate is one part of the decay above the floor. A warm-up that reaches
+            // into the decay gives way to it.
             if left >= decay {
-                1.0
+                warm
             } else {
-                down(left / decay)
+                warm.min(down(left / decay))
             }
         }
     }
@@ -60,6 +63,11 @@ mod tests {
         assert_eq!(
             table(ScheduleKind::Wsd, 1, 0.2),
             [0.5, 1.0, 1.0, 1.0, 1.0, 0.8, 0.6, 0.4]
+        );
+        // The warm-up reaches into the decay.
+        assert_eq!(
+            table(ScheduleKind::Wsd, 6, 0.0),
+            [0.143, 0.286, 0.429, 0.571, 0.714, 0.75, 0.5, 0.25]
         );
         assert_eq!(
             table(ScheduleKind::Cosine, 0, 0.0),

@@ -62,6 +62,10 @@ pub trait Stage {
         let _ = last;
         Box::new(std::iter::empty())
     }
+    /// Whether a validation during the run is of a part of what the last one is of.
+    fn validates_in_part(&self) -> bool {
+        false
+    }
     /// What is known of the training data, for a forecast.
     fn data_facts(&self) -> DataFacts {
         DataFacts::default()

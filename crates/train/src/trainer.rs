@@ -32,6 +32,8 @@ pub struct Trainer<'a> {
     log: RunLog<'a>,
     resumed: bool,
     seconds_to_first_step: Option<f64>,
+    /// The newest validation loss of what every validation is of.
+    comparable: f64,
     /// Steps whose figures are still on the device, with their batches.
     pending: VecDeque<Pending>,
 }
@@ -107,6 +109,7 @@ impl<'a> Trainer<'a> {
             log,
             resumed: found.is_some(),
             seconds_to_first_step: None,
+            comparable: f64::NAN,
             pending: VecDeque::new(),
         };
         if let Some(checkpoint) = found {
@@ -322,11 +325,16 @@ impl<'a> Trainer<'a> {
         let last = self.state.step == self.settings.train.steps;
         // As training computes: a validation loss belongs to the curve of the training loss.
         let precision = self.settings.train.precision;
-        let evaluation = within_memory(|| {
-            precision.autocast(self.decoder.device(), || {
-                self.stage.evaluate(self.decoder, last)
-            })
-        })?;
+        let (stage, decoder) = (self.stage, self.decoder);
+        let validate =
+            |whole| precision.autocast(decoder.device(), || stage.evaluate(decoder, whole));
+        let found = |whole| within_memory(|| validate(whole));
+        let evaluation = found(last)?;
+        // The loss of a part and that of the whole do not compare.
+        self.comparable = match last && self.stage.validates_in_part() {
+            true => found(false)?.loss,
+            false => evaluation.loss,
+        };
         self.log.evaluation(self.state.step, &evaluation)?;
         self.state.last_evaluation = Some(evaluation);
         Ok(())
@@ -340,15 +348,9 @@ impl<'a> Trainer<'a> {
     fn checkpoint(&mut self) -> Result<()> {
         self.log.sync()?;
         self.state.seconds = self.log.seconds();
-        if let Some(loss) = self
-            .state
-            .last_evaluation
-            .as_ref()
-            .map(|evaluation| evaluation.loss)
-        {
-            let better = loss.is_finite() && self.state.best.is_none_or(|(best, _)| loss < best);
-            let fresh = self.state.step == self.settings.train.steps || self.evaluated_now();
-            if better && fresh {
+        if self.state.step == self.settings.train.steps || self.evaluated_now() {
+            let loss = self.comparable;
+            if loss.is_finite() && self.state.best.is_none_or(|(best, _)| loss < best) {
                 self.state.best = Some((loss, self.state.step));
             }
         }

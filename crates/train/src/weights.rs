@@ -102,8 +102,16 @@ pub(crate) fn restore(decoder: &Decoder, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether the files of the result have the sizes of those in a checkpoint.
+/// Whether the files of the result have the sizes of those in a checkpoint. Of an adapter, that is `adapter/`, with the
+/// merged model beside it.
 pub(crate) fn result_is_that_of(checkpoint: &Path, run: &RunFolder) -> bool {
+    let folder = match peft::is_adapter(checkpoint) {
+        true => "adapter",
+        false => "model",
+    };
+    if !run.file("model").join(CERTIFICATE).is_file() {
+        return false;
+    }
     let Ok(entries) = fs::read_dir(checkpoint) else {
         return false;
     };
@@ -112,7 +120,7 @@ pub(crate) fn result_is_that_of(checkpoint: &Path, run: &RunFolder) -> bool {
         .flatten()
         .filter(|entry| entry.path().is_file() && entry.file_name() != MANIFEST)
         .all(|entry| {
-            let copy = run.file("model").join(entry.file_name());
+            let copy = run.file(folder).join(entry.file_name());
             bytes(&copy) == bytes(&entry.path())
         })
 }

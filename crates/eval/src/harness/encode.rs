@@ -22,7 +22,7 @@ impl<'a> Encoder<'a> {
         Self {
             tokenizer,
             begin: tokenizer.begins_texts(),
-            prefix: tokenizer.bos_id().or(tokenizer.eos_id()),
+            prefix: tokenizer.named_bos_id().or(tokenizer.eos_id()),
             longest,
         }
     }

@@ -106,6 +106,11 @@ impl TransferRecipe {
                 "transfer.{key} = {values:?}: give shares above 0 and up to 1, rising"
             );
         }
+        ensure!(
+            settings.shares.last() == Some(&1.0),
+            "transfer.shares = {:?}: the last is 1.0, all examples, which the others are compared with; fewer in all are task.examples of the fine-tuning recipe",
+            settings.shares
+        );
         for share in &settings.tune_at {
             ensure!(
                 settings.shares.contains(share),

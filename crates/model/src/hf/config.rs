@@ -186,7 +186,7 @@ fn llama_like(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, Folder
     let Position::Rotary { flipped, .. } = base.position else {
         unreachable!("this branch's families are rotary")
     };
-    let (theta, scaling) = rotary(fields)?;
+    let (theta, scaling) = rotary(fields, base.context)?;
     // Transformers' Qwen2 and Mistral have theirs in the code, and look at no flag.
     let fixed = matches!(family, Family::Qwen2 | Family::Mistral);
     let bias = !fixed && fields.flag("attention_bias", false)?;
@@ -211,11 +211,11 @@ fn llama_like(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, Folder
         _ => None,
     };
     let usual_eps = if family == Family::Olmo2 { 1e-5 } else { 1e-6 };
-    let logit_cap = match fields.find(&["final_logit_softcapping"]) {
-        Some(_) if family == Family::NanoChat => {
-            Some(fields.float("final_logit_softcapping", 15.0)?)
-        }
-        _ => None,
+    // Transformers' default of nanochat is a number, and null is none.
+    let logit_cap = match fields.object.get("final_logit_softcapping") {
+        _ if family != Family::NanoChat => None,
+        Some(Value::Null) => None,
+        _ => Some(fields.float("final_logit_softcapping", 15.0)?),
     };
     Ok(ModelConfig {
         head_dim,
@@ -234,11 +234,13 @@ fn llama_like(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, Folder
     })
 }
 
-/// Old files have `rope_theta` and `rope_scaling`, new ones both in `rope_parameters`.
-fn rotary(fields: &Fields<'_>) -> Result<(f64, Option<RotaryScaling>), FolderError> {
-    let nested = fields
-        .find(&["rope_parameters", "rope_scaling"])
-        .and_then(Value::as_object);
+/// Old files have `rope_theta` and `rope_scaling`, new ones both in `rope_parameters`. Where both are, Transformers takes
+/// `rope_scaling`.
+fn rotary(fields: &Fields<'_>, context: i64) -> Result<(f64, Option<RotaryScaling>), FolderError> {
+    let nested = ["rope_scaling", "rope_parameters"]
+        .into_iter()
+        .filter_map(|name| fields.find(&[name])?.as_object())
+        .find(|object| !object.is_empty());
     let Some(object) = nested else {
         return Ok((fields.float("rope_theta", 10_000.0)?, None));
     };
@@ -263,7 +265,10 @@ fn rotary(fields: &Fields<'_>) -> Result<(f64, Option<RotaryScaling>), FolderErr
             factor: inner.float("factor", 1.0)?,
             low: inner.float("low_freq_factor", 1.0)?,
             high: inner.float("high_freq_factor", 4.0)?,
-            original_context: inner.float("original_max_position_embeddings", 8192.0)?,
+            original_context: fields.float(
+                "original_max_position_embeddings",
+                inner.float("original_max_position_embeddings", context as f64)?,
+            )?,
         }),
         other => {
             return Err(inner.error(

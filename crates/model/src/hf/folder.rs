@@ -93,7 +93,7 @@ fn read(
     device: Device,
     as_they_lie: bool,
 ) -> Result<LoadedModel, FolderError> {
-    let (config, ids) = load_config(folder)?;
+    let (mut config, ids) = load_config(folder)?;
     let files = weight_files(folder)?;
     let mut index = BTreeMap::new();
     for (number, file) in files.iter().enumerate() {
@@ -101,6 +101,7 @@ fn read(
             index.insert(name, (number, shape));
         }
     }
+    config.tied = config.tied && !has_own_head(&config, &files, &index)?;
     check(folder, &config, &index)?;
     let narrow = |(name, (file, shape)): (&String, &(usize, Vec<i64>))| {
         shape.len() != 2 || files[*file].kind(name) == Some(Kind::BFloat16)
@@ -131,6 +132,29 @@ fn read(
         }
     }
     Ok(LoadedModel { decoder, ids })
+}
+
+/// Whether the files hold an output layer that is not the embedding. Transformers 5 takes it then, whatever
+/// `tie_word_embeddings` says.
+fn has_own_head(
+    config: &ModelConfig,
+    files: &[SafetensorsFile],
+    index: &Index,
+) -> Result<bool, FolderError> {
+    let table = names::place(config, "embedding.weight").names.remove(0);
+    let (Some(head), Some(table)) = (index.get(names::HEAD), known_name(index, &table)) else {
+        return Ok(false);
+    };
+    let (file, shape) = &index[table];
+    if head.1 != *shape {
+        return Ok(true); // and of the wrong shape
+    }
+    let head = files[head.0].tensor(names::HEAD)?;
+    let table = files[*file].tensor(table)?;
+    if head.kind() == table.kind() {
+        return Ok(!head.equal(&table));
+    }
+    Ok(!head.to_kind(Kind::Float).equal(&table.to_kind(Kind::Float)))
 }
 
 type Index = BTreeMap<String, (usize, Vec<i64>)>;

@@ -27,6 +27,43 @@ pub struct Recommended {
     pub repetition_penalty: Option<f64>,
     /// `max_new_tokens`.
     pub max_tokens: Option<usize>,
+    /// Fields that would change what Transformers writes, and that nothing here looks at.
+    pub ignored: Vec<String>,
+}
+
+/// Such fields, each with the number that means nothing; for lists and flags that is none at all.
+const NOT_READ: [(&str, f64); 21] = [
+    ("num_beams", 1.0),
+    ("num_beam_groups", 1.0),
+    ("typical_p", 1.0),
+    ("encoder_repetition_penalty", 1.0),
+    ("guidance_scale", 1.0),
+    ("no_repeat_ngram_size", 0.0),
+    ("encoder_no_repeat_ngram_size", 0.0),
+    ("min_length", 0.0),
+    ("min_new_tokens", 0.0),
+    ("epsilon_cutoff", 0.0),
+    ("eta_cutoff", 0.0),
+    ("penalty_alpha", 0.0),
+    ("suppress_tokens", 0.0),
+    ("begin_suppress_tokens", 0.0),
+    ("bad_words_ids", 0.0),
+    ("force_words_ids", 0.0),
+    ("forced_bos_token_id", f64::NAN),
+    ("forced_eos_token_id", f64::NAN),
+    ("exponential_decay_length_penalty", 0.0),
+    ("sequence_bias", 0.0),
+    ("stop_strings", 0.0),
+];
+
+fn is_asked(value: &Value, nothing: f64) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Number(number) => number.as_f64() != Some(nothing),
+        Value::Array(all) => !all.is_empty(),
+        Value::Object(all) => !all.is_empty(),
+        Value::Bool(true) | Value::String(_) => true,
+    }
 }
 
 impl Recommended {
@@ -79,6 +116,15 @@ impl Recommended {
             min_p: number("min_p")?,
             repetition_penalty: number("repetition_penalty")?,
             max_tokens: count("max_new_tokens")?.filter(|&count| count > 0),
+            ignored: NOT_READ
+                .iter()
+                .filter(|(name, nothing)| {
+                    fields
+                        .find(&[*name])
+                        .is_some_and(|value| is_asked(value, *nothing))
+                })
+                .map(|(name, _)| (*name).to_owned())
+                .collect(),
         };
         found
             .sampling(&Sampling::default())
@@ -165,6 +211,24 @@ mod tests {
             seed: 5,
             ..Sampling::default()
         }
+    }
+
+    #[test]
+    fn fields_that_nothing_here_looks_at_are_named() {
+        let ignored = |text: &str| read(text).expect("it is good").ignored;
+        let neutral = r#"{"num_beams": 1, "no_repeat_ngram_size": 0, "typical_p": 1.0, "bad_words_ids": null,
+            "suppress_tokens": [], "renormalize_logits": true, "cache_implementation": "static"}"#;
+        assert_eq!(ignored(neutral), [""; 0]);
+        let asked = r#"{"num_beams": 4, "no_repeat_ngram_size": 2, "typical_p": 0.9, "bad_words_ids": [[7]],
+            "forced_bos_token_id": 0}"#;
+        let expected = [
+            "num_beams",
+            "typical_p",
+            "no_repeat_ngram_size",
+            "bad_words_ids",
+            "forced_bos_token_id",
+        ];
+        assert_eq!(ignored(asked), expected);
     }
 
     #[test]

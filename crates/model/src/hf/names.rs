@@ -115,12 +115,15 @@ fn llama_modules(inner: &str, family: Family) -> &'static [&'static str] {
     }
 }
 
+/// The output layer's name, in all families.
+pub(super) const HEAD: &str = "lm_head.weight";
+
 /// Whether a tensor that no parameter claims is a buffer that old files carry, or a tied copy.
 pub(super) fn harmless(config: &ModelConfig, name: &str) -> bool {
     name.ends_with(".attn.bias")
         || name.ends_with(".attn.masked_bias")
         || name.ends_with("rotary_emb.inv_freq")
-        || (config.tied && name == "lm_head.weight")
+        || (config.tied && name == HEAD)
 }
 
 /// Other names that the same tensor goes by: folders saved from the model without its output layer.

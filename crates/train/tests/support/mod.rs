@@ -68,6 +68,8 @@ pub(crate) struct Counting {
     pub(crate) stop_at_validation: Option<Interrupt>,
     /// What validation is said to find, in place of what it finds.
     pub(crate) validation_loss: Option<fn() -> f64>,
+    /// By how much the loss of the last validation is higher for being of more than the others.
+    pub(crate) whole_adds: f64,
     /// Whether no sample can be made.
     pub(crate) mute: bool,
 }
@@ -79,6 +81,7 @@ impl Default for Counting {
             pause: Duration::ZERO,
             stop_at_validation: None,
             validation_loss: None,
+            whole_adds: 0.0,
             mute: false,
         }
     }
@@ -105,14 +108,19 @@ impl Stage for Counting {
         Some(counting_batch(0))
     }
 
-    fn evaluate(&self, decoder: &Decoder, _last: bool) -> Result<Evaluation> {
+    fn validates_in_part(&self) -> bool {
+        self.whole_adds != 0.0
+    }
+
+    fn evaluate(&self, decoder: &Decoder, last: bool) -> Result<Evaluation> {
         if let Some(interrupt) = &self.stop_at_validation {
             interrupt.ask();
         }
         let (nats, tokens) = windows_loss(decoder, [counting_batch(1 << 40)]);
         let loss = self
             .validation_loss
-            .map_or(nats / tokens as f64, |made_up| made_up());
+            .map_or(nats / tokens as f64, |made_up| made_up())
+            + if last { self.whole_adds } else { 0.0 };
         Ok(Evaluation {
             loss,
             bits_per_byte: loss,
