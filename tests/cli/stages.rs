@@ -49,6 +49,10 @@ fn built_in_recipes_are_listed_and_shown() {
         &["`pretrain-quickstart` or `finetune-quickstart`"],
     );
     wrong(
+        &["recipe", "show", "shakespear"],
+        &["did you mean `pretrain-shakespeare`"],
+    );
+    wrong(
         &["recipe", "show", "no-recipe-has-this-name"],
         &["no-recipe-has-this-name", "etude recipe list"],
     );

@@ -125,10 +125,20 @@ pub(crate) fn find(name: &str) -> Result<&'static BuiltIn> {
         .iter()
         .filter(|recipe| full.iter().any(|full| full == recipe.name))
         .collect();
-    match (pick(BUILT_IN, name), &short[..]) {
-        (Err(_), [one]) => Ok(one),
-        (Err(_), [_, ..]) => {
-            let names: Vec<String> = short
+    let named = |name: &str| BUILT_IN.iter().find(|recipe| recipe.name == name);
+    match (named(name), &short[..]) {
+        (Some(found), _) => Ok(found),
+        (None, [found]) => Ok(*found),
+        (None, []) => {
+            let ways = full.iter().map(String::as_str).chain([name]);
+            let near = ways.filter_map(|way| {
+                let near = nearest(way, BUILT_IN.iter().map(|recipe| recipe.name))?;
+                Some((strsim::damerau_levenshtein(way, near), near))
+            });
+            Err(unknown(name, near.min().map(|(_, near)| near)))
+        }
+        (None, several) => {
+            let names: Vec<String> = several
                 .iter()
                 .map(|found| format!("`{}`", found.name))
                 .collect();
@@ -137,23 +147,16 @@ pub(crate) fn find(name: &str) -> Result<&'static BuiltIn> {
                 format!("say which: {}", names.join(" or ")),
             ))
         }
-        (found, _) => found,
     }
 }
 
-fn pick<'a>(recipes: &'a [BuiltIn], name: &str) -> Result<&'a BuiltIn> {
-    if let Some(found) = recipes.iter().find(|recipe| recipe.name == name) {
-        return Ok(found);
-    }
-    let remedy = match nearest(name, recipes.iter().map(|recipe| recipe.name)) {
+fn unknown(name: &str, near: Option<&str>) -> anyhow::Error {
+    let remedy = match near {
         Some(close) => format!("did you mean `{close}`? `etude recipe list` shows all"),
         None => "`etude recipe list` shows the built-in ones; a file of your own ends in .toml"
             .to_owned(),
     };
-    Err(Misuse::error(
-        format!("no built-in recipe is called `{name}`"),
-        remedy,
-    ))
+    Misuse::error(format!("no built-in recipe is called `{name}`"), remedy)
 }
 
 /// The recipe that a training command was given: a file, or a built-in one by name, of which the stage's
@@ -286,17 +289,9 @@ fn pick_for<'a>(stage: Stage, recipes: &'a [BuiltIn], name: &str) -> Result<&'a 
     } else {
         with_prefix(stage)
     };
-    let near = nearest(&full, own.iter().map(|recipe| recipe.name)).and_then(named);
-    match near {
-        Some(near) => Err(Misuse::error(
-            format!("no built-in recipe is called `{name}`"),
-            format!(
-                "did you mean `{}`? `etude recipe list` shows all",
-                near.name
-            ),
-        )),
-        None => pick(recipes, name),
-    }
+    let near = nearest(&full, own.iter().map(|recipe| recipe.name));
+    let near = near.or_else(|| nearest(name, recipes.iter().map(|recipe| recipe.name)));
+    Err(unknown(name, near))
 }
 
 #[cfg(test)]

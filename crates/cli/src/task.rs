@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use etude_data::{ExampleSettings, Renderer, parse_toml};
+use etude_data::parse_toml;
 use etude_finetune::{Recipe, TaskSettings};
-use etude_tokenizer::Tokenizer;
 
 /// The run folder that a model folder lies in: `RUN/model` or `RUN/checkpoints/step-…`.
 pub(crate) fn run_folder(model: &Path) -> Option<PathBuf> {
@@ -62,27 +61,4 @@ pub(crate) fn default_settings(source: &str) -> Result<TaskSettings> {
     table
         .try_into()
         .context("a task's source is all that has no default")
-}
-
-/// Renders prompts and examples exactly as fine-tuning does, for a model of this context.
-///
-/// # Errors
-/// A format that is unknown, or that the tokenizer has no template for.
-pub(crate) fn renderer(
-    settings: &TaskSettings,
-    tokenizer: &Tokenizer,
-    context: usize,
-) -> Result<Renderer> {
-    let context = if settings.context == 0 {
-        context
-    } else {
-        settings.context.min(context)
-    };
-    let example = ExampleSettings {
-        format: settings.format()?,
-        context,
-        answer_tokens: settings.answer_tokens.min(context),
-        truncation: settings.truncation,
-    };
-    Renderer::new(tokenizer, example)
 }

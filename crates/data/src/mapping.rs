@@ -305,6 +305,7 @@ impl<'m> Mapping<'m> {
         content: &str,
     ) -> Result<String, DataError> {
         let map = &self.manifest.map;
+        // Where nothing is cut or worded, `content` is what the template gives.
         let as_read = map.values.is_empty() && map.cut.is_empty() && map.prompt_chars.is_none();
         match self.key.as_ref().or(template.filter(|_| !as_read)) {
             Some(key) => key

@@ -168,14 +168,14 @@ pub fn inspect(recipe: &Recipe, context: &RunContext, asked: &Asked) -> Result<I
         books.accounts.extend(run.accounts(held.places, supervised));
         books = Ledger::closed(books.accounts, books.warnings);
     }
-    let of_split = match asked.split {
-        Split::Train => &task.examples,
-        Split::Validation => &task.validation,
-        Split::Test => &task.test,
+    let (of_split, renderer) = match asked.split {
+        Split::Train => (&task.examples, &task.learnt),
+        Split::Validation => (&task.validation, &task.renderer),
+        Split::Test => (&task.test, &task.renderer),
     };
     let view = |number: usize| {
         let example = &of_split[number];
-        let explained = task.renderer.explain(example)?;
+        let explained = renderer.explain(example)?;
         ExampleView::new(number as u64 + 1, example, &explained, &tokenizer)
     };
     let (mut examples, mut batch) = (Vec::new(), None);
@@ -219,7 +219,7 @@ fn named_batch(task: &Task, batches: &FinetuneBatches, step: u64) -> Result<Batc
             // What is not an example of the task has its tokens shown as they are.
             match known.get(&(&rendered.source, rendered.id.as_str())) {
                 Some(example) => {
-                    let explained = task.renderer.explain(example)?;
+                    let explained = task.learnt.explain(example)?;
                     segment.name(&explained, example.source.to_string())?;
                 }
                 None => segment.source = rendered.source.to_string(),

@@ -31,7 +31,7 @@ pub use recipe::{
 };
 pub use score::Scores;
 pub use stage::batches;
-pub use task::{Questions, Task, prepare, questions};
+pub use task::{Questions, Task, prepare, questions, renderer};
 
 /// Runs a recipe in `context.folder`, or goes on where an earlier run of it stopped.
 ///

@@ -317,11 +317,7 @@ impl Recipe {
                 lora.config().validate()?;
             }
         }
-        let metrics = &self.eval.metrics;
-        let twice = (1..metrics.len()).find(|&at| metrics[..at].contains(&metrics[at]));
-        if let Some(at) = twice {
-            bail!("eval.metrics names {} twice", metrics[at].name());
-        }
+        TaskMetric::check_distinct(&self.eval.metrics).map_err(|error| anyhow!("eval.{error}"))?;
         self.optimizer.validate()?;
         self.train.validate()?;
         self.schedule.validate(self.train.steps)

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use etude_data::ledger::{Amount, Ledger};
 use etude_data::{
     DataError, Dataset, ExampleSettings, Order, Progress, ReadAccount, RenderReport,
@@ -36,8 +36,10 @@ pub struct Task {
     pub validation: Vec<TaskExample>,
     /// Test examples.
     pub test: Vec<TaskExample>,
-    /// Renders examples and prompts as in training.
+    /// Renders examples and prompts to validate with and to ask.
     pub renderer: Renderer,
+    /// Renders training examples, which in packed rows have to fit into one.
+    pub learnt: Renderer,
     /// `data.json`.
     pub description: Description,
     /// Hash of the files, the splits and the rendering.
@@ -113,13 +115,20 @@ pub fn prepare(
         )
         .into());
     }
-    let context = positions(settings, context);
-    let renderer = renderer(settings, context, tokenizer)?;
+    if settings.layout == Layout::Packed {
+        ensure!(
+            settings.row_tokens <= context,
+            "task.row_tokens = {}: the model has {context} positions",
+            settings.row_tokens
+        );
+    }
+    let row = positions(settings, context).min(most_of_a_row(settings));
+    let learnt = rendering(settings, row, tokenizer)?;
     let bytes = train
         .iter()
         .map(|example| (example.prompt_text().len() + example.reference_text().len()) as u64)
         .sum();
-    let (mut rendered, report) = renderer.render_all(&train)?;
+    let (mut rendered, report) = learnt.render_all(&train)?;
     if run.progress {
         use std::io::Write;
         let _ = writeln!(std::io::stderr(), "{name}: {report}");
@@ -137,7 +146,7 @@ pub fn prepare(
         sha256: fingerprint,
     }];
     if let Some(mix) = &settings.mix {
-        let general = mix::stretches(mix, report.supervised, context, tokenizer, run)?;
+        let general = mix::stretches(mix, report.supervised, row, tokenizer, run)?;
         rendered.extend(general.stretches);
         sources.push(general.description);
         hasher.update(general.fingerprint);
@@ -175,7 +184,8 @@ pub fn prepare(
         report,
         validation,
         test,
-        renderer,
+        renderer: renderer(settings, tokenizer, context)?,
+        learnt,
         description,
         fingerprint,
     })
@@ -207,7 +217,7 @@ pub fn questions(
     Ok(Questions {
         name: dataset.manifest().name.clone(),
         test: read(&dataset, Split::Test)?,
-        renderer: renderer(settings, positions(settings, context), tokenizer)?,
+        renderer: renderer(settings, tokenizer, context)?,
     })
 }
 
@@ -229,17 +239,35 @@ fn read(dataset: &Dataset, split: Split) -> Result<Vec<TaskExample>, DataError> 
     dataset.examples(&[split])?.collect()
 }
 
-/// The positions that an example may take of the model's. In packed rows it has to fit into one.
+/// The positions that an example may take of the model's.
 pub(crate) fn positions(settings: &TaskSettings, context: usize) -> usize {
-    let row = match settings.layout {
-        Layout::Packed => settings.row_tokens,
-        Layout::Padded | Layout::Grouped => 0,
-    };
-    let limits = [settings.context, row].into_iter().filter(|&most| most > 0);
-    limits.fold(context, usize::min)
+    match settings.context {
+        0 => context,
+        asked => asked.min(context),
+    }
 }
 
-fn renderer(settings: &TaskSettings, context: usize, tokenizer: &Tokenizer) -> Result<Renderer> {
+/// The positions of a packed row, where that is said.
+fn most_of_a_row(settings: &TaskSettings) -> usize {
+    match (settings.layout, settings.row_tokens) {
+        (Layout::Packed, tokens) if tokens > 0 => tokens,
+        _ => usize::MAX,
+    }
+}
+
+/// Renders prompts and examples of a task for a model with `context` positions, however training lays them out.
+///
+/// # Errors
+/// A format that is unknown, or that the tokenizer has no template for.
+pub fn renderer(
+    settings: &TaskSettings,
+    tokenizer: &Tokenizer,
+    context: usize,
+) -> Result<Renderer> {
+    rendering(settings, positions(settings, context), tokenizer)
+}
+
+fn rendering(settings: &TaskSettings, context: usize, tokenizer: &Tokenizer) -> Result<Renderer> {
     let example = ExampleSettings {
         format: settings.format()?,
         context,

@@ -104,6 +104,37 @@ fn every_layout_gives_the_loss_of_one_example_at_a_time() {
 }
 
 #[test]
+fn what_is_learnt_has_to_fit_into_a_row_and_what_is_asked_has_not() {
+    let root = tempfile::tempdir().expect("a folder");
+    let place = Place::new(root.path());
+    let made = |settings: &[&str]| {
+        let recipe = place.recipe(settings).expect("parses");
+        let folder = etude_finetune::model_folder(&recipe.base.path);
+        let tokenizer = etude_tokenizer::Tokenizer::load(&folder).expect("loads");
+        let run = place.context("looked-at");
+        etude_finetune::prepare(&recipe.task, 64, &tokenizer, &run).expect("is prepared")
+    };
+    let longest = |task: &etude_finetune::Task| {
+        let lengths = task.train.iter().map(|example| example.ids.len());
+        lengths.max().expect("some are left")
+    };
+    let whole = made(&["task.layout=packed"]);
+    let row = longest(&whole) - 2; // an example of a row has one id more
+    let short = made(&["task.layout=packed", &format!("task.row_tokens={row}")]);
+    assert!(longest(&short) <= row + 1 && short.report.dropped() > 0);
+    let kept = |task: &etude_finetune::Task| {
+        let all = task.validation.iter().chain(&task.test);
+        let kept = all.filter(|example| {
+            let rendered = task.renderer.render(example).expect("renders");
+            rendered.as_kept().is_some()
+        });
+        kept.count()
+    };
+    assert_eq!(kept(&short), kept(&whole));
+    assert_eq!(kept(&short), short.validation.len() + short.test.len());
+}
+
+#[test]
 fn runs_in_every_layout_learn() {
     let root = tempfile::tempdir().expect("a folder");
     let place = Place::new(root.path());

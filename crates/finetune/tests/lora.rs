@@ -195,7 +195,7 @@ fn impossible_adapters_are_refused_by_name() {
     );
     refused(
         &["eval.metrics=[\"exact_match\", \"rouge_l\", \"em\"]"],
-        &["eval.metrics", "exact_match twice"],
+        &["eval.metrics", "exact_match is named twice"],
     );
 }
 

@@ -115,7 +115,7 @@ impl Stage for Pretraining {
     }
 
     fn validates_in_part(&self) -> bool {
-        self.quick.bytes() != self.validation.bytes()
+        self.quick.iter().count() != self.validation.iter().count()
     }
 
     fn data_facts(&self) -> DataFacts {

@@ -50,7 +50,11 @@ pub(crate) fn loss(run: &Run) -> Result<Option<Figure>> {
     let raw = segments(&run.train, |point| point.loss);
     let measured: usize = raw.iter().map(Vec::len).sum();
     let half = series::smoothing(measured);
-    let validation = series::segments(run.evals.iter().map(|point| (point.step, point.loss)));
+    let of_one_text = run
+        .evals
+        .iter()
+        .map(|point| (point.step, point.part_loss.or(point.loss)));
+    let validation = series::segments(of_one_text);
     let smoothed = series::smooth_all(&raw);
     let mut caption = Vec::new();
     if let (Some(first), Some(last)) = (ends(&smoothed).0, ends(&smoothed).1) {

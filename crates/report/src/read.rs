@@ -172,6 +172,7 @@ fn metrics(dir: &Path, run: &mut Run, notes: &mut Vec<Note>) -> Result<()> {
                 run.evals.push(EvalPoint {
                     step,
                     loss: number(value, "/loss"),
+                    part_loss: number(value, "/part_loss"),
                     bits_per_byte: number(value, "/bits_per_byte"),
                     perplexity: number(value, "/perplexity"),
                 });

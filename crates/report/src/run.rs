@@ -48,6 +48,8 @@ pub(crate) struct TrainPoint {
 pub(crate) struct EvalPoint {
     pub(crate) step: f64,
     pub(crate) loss: Option<f64>,
+    /// Of the last, which is of more text than those before it: the loss of the same text.
+    pub(crate) part_loss: Option<f64>,
     pub(crate) bits_per_byte: Option<f64>,
     pub(crate) perplexity: Option<f64>,
 }

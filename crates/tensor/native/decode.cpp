@@ -1,5 +1,5 @@
-// What making text token by token needs on the CPU, with nothing kept for a way back: a linear layer for a few rows
-// and the attention of one new position. libtorch's general forms are two to three times slower there.
+// What making text token by token needs on the CPU, with nothing kept for a way back: a linear layer for a few rows,
+// the attention of one position, and what comes before it. libtorch's general forms are two to three times slower there.
 #include <atomic>
 #include <cmath>
 #include <cstring>
@@ -34,7 +34,7 @@ static Tensor linear_rows(const Tensor& input, const Tensor& weight, const std::
   std::vector<int64_t> shape = x.sizes().vec();
   shape.back() = outputs;
   Tensor y = at::empty(shape, x.options());
-  // Rows of the weight in fours, as the kernel takes them, 64 KB or more a piece.
+  // Rows of the weight in fours, a multiple of what the kernel takes, 64 KB or more a piece.
   const int64_t step = std::max<int64_t>(grain(d) / 2, 4) / 4 * 4;
   dispatch(x, [&](auto zero) {
     using F = decltype(zero);
@@ -49,6 +49,14 @@ static Tensor linear_rows(const Tensor& input, const Tensor& weight, const std::
     });
   });
   return y;
+}
+
+// What is seen of S positions, for each of B rows or for all alike; undefined when everything is.
+static Tensor dense_mask(const std::optional<Tensor>& mask, int64_t b, int64_t s) {
+  if (!mask) return Tensor();
+  const Tensor seen = mask->contiguous();
+  TORCH_CHECK(seen.scalar_type() == at::kBool && (seen.numel() == s || seen.numel() == b * s), "seen (B, 1, 1, S) or (1, S) booleans");
+  return seen;
 }
 
 // h queries of D numbers in each row, the rows `stride` numbers apart, over k and v (B, G, S, D), see `attend_one`; y as
@@ -79,8 +87,7 @@ static Tensor attend_one(const Tensor& query, const Tensor& k, const Tensor& v, 
   for (const Tensor& t : {k, v}) {
     TORCH_CHECK(t.stride(3) == 1 && t.stride(2) == d && t.scalar_type() == q.scalar_type(), "rows of keys and values are dense, of q's dtype");
   }
-  const Tensor seen = mask ? mask->contiguous() : Tensor();
-  TORCH_CHECK(!mask || (seen.scalar_type() == at::kBool && (seen.numel() == s || seen.numel() == b * s)), "seen (B, 1, 1, S) or (1, S) booleans");
+  const Tensor seen = dense_mask(mask, b, s);
   Tensor y = at::empty({b, h, 1, d}, q.options());
   dispatch(q, [&](auto zero) { attend_rows(read<decltype(zero)>(q), h * d, k, v, seen, write<decltype(zero)>(y), h); });
   return y;
@@ -108,8 +115,7 @@ static Tensor attend_newest(const Tensor& qk, const Tensor& v, const std::option
     }
   }
   const int64_t s = place + 1;
-  const Tensor seen = mask ? mask->contiguous() : Tensor();
-  TORCH_CHECK(!mask || (seen.scalar_type() == at::kBool && (seen.numel() == s || seen.numel() == b * s)), "seen (B, 1, 1, S) or (1, S) booleans");
+  const Tensor seen = dense_mask(mask, b, s);
   const Tensor turned = at::empty({b, heads, d}, qk.options()), rstd = norm_eps >= 0 ? at::empty({b, heads}, qk.options().dtype(wide(qk))) : Tensor();
   Tensor y = at::empty({b, 1, h * d}, qk.options());
   dispatch(qk, [&](auto zero) {

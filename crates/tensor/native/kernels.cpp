@@ -418,7 +418,7 @@ static inline void dots(const F* x, const W* w, const F* bias, F* y, int64_t out
 template <typename F, typename W>
 static void linear_rows(const F* x, int64_t rows, const W* w, const F* bias, F* y, int64_t outputs,
                         int64_t begin, int64_t end, int64_t d) {
-  // Half of the registers hold sums, the others what is read.
+  // No more than half of the registers hold sums, the others what is read.
   constexpr int few = kRegisters / 8, parts = std::min(256 / kRegister, kRegisters / 2);
   int64_t o = begin;
   if (rows > 1) {

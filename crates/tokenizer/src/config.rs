@@ -59,6 +59,13 @@ impl Config {
             path,
             ..Self::default()
         };
+        // Older tokenizers name special tokens in a file of their own.
+        let map = read_object(&folder.join("special_tokens_map.json"))?;
+        for (name, token) in map {
+            if NAMED.contains(&name.as_str()) && !token.is_null() {
+                config.raw.entry(name).or_insert(token);
+            }
+        }
         // Where both give an id, what generation was told wins: it knows of end-of-turn tokens.
         for name in ["config.json", "generation_config.json"] {
             let path = folder.join(name);

@@ -93,6 +93,17 @@ fn special_tokens_may_be_strings_objects_and_lists() {
     assert_eq!(tokenizer.pad_id(), Some(2));
     assert_eq!(tokenizer.stop_ids(), [1, 6]);
 
+    let folder = folder_with(&[
+        ("tokenizer_config.json", json!({"eos_token": "<|im_end|>"})),
+        (
+            "special_tokens_map.json",
+            json!({"bos_token": {"content": "<s>"}, "eos_token": "<s>"}),
+        ),
+    ]);
+    let tokenizer = Tokenizer::load(folder.path()).unwrap();
+    assert_eq!(tokenizer.named_bos_id(), tokenizer.token_id("<s>"));
+    assert_eq!(tokenizer.eos_id(), tokenizer.token_id("<|im_end|>"));
+
     // As of Qwen 3: the model's beginning token is none of the tokenizer's.
     let folder = folder_with(&[
         (

@@ -216,12 +216,21 @@ impl<'a> RunLog<'a> {
     ///
     /// # Errors
     /// When the log cannot be written.
-    pub(crate) fn evaluation(&mut self, step: u64, found: &Evaluation) -> Result<()> {
+    pub(crate) fn evaluation(
+        &mut self,
+        step: u64,
+        found: &Evaluation,
+        of_part: Option<f64>,
+    ) -> Result<()> {
         let seconds = self.seconds();
-        self.record(&json!({
+        let mut line = json!({
             "kind": "eval", "step": step, "loss": found.loss, "bits_per_byte": found.bits_per_byte,
             "perplexity": found.perplexity, "seconds": seconds,
-        }))?;
+        });
+        if let Some(loss) = of_part {
+            line["part_loss"] = json!(loss);
+        }
+        self.record(&line)?;
         if !found.scores.is_empty() {
             self.record(&json!({"kind": "task", "step": step, "scores": found.scores}))?;
         }

@@ -145,8 +145,25 @@ impl RunFolder {
                 .into());
             }
         }
-        durable::write(&place, recipe.as_bytes())?;
+        durable::write(&place, folder.kept(recipe)?.as_bytes())?;
         Ok(folder)
+    }
+
+    /// A recipe as it is to be kept: in a finished run `[train]` stays what made it, whatever this session would have.
+    fn kept(&self, recipe: &str) -> Result<String> {
+        let saved = fs::read_to_string(self.file("recipe.toml")).unwrap_or_default();
+        let (Ok(saved), true) = (saved.parse::<Table>(), self.file("summary.json").is_file())
+        else {
+            return Ok(recipe.to_owned());
+        };
+        let mut merged: Table = recipe.parse()?;
+        match (saved.get("train"), merged.get("train")) {
+            (Some(made), Some(asked)) if made != asked => {
+                merged.insert("train".to_owned(), made.clone());
+                Ok(toml::to_string(&merged)?)
+            }
+            _ => Ok(recipe.to_owned()),
+        }
     }
 
     /// The folder.
@@ -368,6 +385,13 @@ mod tests {
         RunFolder::open(&path, "[train]\nsteps = 4\n").unwrap();
         RunFolder::open(&path, "[train]\nsteps = 5\nthreads = 1\n").unwrap();
         fs::write(path.join("metrics.jsonl"), "").unwrap(); // the run has begun
+        // What made a finished run stays written down.
+        fs::write(path.join("summary.json"), "{}").unwrap();
+        let later = "[train]\nsteps = 5\nthreads = 3\n[eval]\ntest = 7\n";
+        drop(RunFolder::open(&path, later).unwrap());
+        let kept = fs::read_to_string(path.join("recipe.toml")).unwrap();
+        assert!(kept.contains("threads = 1") && kept.contains("test = 7"));
+        fs::remove_file(path.join("summary.json")).unwrap();
         RunFolder::open(&path, "[train]\nsteps = 5\nthreads = 2\n").unwrap();
         let error = RunFolder::open(&path, "[train]\nsteps = 6\n")
             .unwrap_err()

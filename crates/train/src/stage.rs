@@ -8,11 +8,13 @@ use anyhow::Result;
 use etude_data::Batch;
 use etude_model::hf::TokenIds;
 use etude_model::{Decoder, Prompt};
+use etude_tensor::Precision;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::forecast::{Comparison, DataFacts};
 use crate::settings::{OptimizerSettings, ScheduleSettings, TrainSettings};
+use crate::step::within_memory;
 
 /// What a validation found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -99,6 +101,16 @@ pub trait Stage {
     /// # Errors
     /// When a file cannot be written.
     fn save_tokenizer(&self, folder: &Path) -> Result<()>;
+}
+
+/// A stage's validation, computed as training computes: its loss belongs to the curve of the training loss.
+pub(crate) fn validation(
+    stage: &dyn Stage,
+    decoder: &Decoder,
+    precision: Precision,
+    whole: bool,
+) -> Result<Evaluation> {
+    within_memory(|| precision.autocast(decoder.device(), || stage.evaluate(decoder, whole)))
 }
 
 /// Where a piece of a batch is from.

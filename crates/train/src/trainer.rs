@@ -15,7 +15,7 @@ use crate::log::{Figures, RunLog, Speed};
 use crate::optimizer::Optimizer;
 use crate::run::{Environment, RunContext, RunFolder};
 use crate::schedule::learning_rate_scale;
-use crate::stage::{Diverged, Ended, FinalLosses, Stage, Summary, TrainerSettings};
+use crate::stage::{Diverged, Ended, FinalLosses, Stage, Summary, TrainerSettings, validation};
 use crate::step::{StepReport, StepSettings, forward_backward, train_step, within_memory};
 use crate::weights;
 
@@ -322,20 +322,19 @@ impl<'a> Trainer<'a> {
     }
 
     fn evaluate(&mut self) -> Result<()> {
-        let last = self.state.step == self.settings.train.steps;
-        // As training computes: a validation loss belongs to the curve of the training loss.
-        let precision = self.settings.train.precision;
-        let (stage, decoder) = (self.stage, self.decoder);
-        let validate =
-            |whole| precision.autocast(decoder.device(), || stage.evaluate(decoder, whole));
-        let found = |whole| within_memory(|| validate(whole));
+        let (stage, decoder, train) = (self.stage, self.decoder, &self.settings.train);
+        let last = self.state.step == train.steps;
+        let found = |whole| validation(stage, decoder, train.precision, whole);
         let evaluation = found(last)?;
         // The loss of a part and that of the whole do not compare.
-        self.comparable = match last && self.stage.validates_in_part() {
-            true => found(false)?.loss,
-            false => evaluation.loss,
+        let others = (1..self.state.step).contains(&train.eval_every);
+        let beside = last && others && stage.validates_in_part();
+        let of_part = match beside {
+            true => Some(found(false)?.loss),
+            false => None,
         };
-        self.log.evaluation(self.state.step, &evaluation)?;
+        self.comparable = of_part.unwrap_or(evaluation.loss);
+        self.log.evaluation(self.state.step, &evaluation, of_part)?;
         self.state.last_evaluation = Some(evaluation);
         Ok(())
     }

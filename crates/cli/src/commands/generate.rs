@@ -168,7 +168,7 @@ fn task_prompt(text: &str, loaded: &Loaded) -> Result<Prompt> {
         ));
     };
     let context = usize::try_from(loaded.decoder.config().context).unwrap_or(usize::MAX);
-    let renderer = task::renderer(&settings, &loaded.tokenizer, context)?;
+    let renderer = etude_finetune::renderer(&settings, &loaded.tokenizer, context)?;
     let text = match settings.prompt_chars {
         0 => text,
         chars => cut_at_word(text, chars),

@@ -144,7 +144,7 @@ impl Renderer {
             );
             return Err(DataError::input(
                 what,
-                "raise the context, shorten the examples, or choose another truncation policy",
+                "raise the context (task.context, or task.row_tokens of packed rows), shorten the examples, or choose another truncation policy",
             )
             .into());
         }

@@ -169,7 +169,7 @@ fn lengths(rendered: &[RenderedExample], report: &RenderReport, out: &mut Vec<Fi
             "left-out",
             |count| {
                 format!(
-                    "left out, as they do not fit the context: {count} of {all} examples ({})",
+                    "left out, as they are too long for the context or the row: {count} of {all} examples ({})",
                     share(count)
                 )
             },

@@ -48,6 +48,18 @@ impl TaskMetric {
         }
     }
 
+    /// Refuses a list in which one stands twice.
+    ///
+    /// # Errors
+    /// Its name.
+    pub fn check_distinct(metrics: &[Self]) -> anyhow::Result<()> {
+        let twice = (1..metrics.len()).find(|&at| metrics[..at].contains(&metrics[at]));
+        match twice {
+            Some(at) => anyhow::bail!("metrics: {} is named twice", metrics[at].name()),
+            None => Ok(()),
+        }
+    }
+
     /// Its name, such as `rouge_l`.
     pub fn name(&self) -> &'static str {
         match self {

@@ -1,6 +1,6 @@
 //! The recipe of a transfer experiment.
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use etude_eval::TaskMetric;
 use serde::{Deserialize, Serialize};
 
@@ -137,6 +137,8 @@ impl TransferRecipe {
             !settings.metrics.is_empty(),
             "transfer.metrics is empty: name at least one, such as \"rouge_l\""
         );
+        TaskMetric::check_distinct(&settings.metrics)
+            .map_err(|error| anyhow!("transfer.{error}"))?;
         let names: Vec<&String> = self.variants.iter().map(|variant| &variant.name).collect();
         ensure!(
             distinct(&names) && names.iter().all(|name| !name.trim().is_empty()),

@@ -33,7 +33,8 @@ pub struct LoadedModel {
     pub ids: TokenIds,
 }
 
-/// Reads `config.json` and `generation_config.json` alone; those of its base for an adapter folder.
+/// Reads `config.json` and `generation_config.json`, and of the weights whether the output layer is tied; of its base
+/// for an adapter folder.
 ///
 /// # Errors
 /// The file and field that is missing or unusable.
@@ -48,7 +49,12 @@ pub fn load_config(folder: &Path) -> Result<(ModelConfig, TokenIds), FolderError
             missing: CONFIG.to_owned(),
         });
     }
-    let (config, mut ids) = config::parse(&path, &read_json(&path)?)?;
+    let (mut config, mut ids) = config::parse(&path, &read_json(&path)?)?;
+    if config.tied && weights_are_there(folder) {
+        let files = weight_files(folder)?;
+        let index = index(&files)?;
+        config.tied = !has_own_head(&config, &files, &index)?;
+    }
     let generation = folder.join(GENERATION);
     if generation.is_file() {
         for id in config::generation_eos(&generation, &read_json(&generation)?)? {
@@ -93,15 +99,9 @@ fn read(
     device: Device,
     as_they_lie: bool,
 ) -> Result<LoadedModel, FolderError> {
-    let (mut config, ids) = load_config(folder)?;
+    let (config, ids) = load_config(folder)?;
     let files = weight_files(folder)?;
-    let mut index = BTreeMap::new();
-    for (number, file) in files.iter().enumerate() {
-        for (name, shape) in file.shapes()? {
-            index.insert(name, (number, shape));
-        }
-    }
-    config.tied = config.tied && !has_own_head(&config, &files, &index)?;
+    let index = index(&files)?;
     check(folder, &config, &index)?;
     let narrow = |(name, (file, shape)): (&String, &(usize, Vec<i64>))| {
         shape.len() != 2 || files[*file].kind(name) == Some(Kind::BFloat16)
@@ -158,6 +158,23 @@ fn has_own_head(
 }
 
 type Index = BTreeMap<String, (usize, Vec<i64>)>;
+
+/// In which file each tensor lies, and its shape.
+fn index(files: &[SafetensorsFile]) -> Result<Index, FolderError> {
+    let mut index = Index::new();
+    for (number, file) in files.iter().enumerate() {
+        for (name, shape) in file.shapes()? {
+            index.insert(name, (number, shape));
+        }
+    }
+    Ok(index)
+}
+
+fn weights_are_there(folder: &Path) -> bool {
+    [WEIGHTS, INDEX]
+        .iter()
+        .any(|name| folder.join(name).is_file())
+}
 
 fn read_into(
     folder: &Path,

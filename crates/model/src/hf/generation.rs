@@ -32,12 +32,20 @@ pub struct Recommended {
 }
 
 /// Such fields, each with the number that means nothing; for lists and flags that is none at all.
-const NOT_READ: [(&str, f64); 21] = [
+const NOT_READ: [(&str, f64); 29] = [
     ("num_beams", 1.0),
     ("num_beam_groups", 1.0),
     ("typical_p", 1.0),
     ("encoder_repetition_penalty", 1.0),
     ("guidance_scale", 1.0),
+    ("max_length", f64::NAN),
+    ("max_time", f64::NAN),
+    ("top_h", f64::NAN),
+    ("dola_layers", f64::NAN),
+    ("watermarking_config", 0.0),
+    ("token_healing", 0.0),
+    ("constraints", 0.0),
+    ("diversity_penalty", 0.0),
     ("no_repeat_ngram_size", 0.0),
     ("encoder_no_repeat_ngram_size", 0.0),
     ("min_length", 0.0),

@@ -198,7 +198,11 @@ fn own_slope(run: &Finished) -> Option<f64> {
         .filter_map(|line| serde_json::from_str(line).ok());
     let points: Vec<(f64, f64)> = lines
         .filter(|line: &Value| line["kind"] == "eval")
-        .filter_map(|line| Some((line["step"].as_f64()?, line["loss"].as_f64()?)))
+        // The last validation is of more text than those before it; `part_loss` is of the same.
+        .filter_map(|line| {
+            let loss = line["part_loss"].as_f64().or(line["loss"].as_f64())?;
+            Some((line["step"].as_f64()?, loss))
+        })
         .filter(|&(step, loss)| step >= 0.4 * run.steps && loss > 0.0)
         .collect();
     let ((from, high), (to, low)) = (points.first()?, points.last()?);

@@ -100,7 +100,7 @@ impl FirstSteps {
             let batches = run.stage.validation_batches(last);
             batches.map(|batch| batch.tokens() as f64).sum()
         };
-        let scored = scored(true) + scored(false) * times.validations as f64;
+        let scored = scored(true) + scored(false) * times.quick_validations(run.stage) as f64;
         let (checkpoint, result) = (bytes.checkpoint(), bytes.result(decoder));
         let seconds = Seconds {
             setup: run.setup,

@@ -235,6 +235,11 @@ impl Times {
             checkpoints: due(train.checkpoint_every) + 1,
         }
     }
+
+    /// Validations of a part, where the last is of more: it is made beside that, too.
+    pub(crate) fn quick_validations(&self, stage: &dyn crate::Stage) -> u64 {
+        self.validations + u64::from(self.validations > 0 && stage.validates_in_part())
+    }
 }
 
 /// The warning that hardly any memory is left, after a batch as large as any went through: the process held `peak`

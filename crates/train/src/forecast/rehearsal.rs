@@ -289,7 +289,7 @@ impl Rehearsal<'_> {
         }
         let per_token = seconds / tokens as f64;
         let sum = |sizes: Vec<usize>| sizes.iter().sum::<usize>() as f64;
-        let quick = sum(sizes(false)) * times.validations as f64;
+        let quick = sum(sizes(false)) * times.quick_validations(self.run.stage) as f64;
         self.seconds.validation = per_token * (quick + sum(whole));
         Ok(true)
     }

@@ -23,6 +23,7 @@ use crate::recipes::{self, Stage};
 use crate::task::{self, Origin};
 
 pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
+    TaskMetric::check_distinct(&args.task.metrics).map_err(bad_input)?;
     let settings = settings(args);
     settings.validate().map_err(bad_input)?;
     let path = predictions_path(args, name)?;
@@ -105,7 +106,8 @@ fn answers(
     }
     let examples = spread(all, args.limit);
     let context = usize::try_from(loaded.decoder.config().context).unwrap_or(usize::MAX);
-    let renderer = task::renderer(&rendering, &loaded.tokenizer, context).map_err(bad_input)?;
+    let renderer =
+        etude_finetune::renderer(&rendering, &loaded.tokenizer, context).map_err(bad_input)?;
     let renderer = match args.num_fewshot.unwrap_or(0) {
         0 => renderer,
         count => with_shots(args, renderer, &dataset, &examples, count, context)?,
