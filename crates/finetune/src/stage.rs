@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use etude_data::ledger::spelled;
 use etude_data::{
     Batch, DataError, FinetuneBatches, FinetuneSettings, RenderedExample, Rendering, Rows, collate,
@@ -18,7 +18,7 @@ use etude_train::{Evaluation, MakeBatch, Origin, Sample, Stage};
 
 use crate::base;
 use crate::recipe::{Layout, Recipe};
-use crate::task::{Task, positions};
+use crate::task::{Task, positions, row_tokens};
 
 /// Positions that are read at a time where training reads fewer.
 const PLACES: usize = 16 * 1024;
@@ -123,7 +123,7 @@ pub fn batches(
 ) -> Result<FinetuneBatches> {
     let settings = FinetuneSettings {
         rows: recipe.train.batch_rows,
-        layout: rows(recipe, context)?,
+        layout: rows(recipe, context),
         seed: recipe.train.seed,
         pad: pad(tokenizer),
     };
@@ -136,21 +136,14 @@ fn pad(tokenizer: &Tokenizer) -> u32 {
 }
 
 /// How the recipe puts examples into rows.
-fn rows(recipe: &Recipe, context: usize) -> Result<Rows> {
+fn rows(recipe: &Recipe, context: usize) -> Rows {
     let task = &recipe.task;
     match task.layout {
-        Layout::Padded => Ok(Rows::Padded),
-        Layout::Grouped => Ok(Rows::Grouped),
+        Layout::Padded => Rows::Padded,
+        Layout::Grouped => Rows::Grouped,
         Layout::Packed => {
-            let tokens = match task.row_tokens {
-                0 => positions(task, context),
-                asked => asked,
-            };
-            ensure!(
-                tokens <= context,
-                "task.row_tokens = {tokens}: the model has {context} positions"
-            );
-            Ok(Rows::Packed(tokens))
+            let longest = positions(task, context);
+            Rows::Packed(row_tokens(task).unwrap_or(longest))
         }
     }
 }

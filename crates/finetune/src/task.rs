@@ -115,14 +115,14 @@ pub fn prepare(
         )
         .into());
     }
-    if settings.layout == Layout::Packed {
+    let mut row = positions(settings, context);
+    if let Some(tokens) = row_tokens(settings) {
         ensure!(
-            settings.row_tokens <= context,
-            "task.row_tokens = {}: the model has {context} positions",
-            settings.row_tokens
+            tokens <= context,
+            "task.row_tokens = {tokens}: the model has {context} positions"
         );
+        row = row.min(tokens);
     }
-    let row = positions(settings, context).min(most_of_a_row(settings));
     let learnt = rendering(settings, row, tokenizer)?;
     let bytes = train
         .iter()
@@ -248,11 +248,9 @@ pub(crate) fn positions(settings: &TaskSettings, context: usize) -> usize {
 }
 
 /// The positions of a packed row, where that is said.
-fn most_of_a_row(settings: &TaskSettings) -> usize {
-    match (settings.layout, settings.row_tokens) {
-        (Layout::Packed, tokens) if tokens > 0 => tokens,
-        _ => usize::MAX,
-    }
+pub(crate) fn row_tokens(settings: &TaskSettings) -> Option<usize> {
+    let said = settings.layout == Layout::Packed && settings.row_tokens > 0;
+    said.then_some(settings.row_tokens)
 }
 
 /// Renders prompts and examples of a task for a model with `context` positions, however training lays them out.

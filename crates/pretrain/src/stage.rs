@@ -115,7 +115,7 @@ impl Stage for Pretraining {
     }
 
     fn validates_in_part(&self) -> bool {
-        self.quick.iter().count() != self.validation.iter().count()
+        self.quick.windows() != self.validation.windows()
     }
 
     fn data_facts(&self) -> DataFacts {

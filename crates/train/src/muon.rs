@@ -79,10 +79,10 @@ pub fn step(params: &[MuonParam<'_>], settings: &MuonStep, grads: &GradScale) {
     let mut shapes: BTreeMap<(i64, i64), Vec<(Tensor, Tensor)>> = BTreeMap::new();
     for part in params {
         // Non-finite numbers times zero would still be non-finite.
-        let clean = part
+        let mut clean = part
             .gradient
-            .where_self(&is_good, &part.gradient.zeros_like())
-            / &divisor;
+            .where_self(&is_good, &part.gradient.zeros_like());
+        let _ = clean.g_div_(&divisor);
         let mut momentum = part.momentum.shallow_clone();
         let _ = momentum.lerp_tensor_(&clean, &(&good * (1.0 - settings.momentum)));
         let nesterov = clean.lerp(&momentum, settings.momentum);

@@ -121,6 +121,7 @@ impl RunFolder {
         };
         let place = folder.file("recipe.toml");
         let begun = folder.file("metrics.jsonl").is_file();
+        let mut kept = recipe.to_owned();
         if begun && place.is_file() {
             let saved = fs::read_to_string(&place)
                 .with_context(|| format!("{}: cannot be read", place.display()))?;
@@ -144,26 +145,12 @@ impl RunFolder {
                 )
                 .into());
             }
-        }
-        durable::write(&place, folder.kept(recipe)?.as_bytes())?;
-        Ok(folder)
-    }
-
-    /// A recipe as it is to be kept: in a finished run `[train]` stays what made it, whatever this session would have.
-    fn kept(&self, recipe: &str) -> Result<String> {
-        let saved = fs::read_to_string(self.file("recipe.toml")).unwrap_or_default();
-        let (Ok(saved), true) = (saved.parse::<Table>(), self.file("summary.json").is_file())
-        else {
-            return Ok(recipe.to_owned());
-        };
-        let mut merged: Table = recipe.parse()?;
-        match (saved.get("train"), merged.get("train")) {
-            (Some(made), Some(asked)) if made != asked => {
-                merged.insert("train".to_owned(), made.clone());
-                Ok(toml::to_string(&merged)?)
+            if folder.file("summary.json").is_file() {
+                kept = with_train_of(recipe, &saved)?;
             }
-            _ => Ok(recipe.to_owned()),
         }
+        durable::write(&place, kept.as_bytes())?;
+        Ok(folder)
     }
 
     /// The folder.
@@ -240,6 +227,18 @@ fn make(path: &Path) -> Result<()> {
                 path.display()
             )
         }),
+    }
+}
+
+/// The recipe as a finished run keeps it: `[train]` stays what made it, whatever this session would have.
+fn with_train_of(recipe: &str, saved: &str) -> Result<String> {
+    let (mut kept, made): (Table, Table) = (recipe.parse()?, saved.parse()?);
+    match made.get("train") {
+        Some(train) if kept.get("train") != Some(train) => {
+            kept.insert("train".to_owned(), train.clone());
+            Ok(toml::to_string(&kept)?)
+        }
+        _ => Ok(recipe.to_owned()),
     }
 }
 

@@ -42,6 +42,20 @@ pub fn load_config(folder: &Path) -> Result<(ModelConfig, TokenIds), FolderError
     if peft::is_adapter(folder) {
         return load_config(&peft::base(folder)?);
     }
+    let (mut config, ids) = settings(folder)?;
+    if config.tied
+        && [WEIGHTS, INDEX]
+            .iter()
+            .any(|name| folder.join(name).is_file())
+    {
+        let files = weight_files(folder)?;
+        config.tied = !has_own_head(&config, &files, &index(&files)?)?;
+    }
+    Ok((config, ids))
+}
+
+/// What the JSON files say.
+fn settings(folder: &Path) -> Result<(ModelConfig, TokenIds), FolderError> {
     let path = folder.join(CONFIG);
     if !path.is_file() {
         return Err(FolderError::NotAModel {
@@ -49,12 +63,7 @@ pub fn load_config(folder: &Path) -> Result<(ModelConfig, TokenIds), FolderError
             missing: CONFIG.to_owned(),
         });
     }
-    let (mut config, mut ids) = config::parse(&path, &read_json(&path)?)?;
-    if config.tied && weights_are_there(folder) {
-        let files = weight_files(folder)?;
-        let index = index(&files)?;
-        config.tied = !has_own_head(&config, &files, &index)?;
-    }
+    let (config, mut ids) = config::parse(&path, &read_json(&path)?)?;
     let generation = folder.join(GENERATION);
     if generation.is_file() {
         for id in config::generation_eos(&generation, &read_json(&generation)?)? {
@@ -99,9 +108,10 @@ fn read(
     device: Device,
     as_they_lie: bool,
 ) -> Result<LoadedModel, FolderError> {
-    let (config, ids) = load_config(folder)?;
+    let (mut config, ids) = settings(folder)?;
     let files = weight_files(folder)?;
     let index = index(&files)?;
+    config.tied = config.tied && !has_own_head(&config, &files, &index)?;
     check(folder, &config, &index)?;
     let narrow = |(name, (file, shape)): (&String, &(usize, Vec<i64>))| {
         shape.len() != 2 || files[*file].kind(name) == Some(Kind::BFloat16)
@@ -168,12 +178,6 @@ fn index(files: &[SafetensorsFile]) -> Result<Index, FolderError> {
         }
     }
     Ok(index)
-}
-
-fn weights_are_there(folder: &Path) -> bool {
-    [WEIGHTS, INDEX]
-        .iter()
-        .any(|name| folder.join(name).is_file())
 }
 
 fn read_into(

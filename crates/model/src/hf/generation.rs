@@ -32,7 +32,7 @@ pub struct Recommended {
 }
 
 /// Such fields, each with the number that means nothing; for lists and flags that is none at all.
-const NOT_READ: [(&str, f64); 29] = [
+const NOT_READ: &[(&str, f64)] = &[
     ("num_beams", 1.0),
     ("num_beam_groups", 1.0),
     ("typical_p", 1.0),

@@ -17,7 +17,7 @@ use crate::checkpoint::{Checkpoints, TrainerState};
 use crate::optimizer::Optimizer;
 use crate::run::{Environment, RunContext, RunFolder};
 use crate::schedule::learning_rate_scale;
-use crate::stage::{Stage, TrainerSettings};
+use crate::stage::{Stage, TrainerSettings, validation};
 use crate::step::{StepSettings, forward_backward, train_step, within_memory};
 use crate::weights;
 
@@ -252,7 +252,7 @@ impl Rehearsal<'_> {
         let whole = sizes(true);
         if whole.is_empty() {
             let start = Instant::now();
-            within_memory(|| precision.autocast(device, || run.stage.evaluate(run.decoder, true)))?;
+            validation(run.stage, run.decoder, precision, true)?;
             let each = start.elapsed().as_secs_f64();
             self.seconds.validation = each * (times.validations + 1) as f64;
             return Ok(!self.asked());
