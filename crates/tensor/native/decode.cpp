@@ -144,15 +144,15 @@ static Tensor attend_newest(const Tensor& qk, const Tensor& v, const std::option
 using etude::guarded;
 
 ETUDE_API const char* etude_linear_rows(at::Tensor* x, at::Tensor* weight, at::Tensor* bias, at::Tensor** out) {
-  return guarded([&] { *out = new at::Tensor(etude::linear_rows(*x, *weight, bias ? std::optional<at::Tensor>(*bias) : std::nullopt)); });
+  return guarded([&] { *out = new at::Tensor(etude::linear_rows(*x, *weight, etude::optional(bias))); });
 }
 ETUDE_API const char* etude_attend_newest(at::Tensor* qk, at::Tensor* v, at::Tensor* cos, at::Tensor* sin, double sign, double norm_eps, at::Tensor* keys,
                                           at::Tensor* values, int64_t place, at::Tensor* seen, at::Tensor** out) {
   return guarded([&] {
-    const auto optional = [](at::Tensor* t) { return t ? std::optional<at::Tensor>(*t) : std::nullopt; };
+    using etude::optional;
     *out = new at::Tensor(etude::attend_newest(*qk, *v, optional(cos), optional(sin), sign, norm_eps, *keys, *values, place, optional(seen)));
   });
 }
 ETUDE_API const char* etude_attend_one(at::Tensor* q, at::Tensor* k, at::Tensor* v, at::Tensor* seen, at::Tensor** out) {
-  return guarded([&] { *out = new at::Tensor(etude::attend_one(*q, *k, *v, seen ? std::optional<at::Tensor>(*seen) : std::nullopt)); });
+  return guarded([&] { *out = new at::Tensor(etude::attend_one(*q, *k, *v, etude::optional(seen))); });
 }

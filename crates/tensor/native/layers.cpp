@@ -1,16 +1,9 @@
 // Layers with hand-written forward and backward passes on the CPU, where each would otherwise be
 // several passes over memory: RMS norm, rotary positions with the weightless query-key norm, squared
 // ReLU, GELU (tanh form), SwiGLU. Rust takes the composed form on other devices and dtypes.
-#include <torch/csrc/autograd/custom_function.h>
-
-#include "shim.h"
+#include "function.h"
 
 namespace etude {
-
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
-using at::Tensor;
 
 // Partial sums for a weight's gradient are kept in this many blocks whatever the number of threads,
 // so that the result does not depend on it.
@@ -187,18 +180,11 @@ struct SwiGlu : Function<SwiGlu> {
 
 }  // namespace etude
 
+using etude::apply;
 using etude::guarded;
 
-// A layer's forward pass, with a way back where gradients are recorded.
-template <typename Layer, typename... Inputs>
-static at::Tensor* apply(const Inputs&... inputs) {
-  if (at::GradMode::is_enabled()) return new at::Tensor(Layer::apply(inputs...));
-  torch::autograd::AutogradContext nothing;
-  return new at::Tensor(Layer::forward(&nothing, inputs...));
-}
-
 ETUDE_API const char* etude_rms_norm(at::Tensor* x, at::Tensor* weight, double eps, at::Tensor** out) {
-  return guarded([&] { *out = apply<etude::RmsNorm>(*x, weight ? std::optional<at::Tensor>(*weight) : std::nullopt, eps); });
+  return guarded([&] { *out = apply<etude::RmsNorm>(*x, etude::optional(weight), eps); });
 }
 ETUDE_API const char* etude_rope(at::Tensor* x, at::Tensor* cos, at::Tensor* sin, double sign, double norm_eps, at::Tensor** out) {
   return guarded([&] { *out = apply<etude::Rope>(*x, *cos, *sin, sign, norm_eps); });

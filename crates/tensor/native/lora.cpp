@@ -3,16 +3,10 @@
 // the frozen weight, and no copy of a weight that is kept in another dtype than the one computed in.
 #include <ATen/core/grad_mode.h>
 #include <c10/core/impl/LocalDispatchKeySet.h>
-#include <torch/csrc/autograd/custom_function.h>
-
-#include "shim.h"
+#include "function.h"
+#include "product.h"
 
 namespace etude {
-
-using at::Tensor;
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
 
 // SplitMix64's next number (Steele, Lea and Flood 2014), and what it adds to its state for each.
 constexpr uint64_t kStep = 0x9e3779b97f4a7c15;
@@ -73,8 +67,7 @@ struct LowRankLinear : Function<LowRankLinear> {
     c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
     const auto dtype = input.scalar_type();
     Tensor x = input.reshape({-1, input.size(-1)});
-    Tensor w = weight.to(dtype).t();
-    Tensor y = bias ? at::addmm(bias->to(dtype), x, w) : at::mm(x, w);
+    Tensor y = affine(x, weight.to(dtype), bias ? std::optional<Tensor>(bias->to(dtype)) : std::nullopt);
     Tensor u, places;
     if (a_in) {
       Tensor a = a_in->to(dtype);
@@ -87,7 +80,7 @@ struct LowRankLinear : Function<LowRankLinear> {
           at::mm_out(ui, dropout(x, places, i), a.narrow(0, first, rank).t());
         });
       } else {
-        u = at::mm(x, a.t());
+        u = product(x, a.t());
       }
       each(b_in, [&](size_t i, int64_t first, int64_t rank) {
         Tensor b = b_in[i].to(dtype);
@@ -126,7 +119,7 @@ struct LowRankLinear : Function<LowRankLinear> {
     const bool need_dx = ctx->needs_input_grad(0);
     Tensor dx, da;
     variable_list db(parts);
-    if (need_dx) dx = at::mm(dy, weight.to(dy.scalar_type()));
+    if (need_dx) dx = product(dy, weight.to(dy.scalar_type()));
     if (parts > 0) {
       const Tensor x = saved[1], u = saved[2], a_own = saved[3], a = a_own.to(dy.scalar_type());
       const variable_list b_own(saved.begin() + 4, saved.begin() + 4 + parts);
@@ -148,8 +141,8 @@ struct LowRankLinear : Function<LowRankLinear> {
         }
       });
       if (dropout.share == 0) {
-        da = at::mm(du, x);
-        if (need_dx) dx.addmm_(du.t(), a);
+        da = product(du, x);
+        if (need_dx) add_product(dx, du.t(), a);
       }
       da = da.to(a_own.scalar_type());
     }
@@ -182,7 +175,7 @@ ETUDE_API const char* etude_low_rank_linear(at::Tensor* x, at::Tensor* weight, a
                                             at::Tensor* const* b, const int64_t* starts, const double* scales, int64_t parts,
                                             double dropout, uint64_t seed, uint64_t layer, at::Tensor* places, at::Tensor** out) {
   return etude::guarded([&] {
-    auto optional = [](at::Tensor* tensor) { return tensor ? std::optional<at::Tensor>(*tensor) : std::nullopt; };
+    using etude::optional;
     // Nothing is dropped where nothing is learnt.
     const double share = at::GradMode::is_enabled() ? dropout : 0.0;
     const etude::Dropout draw{share, seed, layer};

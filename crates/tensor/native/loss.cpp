@@ -1,16 +1,10 @@
 // The output layer and the cross-entropy as one function that never holds all logits: a block of
 // rows at a time, its logits are turned into their gradient in place and at once into the gradients of
 // the input and of the weight. Memory is one block instead of three times N x V.
-#include <torch/csrc/autograd/custom_function.h>
-
-#include "shim.h"
+#include "function.h"
+#include "product.h"
 
 namespace etude {
-
-using at::Tensor;
-using torch::autograd::AutogradContext;
-using torch::autograd::Function;
-using torch::autograd::variable_list;
 
 // x: (N, D), weight: (V, D), targets: (N) int64, negative where nothing is supervised. Returns the
 // summed cross-entropy, a scalar. On the CPU the block is one that stays near the cache.
@@ -44,18 +38,18 @@ struct LinearCrossEntropy : Function<LinearCrossEntropy> {
     for (int64_t start = 0; start < n; start += block_rows) {
       const int64_t rows = std::min(block_rows, n - start);
       Tensor xs = x.narrow(0, start, rows), z = buffer.narrow(0, 0, rows);
-      at::mm_out(z, xs, weight_t);
+      product_into(z, xs, weight_t);
       rows_to_gradient(z, targets.narrow(0, start, rows), losses.narrow(0, start, rows), cap, need_dx || need_dw);
       if (need_dx) {
         Tensor dxs = dx.narrow(0, start, rows);
-        at::mm_out(dxs, z, w);
+        product_into(dxs, z, w);
       }
       if (!need_dw) continue;
-      if (mixed) at::mm_out(partial, z.t(), xs);
+      if (mixed) product_into(partial, z.t(), xs);
       if (start == 0 && mixed) dw.copy_(partial);
-      else if (start == 0) at::mm_out(dw, z.t(), xs);
+      else if (start == 0) product_into(dw, z.t(), xs);
       else if (mixed) dw.add_(partial);
-      else dw.addmm_(z.t(), xs);
+      else add_product(dw, z.t(), xs);
     }
     if (n == 0 && need_dw) dw.zero_();
     return losses;

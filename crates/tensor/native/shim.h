@@ -70,6 +70,8 @@ const char* guarded(Body body) {
   }
 }
 
+inline std::optional<at::Tensor> optional(const at::Tensor* tensor) { return tensor ? std::optional<at::Tensor>(*tensor) : std::nullopt; }
+
 inline std::vector<at::Tensor> gather(at::Tensor* const* tensors, int64_t n) {
   std::vector<at::Tensor> out;
   out.reserve(n);

@@ -95,7 +95,7 @@ pub fn frozen_linear(
     if update.is_none() && x.device() == Device::Cpu && ops::inference() {
         // As if the weight had been in x's dtype from the start.
         return ops::linear_of_few_rows(x, weight, bias)
-            .unwrap_or_else(|| x.linear(&weight.to_kind(x.kind()), bias));
+            .unwrap_or_else(|| ops::linear_of_many_rows(x, &weight.to_kind(x.kind()), bias));
     }
     let known = matches!(x.kind(), Kind::Float | Kind::Double | Kind::BFloat16);
     if x.device() == Device::Cpu && known {

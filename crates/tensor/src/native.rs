@@ -50,6 +50,7 @@ unsafe extern "C" {
     fn etude_relu_squared(x: Ptr, out: *mut Ptr) -> *const c_char;
     fn etude_gelu(x: Ptr, out: *mut Ptr) -> *const c_char;
     fn etude_swiglu(x: Ptr, out: *mut Ptr) -> *const c_char;
+    fn etude_linear(x: Ptr, weight: Ptr, bias: Ptr, out: *mut Ptr) -> *const c_char;
     fn etude_linear_rows(x: Ptr, weight: Ptr, bias: Ptr, out: *mut Ptr) -> *const c_char;
     fn etude_attend_one(q: Ptr, k: Ptr, v: Ptr, seen: Ptr, out: *mut Ptr) -> *const c_char;
     fn etude_attend_newest(
@@ -214,6 +215,16 @@ pub(crate) fn gelu(x: &Tensor) -> Result<Tensor, NativeError> {
 pub(crate) fn swiglu(x: &Tensor) -> Result<Tensor, NativeError> {
     // SAFETY: a live tensor.
     made(|out| unsafe { etude_swiglu(raw(x), out) })
+}
+
+/// x, weight and bias of one dtype.
+pub(crate) fn linear(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<Tensor, NativeError> {
+    // SAFETY: live tensors, or null.
+    made(|out| unsafe { etude_linear(raw(x), raw(weight), bias.map_or(null_mut(), raw), out) })
 }
 
 /// Without a way back; x and weight dense and of one dtype.
