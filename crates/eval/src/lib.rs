@@ -25,7 +25,7 @@ pub use nats::{batch_loss, batch_nats, batch_stream, token_nats, windows_loss};
 pub use predictions::{read_predictions, write_predictions};
 pub use progress::{Listener, Progress, Stage};
 pub use task::{
-    TaskItem, TaskMetric, TaskPace, TaskResult, TaskSettings, answers_cut, choices, evaluate,
-    score_items, task_pace,
+    TaskItem, TaskMetric, TaskPace, TaskResult, TaskSettings, answers_cut, check_examples, choices,
+    evaluate, score_items, task_pace,
 };
 pub use text::{TextScore, TextWindows, text_loss};

@@ -164,17 +164,12 @@ pub fn evaluate(
     settings: &TaskSettings,
     on_progress: &mut Listener<'_>,
 ) -> Result<TaskResult> {
-    settings.validate()?;
     check_context(decoder, renderer)?;
-    let (mut items, mut left_out) = render(renderer, examples)?;
-    let candidates = if settings.metrics.iter().any(TaskMetric::is_choice) {
-        let answers = choices(items.iter().map(|item| item.example), settings)?;
-        let found = Candidates::render(renderer, answers, &mut items, &mut left_out)?;
-        some_fit(&items, &left_out, renderer)?;
-        Some(found)
-    } else {
-        None
-    };
+    let Asked {
+        items,
+        left_out,
+        candidates,
+    } = asked(renderer, examples, settings)?;
     let wholes: Vec<_> = items
         .iter()
         .map(|item| (&item.whole, &item.example.source))
@@ -217,6 +212,48 @@ pub fn evaluate(
         truncated_prompts,
         seconds: answers.seconds,
         tokens_per_second: tokens as f64 / answers.seconds.max(f64::MIN_POSITIVE),
+    })
+}
+
+/// Whether [`evaluate`] can be asked for these examples, by all that needs no model.
+///
+/// # Errors
+/// As there.
+pub fn check_examples(
+    renderer: &Renderer,
+    examples: &[TaskExample],
+    settings: &TaskSettings,
+) -> Result<()> {
+    asked(renderer, examples, settings).map(drop)
+}
+
+/// What an evaluation puts to a model.
+struct Asked<'a> {
+    items: Vec<Item<'a>>,
+    /// Examples that do not fit, by reason.
+    left_out: BTreeMap<String, u64>,
+    /// Of a classification.
+    candidates: Option<Candidates>,
+}
+
+fn asked<'a>(
+    renderer: &Renderer,
+    examples: &'a [TaskExample],
+    settings: &TaskSettings,
+) -> Result<Asked<'a>> {
+    settings.validate()?;
+    let (mut items, mut left_out) = render(renderer, examples)?;
+    let mut candidates = None;
+    if settings.metrics.iter().any(TaskMetric::is_choice) {
+        let answers = choices(items.iter().map(|item| item.example), settings)?;
+        let rendered = Candidates::render(renderer, answers, &mut items, &mut left_out)?;
+        some_fit(&items, &left_out, renderer)?;
+        candidates = Some(rendered);
+    }
+    Ok(Asked {
+        items,
+        left_out,
+        candidates,
     })
 }
 

@@ -33,7 +33,10 @@ pub(crate) fn load(recipe: &Recipe, device: Device) -> Result<Base> {
     let (mut decoder, mut fingerprint) = if recipe.base.from_scratch {
         let (config, _) = hf::load_config(&folder)?;
         let decoder = with_seed(recipe.train.seed, || Decoder::new(config, kind, device))?;
-        (decoder, settings_fingerprint(&folder)?)
+        (
+            decoder,
+            settings_fingerprint(&sizes_folder(&folder)?, "config.json")?,
+        )
     } else {
         let loaded = hf::load(&folder, kind, device)?;
         (loaded.decoder, base_fingerprint(&folder)?)
@@ -126,14 +129,22 @@ pub fn model_folder(path: &Path) -> PathBuf {
 /// # Errors
 /// When a file cannot be read.
 pub fn base_fingerprint(folder: &Path) -> Result<String> {
-    let parts = weights_fingerprint(folder)? + &settings_fingerprint(folder)?;
+    let weights = weights_fingerprint(folder)?;
+    let parts = match peft::is_adapter(folder) {
+        // An adapter is what it is at its scale, and on its base, wherever that lies.
+        true => {
+            let scale = settings_fingerprint(folder, "adapter_config.json")?;
+            weights + &scale + &base_fingerprint(&peft::base(folder)?)?
+        }
+        false => weights + &settings_fingerprint(folder, "config.json")?,
+    };
     Ok(hex(Sha256::digest(parts)))
 }
 
-/// Hash of what `config.json` says: the same weights with another rotation or epsilon are another model. How it is
-/// written, and by which program, does not matter.
-fn settings_fingerprint(folder: &Path) -> Result<String> {
-    let path = sizes_folder(folder)?.join("config.json");
+/// Hash of what a model's or an adapter's settings say: the same weights with another rotation, epsilon or scale are
+/// another model. How they are written, by which program, and where a base lies, does not matter.
+fn settings_fingerprint(folder: &Path, name: &str) -> Result<String> {
+    let path = folder.join(name);
     let text =
         std::fs::read(&path).with_context(|| format!("{}: cannot be read", path.display()))?;
     let settings: BTreeMap<String, serde_json::Value> =
@@ -142,6 +153,7 @@ fn settings_fingerprint(folder: &Path) -> Result<String> {
     for (key, value) in settings {
         if ![
             "_name_or_path",
+            "base_model_name_or_path",
             "transformers_version",
             "torch_dtype",
             "dtype",

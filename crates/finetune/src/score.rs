@@ -6,8 +6,8 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use etude_data::{RenderedExample, Renderer, TaskExample, spread};
 use etude_eval::{
-    Listener, TaskItem, TaskMetric, TaskPace, TaskResult, TaskSettings, answers_cut, choices,
-    compare, evaluate, task_pace, write_predictions,
+    Listener, TaskItem, TaskMetric, TaskPace, TaskResult, TaskSettings, answers_cut,
+    check_examples, choices, compare, evaluate, task_pace, write_predictions,
 };
 use etude_model::hf::peft;
 use etude_model::{Decoder, hf};
@@ -122,7 +122,7 @@ pub(crate) fn score(
 /// Refuses, before anything is learnt, scores that the test examples do not allow.
 ///
 /// # Errors
-/// No test examples; a classification without answers to choose from.
+/// No test examples, or none that fits; a classification without answers to choose from.
 pub(crate) fn check(recipe: &Recipe, task: &Task) -> Result<()> {
     ensure!(
         recipe.eval.metrics.is_empty() || !task.test.is_empty(),
@@ -135,7 +135,16 @@ pub(crate) fn check(recipe: &Recipe, task: &Task) -> Result<()> {
             .collect::<Vec<_>>(),
         task.name
     );
-    settings(recipe, task).map(drop)
+    let settings = settings(recipe, task)?;
+    if recipe.eval.metrics.is_empty() {
+        return Ok(());
+    }
+    let test = spread(task.test.clone(), recipe.eval.test);
+    check_examples(&task.renderer, &test, &settings).with_context(|| cannot_be_scored(task))
+}
+
+fn cannot_be_scored(task: &Task) -> String {
+    format!("{}: its test split cannot be scored", task.name)
 }
 
 fn settings(recipe: &Recipe, task: &Task) -> Result<TaskSettings> {
@@ -237,7 +246,7 @@ impl<'a> Asking<'a> {
         let (task, listen) = (self.task, &mut |_| self.interrupt.check());
         let (test, settings) = (&self.test, &self.settings);
         how(decoder, tokenizer, &task.renderer, test, settings, listen)
-            .with_context(|| format!("{}: its test split cannot be scored", task.name))
+            .with_context(|| cannot_be_scored(task))
     }
 }
 

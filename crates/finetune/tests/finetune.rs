@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use etude_finetune::{Scores, Task, prepare, questions};
 use etude_train::{Ended, RunFolder};
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{Place, assert_same, metrics, tasks, wait_for};
 
 /// Names the folder that the child of the kill test works in.
@@ -377,4 +377,28 @@ fn what_is_asked_does_not_hang_on_what_is_learnt() {
     let asked = questions(&task(&["task.context=2"]), 64, &tokenizer, &context).expect("asks");
     let whole = prepare(&task(&[]), 64, &tokenizer, &context).expect("prepares");
     assert_eq!((asked.name, asked.test), (whole.name, whole.test));
+}
+
+#[test]
+fn scores_that_cannot_be_had_are_refused_before_anything_is_learnt() {
+    let root = tempfile::tempdir().expect("a folder");
+    let place = Place::new(root.path());
+    let folder = root.path().join("tasks");
+    fs::create_dir(&folder).expect("makes");
+    let example = |prompt: String| format!("{}\n", json!({"prompt": prompt, "completion": "a"}));
+    let short: String = (0..20).map(|index| example(format!("{index}"))).collect();
+    fs::write(folder.join("train.jsonl"), &short).expect("writes");
+    fs::write(folder.join("validation.jsonl"), &short).expect("writes");
+    fs::write(folder.join("test.jsonl"), example("long ".repeat(200))).expect("writes");
+    let source = format!("task.source={:?}", folder.display().to_string());
+    let message = place.refusal(&[&source, "eval.metrics=[\"rouge_l\"]"]);
+    assert!(message.contains("test split cannot be scored"), "{message}");
+    assert!(message.contains("none of the 1 examples fits"), "{message}");
+    let choice = "eval.metrics=[\"choice_accuracy\"]";
+    let message = place.refusal(&[choice, "eval.choices=[\"\", \"red\"]"]);
+    assert!(
+        message.contains("one of the choices ``, `red` is empty"),
+        "{message}"
+    );
+    assert!(metrics(&place.folder("refused")).is_empty());
 }

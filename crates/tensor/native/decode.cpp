@@ -10,15 +10,28 @@ namespace etude {
 
 using at::Tensor;
 
-// Hands out [0, total) in pieces of `step` to whichever thread is free: on a shared machine equal halves do not
-// take equal time.
+// Hands out [0, total) in pieces of `step`. Each thread goes through a part of its own, a long run that the processor
+// reads ahead, and then helps with the others': on a shared machine equal parts do not take equal time.
 template <typename Body>
 static void in_pieces(int64_t total, int64_t step, Body body) {
-  std::atomic<int64_t> next{0};
-  const int64_t threads = std::min<int64_t>(at::get_num_threads(), (total + step - 1) / step);
-  at::parallel_for(0, threads, 1, [&](int64_t, int64_t) {
-    for (int64_t begin = next.fetch_add(step); begin < total; begin = next.fetch_add(step)) {
-      body(begin, std::min(total, begin + step));
+  struct alignas(64) Part {
+    std::atomic<int64_t> next;
+    int64_t end;
+  };
+  const int64_t pieces = (total + step - 1) / step, threads = std::min<int64_t>(at::get_num_threads(), pieces);
+  std::vector<Part> parts(threads);
+  for (int64_t i = 0; i < threads; ++i) {
+    parts[i].next = i * pieces / threads * step;
+    parts[i].end = std::min(total, (i + 1) * pieces / threads * step);
+  }
+  at::parallel_for(0, threads, 1, [&](int64_t first, int64_t last) {
+    for (int64_t i = first; i < last; ++i) {
+      for (int64_t other = 0; other < threads; ++other) {
+        Part& part = parts[(i + other) % threads];
+        for (int64_t begin = part.next.fetch_add(step); begin < part.end; begin = part.next.fetch_add(step)) {
+          body(begin, std::min(part.end, begin + step));
+        }
+      }
     }
   });
 }
@@ -67,7 +80,7 @@ static void attend_rows(const F* q, int64_t stride, const Tensor& k, const Tenso
   const int64_t seen_stride = seen.defined() && seen.numel() == b * s ? s : 0;
   const Wide<F> scale = 1 / std::sqrt(Wide<F>(d));
   at::parallel_for(0, b * g, grain(2 * shared * s * d), [&](int64_t begin, int64_t end) {
-    std::vector<Wide<F>> scores(s);
+    std::vector<Wide<F>> scores(shared * s);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t row = i / g, head = i % g, first = head * shared * d;
       pick<F>().attend(q + row * stride + first, shared, read<F>(k) + row * k.stride(0) + head * k.stride(1),

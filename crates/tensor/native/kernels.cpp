@@ -381,8 +381,8 @@ static inline A total(Vector sums) {
 
 // R rows of x by O rows of w, each sum in U parts: sums that do not wait for each other keep the processor busy,
 // and few rows of w at once are the long runs that it reads ahead.
-template <typename F, typename W, int R, int O, int U>
-static inline void dots(const F* x, const W* w, const F* bias, F* y, int64_t outputs, int64_t d) {
+template <int R, int O, int U, typename F, typename W, typename Y>
+static inline void dots(const F* x, const W* w, const F* bias, Y* y, int64_t outputs, int64_t d) {
   using A = Wide<F>;
   constexpr int lanes = kRegister / sizeof(A);
   typename Lanes<A>::type sums[R][O][U] = {};
@@ -415,8 +415,8 @@ static inline void dots(const F* x, const W* w, const F* bias, F* y, int64_t out
   }
 }
 
-template <typename F, typename W>
-static void linear_rows(const F* x, int64_t rows, const W* w, const F* bias, F* y, int64_t outputs,
+template <typename F, typename W, typename Y = F>
+static void linear_rows(const F* x, int64_t rows, const W* w, const F* bias, Y* y, int64_t outputs,
                         int64_t begin, int64_t end, int64_t d) {
   // No more than half of the registers hold sums, the others what is read.
   constexpr int few = kRegisters / 8, parts = std::min(256 / kRegister, kRegisters / 2);
@@ -427,49 +427,74 @@ static void linear_rows(const F* x, int64_t rows, const W* w, const F* bias, F* 
       const W* wo = w + o * d;
       const F* bo = bias ? bias + o : nullptr;
       int64_t i = 0;
-      for (; i + 4 <= rows; i += 4) dots<F, W, 4, few, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
-      for (; i + 2 <= rows; i += 2) dots<F, W, 2, few, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
-      if (i < rows) dots<F, W, 1, few, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
+      for (; i + 4 <= rows; i += 4) dots<4, few, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
+      for (; i + 2 <= rows; i += 2) dots<2, few, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
+      if (i < rows) dots<1, few, 1>(x + i * d, wo, bo, y + i * outputs + o, outputs, d);
     }
   }
   for (; o < end; ++o) {
-    for (int64_t i = 0; i < rows; ++i) dots<F, W, 1, 1, parts>(x + i * d, w + o * d, bias ? bias + o : nullptr, y + i * outputs + o, outputs, d);
+    for (int64_t i = 0; i < rows; ++i) dots<1, 1, parts>(x + i * d, w + o * d, bias ? bias + o : nullptr, y + i * outputs + o, outputs, d);
   }
+}
+
+// The softmax of scale * scores over what is seen, in place; 0 for the rest.
+template <typename A>
+static void softmax(A* scores, const bool* seen, int64_t positions, A scale) {
+  const A nothing = -std::numeric_limits<A>::infinity();
+  A top = nothing, sum = 0;
+#pragma omp simd reduction(max : top)
+  for (int64_t p = 0; p < positions; ++p) {
+    scores[p] = seen && !seen[p] ? nothing : scores[p] * scale;
+    top = scores[p] > top ? scores[p] : top;
+  }
+#pragma omp simd reduction(+ : sum)
+  for (int64_t p = 0; p < positions; ++p) {
+    scores[p] = scores[p] == nothing ? A(0) : fast_exp(scores[p] - top);
+    sum += scores[p];
+  }
+#pragma omp simd
+  for (int64_t p = 0; p < positions; ++p) scores[p] /= sum;
+}
+
+// R rows of weights by v: y[r] is the sum of v's rows, each times its weight, as many columns at once as registers
+// hold the sums of. `count` is of the last register's columns, all but at the end of a row.
+template <int R, int U, typename F>
+static inline void weighted_columns(const Wide<F>* weights, const F* v, int64_t positions, F* y, int64_t d, int64_t count) {
+  using A = Wide<F>;
+  constexpr int lanes = kRegister / sizeof(A);
+  typename Lanes<A>::type sums[R][U] = {};
+  for (int64_t p = 0; p < positions; ++p) {
+    for (int u = 0; u < U; ++u) {
+      const F* from = v + p * d + u * lanes;
+      const auto vs = count == lanes ? lanes_of(from) : lanes_of(from, count);
+      for (int r = 0; r < R; ++r) sums[r][u] += weights[r * positions + p] * vs;
+    }
+  }
+  for (int r = 0; r < R; ++r) {
+    for (int u = 0; u < U; ++u) {
+      for (int64_t l = 0; l < count; ++l) put(y[r * d + u * lanes + l], sums[r][u][l]);
+    }
+  }
+}
+
+template <int R, typename F>
+static void weighted_sums(const Wide<F>* weights, const F* v, int64_t positions, F* y, int64_t d) {
+  constexpr int64_t lanes = kRegister / sizeof(Wide<F>);
+  constexpr int parts = std::min(4, kRegisters / 2 / R);
+  int64_t j = 0;
+  for (; j + parts * lanes <= d; j += parts * lanes) weighted_columns<R, parts>(weights, v + j, positions, y + j, d, lanes);
+  for (; j < d; j += lanes) weighted_columns<R, 1>(weights, v + j, positions, y + j, d, std::min(lanes, d - j));
 }
 
 template <typename F>
 static void attend(const F* q, int64_t queries, const F* k, const F* v, const bool* seen, int64_t positions, F* y,
                    int64_t d, Wide<F> scale, Wide<F>* scores) {
-  using A = Wide<F>;
-  const A nothing = -std::numeric_limits<A>::infinity();
-  std::vector<A> row(d);
-  for (int64_t i = 0; i < queries; ++i) {
-    const F* qi = q + i * d;
-    A top = nothing;
-    for (int64_t p = 0; p < positions; ++p) {
-      scores[p] = nothing;
-      if (seen && !seen[p]) continue;
-      A dot = 0;
-#pragma omp simd reduction(+ : dot)
-      for (int64_t j = 0; j < d; ++j) dot += qi[j] * k[p * d + j];
-      scores[p] = dot * scale;
-      top = std::max(top, scores[p]);
-    }
-    A sum = 0;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t p = 0; p < positions; ++p) {
-      scores[p] = scores[p] == nothing ? A(0) : fast_exp(scores[p] - top);
-      sum += scores[p];
-    }
-    std::fill(row.begin(), row.end(), A(0));
-    A* out = row.data();
-    for (int64_t p = 0; p < positions; ++p) {
-      const A weight = scores[p];
-#pragma omp simd
-      for (int64_t j = 0; j < d; ++j) out[j] += weight * v[p * d + j];
-    }
-    for (int64_t j = 0; j < d; ++j) put(y[i * d + j], out[j] / sum);
-  }
+  linear_rows<F, F, Wide<F>>(q, queries, k, nullptr, scores, positions, 0, positions, d);
+  for (int64_t i = 0; i < queries; ++i) softmax(scores + i * positions, seen, positions, scale);
+  int64_t i = 0;
+  for (; i + 4 <= queries; i += 4) weighted_sums<4>(scores + i * positions, v, positions, y + i * d, d);
+  for (; i + 2 <= queries; i += 2) weighted_sums<2>(scores + i * positions, v, positions, y + i * d, d);
+  if (i < queries) weighted_sums<1>(scores + i * positions, v, positions, y + i * d, d);
 }
 
 template <typename F>

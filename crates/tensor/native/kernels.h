@@ -72,7 +72,7 @@ struct Kernels {
                            int64_t begin, int64_t end, int64_t d);
   // Attention of the newest position for query heads that share a key head: y[i] is the sum of the rows of v by the
   // softmax of scale * q[i] · k over the positions that are seen, all when seen is null. q and y have rows of d, so have
-  // k and v; scores has room for `positions` numbers.
+  // k and v; scores has room for `queries` times `positions` numbers.
   void (*attend)(const F* q, int64_t queries, const F* k, const F* v, const bool* seen, int64_t positions, F* y,
                  int64_t d, A scale, A* scores);
 };

@@ -17,6 +17,7 @@ struct Linear : Function<Linear> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "a linear layer can be differentiated once");
     const variable_list saved = ctx->get_saved_variables();
     const Tensor x = saved[0], weight = saved[1], dy = grads[0].reshape({-1, grads[0].size(-1)});
     std::vector<int64_t> shape = grads[0].sizes().vec();

@@ -106,6 +106,7 @@ struct LowRankLinear : Function<LowRankLinear> {
   }
 
   static variable_list backward(AutogradContext* ctx, variable_list grads) {
+    TORCH_CHECK(!at::GradMode::is_enabled(), "a linear layer can be differentiated once");
     c10::impl::ExcludeDispatchKeyGuard no_autocast(c10::autocast_dispatch_keyset);
     variable_list saved = ctx->get_saved_variables();
     const std::vector<int64_t> starts = ctx->saved_data["starts"].toIntVector();

@@ -259,6 +259,40 @@ mod tests {
     }
 
     #[test]
+    fn wide_sides_in_float32_agree_as_well() {
+        tch::manual_seed(8);
+        let float = (Kind::Float, Device::Cpu);
+        let normal = |size: &[i64]| Tensor::randn(size, float) * 0.3;
+        let (x0, weight, dy) = (normal(&[40, 48]), normal(&[64, 48]), normal(&[40, 64]));
+        let bias = normal(&[64]);
+        let (a0, b0) = (normal(&[20, 48]), [normal(&[24, 12]), normal(&[40, 8])]);
+        type Form =
+            fn(&Tensor, &Tensor, Option<&Tensor>, Option<&LowRank>, Option<&Tensor>) -> Tensor;
+        let run = |form: Form| {
+            let x = x0.copy().set_requires_grad(true);
+            let part = |place: usize, start, scale| LowRankPart {
+                start,
+                b: b0[place].copy().set_requires_grad(true),
+                scale,
+            };
+            let update = LowRank {
+                a: a0.copy().set_requires_grad(true),
+                parts: vec![part(0, 0, 2.0), part(1, 24, 0.5)],
+                dropout: 0.0,
+                layer: 0,
+            };
+            let y = form(&x, &weight, Some(&bias), Some(&update), None);
+            (&y * &dy).sum(Kind::Float).backward();
+            let b = update.parts.iter().map(|part| part.b.grad());
+            let all = [y.detach(), x.grad(), update.a.grad()].into_iter();
+            all.chain(b).collect::<Vec<_>>()
+        };
+        for (fused, plain) in run(frozen_linear).iter().zip(&run(composed)) {
+            assert!(fused.allclose(plain, 1e-4, 1e-4, false));
+        }
+    }
+
+    #[test]
     fn a_merged_weight_gives_the_same_output() {
         let update = update(0.0);
         let x = Tensor::randn([6, 7], DOUBLE);

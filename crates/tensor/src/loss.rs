@@ -90,7 +90,8 @@ mod tests {
         for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 2e-5)] {
             for cap in [None, Some(15.0)] {
                 let options = (kind, Device::Cpu);
-                let (n, c, v) = (150, 9, 37);
+                // All sides wide enough for the products of whole layers.
+                let (n, c, v) = (150, 24, 37);
                 let x0 = Tensor::randn([n, c], options) * 2.0;
                 let w0 = Tensor::randn([v, c], options) * 2.0;
                 let targets = Tensor::randint(v, [n], (Kind::Int64, Device::Cpu));

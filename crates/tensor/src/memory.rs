@@ -12,8 +12,8 @@ use crate::cgroup;
 /// How many compiled products are kept. A step of one shape has some sixty.
 const COMPILED_PRODUCTS: &str = "96";
 
-/// Sets how many of the products in bfloat16 on the CPU, which are compiled for their shapes, the process keeps: those
-/// of the last steps. Called once, before the first tensor.
+/// Sets how many of the products on the CPU that are compiled for their shapes, those in bfloat16 and, with AVX-512,
+/// float32, the process keeps: those of the last steps. Called once, before the first tensor.
 ///
 /// oneDNN would keep 1,024 and the layer above it in libtorch as many again, and where batches are of unlike lengths
 /// these grow to more than the model. A user's own settings of `ONEDNN_PRIMITIVE_CACHE_CAPACITY` and

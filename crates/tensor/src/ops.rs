@@ -21,7 +21,7 @@ fn wide(x: &Tensor) -> Kind {
     }
 }
 
-/// So many rows are few, see [`linear`]: with more, libtorch's product catches up.
+/// So many rows are few, see [`linear`]: with more, the products of whole layers catch up.
 const FEW_ROWS: i64 = 32;
 
 /// `x W^T + bias`: `(…, I)` by `(O, I)` to `(…, O)`. A few rows on the CPU, as they are when text is made token by
@@ -30,7 +30,7 @@ pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     linear_of_few_rows(x, weight, bias).unwrap_or_else(|| linear_of_many_rows(x, weight, bias))
 }
 
-/// In float32 on the CPU by the products that are fastest there, and as libtorch does it elsewhere.
+/// In float32 on the CPU by the products of `native/product.h`, and as libtorch does it elsewhere.
 pub(crate) fn linear_of_many_rows(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
     let float = |tensor: &Tensor| tensor.device() == Device::Cpu && tensor.kind() == Kind::Float;
     if [Some(x), Some(weight), bias]
@@ -306,6 +306,24 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn an_environment_that_limits_onednn_changes_no_product() {
+        for (name, value) in [
+            ("ONEDNN_MAX_CPU_ISA", "AVX2"),
+            ("ONEDNN_DEFAULT_FPMATH_MODE", "BF16"),
+        ] {
+            let this = std::env::current_exe().expect("this program");
+            let test =
+                "ops::tests::many_rows_are_multiplied_and_differentiated_as_libtorch_does_it";
+            let mut alone = std::process::Command::new(this);
+            let done = alone.args([test, "--exact"]).env(name, value).output();
+            let done = done.expect("it runs");
+            let told = String::from_utf8_lossy(&done.stdout);
+            assert!(done.status.success(), "{name}={value}: {told}");
+            assert!(told.contains("1 passed"), "{name}={value}: {told}");
         }
     }
 

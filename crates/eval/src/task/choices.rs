@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Result, ensure};
-use etude_data::{RenderedExample, Renderer, Rendering, Role, TaskBody, TaskExample};
+use etude_data::{RenderedExample, Renderer, Rendering, Role, TaskBody, TaskExample, Truncation};
 use etude_model::Decoder;
 
 use super::likelihood::nats;
@@ -17,12 +17,17 @@ const MOST: usize = 64;
 /// examples.
 ///
 /// # Errors
-/// Fewer than two answers or more than 64, and a right one that is none of those of the settings.
+/// Fewer than two answers or more than 64, an empty one, and a right one that is none of those of the settings.
 pub fn choices<'a>(
     examples: impl IntoIterator<Item = &'a TaskExample>,
     settings: &TaskSettings,
 ) -> Result<Vec<String>> {
     let given: BTreeSet<&str> = settings.choices.iter().map(String::as_str).collect();
+    ensure!(
+        given.iter().all(|choice| !choice.trim().is_empty()),
+        "one of the choices `{}` is empty, and an empty answer has no likelihood; name it by a word, or leave it out",
+        settings.choices.join("`, `")
+    );
     let mut found = BTreeSet::new();
     for example in examples {
         let right = example.reference_text();
@@ -65,12 +70,16 @@ impl Candidates {
         left_out: &mut BTreeMap<String, u64>,
     ) -> Result<Self> {
         let (mut rendered, mut fitting) = (Vec::new(), Vec::with_capacity(items.len()));
+        let cuts_answers = renderer.settings().truncation == Truncation::Truncate;
         for item in items.drain(..) {
             let start = rendered.len();
             for answer in &answers {
                 match renderer.render(&with_answer(item.example, answer))? {
-                    Rendering::Kept(whole) => rendered.push(whole),
-                    Rendering::Dropped(_) => break,
+                    // Cut at its end, an answer would be judged by its beginning.
+                    Rendering::Kept(whole) if !(whole.truncated && cuts_answers) => {
+                        rendered.push(whole);
+                    }
+                    Rendering::Kept(_) | Rendering::Dropped(_) => break,
                 }
             }
             if rendered.len() == start + answers.len() {

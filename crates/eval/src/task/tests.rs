@@ -410,3 +410,34 @@ fn a_pace_is_measured_on_the_longest_and_a_listener_ends_it() -> Result<()> {
     assert_eq!(pace::longest(&items, 2)[0].id, examples[4].id);
     Ok(())
 }
+
+#[test]
+fn an_answer_that_would_be_cut_is_not_chosen_from() -> Result<()> {
+    let tokenizer = tokenizer();
+    let settings = ExampleSettings {
+        format: plain(),
+        context: 24,
+        answer_tokens: 8,
+        truncation: Truncation::Truncate,
+    };
+    let renderer = Renderer::new(&tokenizer, settings)?;
+    let choice = TaskSettings {
+        metrics: vec![TaskMetric::ChoiceAccuracy],
+        choices: vec![
+            "a".to_owned(),
+            "a rose, and another rose, as ever".to_owned(),
+        ],
+        ..TaskSettings::default()
+    };
+    let examples = [example(1, "x", "a"), example(2, "y", "a")];
+    let refused = check_examples(&renderer, &examples, &choice).expect_err("cut");
+    assert!(
+        format!("{refused:#}").contains("does not fit"),
+        "{refused:#}"
+    );
+    let fits = TaskSettings {
+        choices: vec!["a".to_owned(), "b".to_owned()],
+        ..choice
+    };
+    check_examples(&renderer, &examples, &fits)
+}
