@@ -141,6 +141,19 @@ pub fn base_fingerprint(folder: &Path) -> Result<String> {
     Ok(hex(Sha256::digest(parts)))
 }
 
+/// Keys of `config.json` and `adapter_config.json` that say nothing about what is computed.
+const BOOKKEEPING: [&str; 9] = [
+    "_name_or_path",
+    "base_model_name_or_path",
+    "transformers_version",
+    "peft_version",
+    "torch_dtype",
+    "dtype",
+    "inference_mode",
+    "revision",
+    "auto_mapping",
+];
+
 /// Hash of what a model's or an adapter's settings say: the same weights with another rotation, epsilon or scale are
 /// another model. How they are written, by which program, and where a base lies, does not matter.
 fn settings_fingerprint(folder: &Path, name: &str) -> Result<String> {
@@ -151,15 +164,7 @@ fn settings_fingerprint(folder: &Path, name: &str) -> Result<String> {
         serde_json::from_slice(&text).with_context(|| format!("{}: is no JSON", path.display()))?;
     let mut hasher = Sha256::new();
     for (key, value) in settings {
-        if ![
-            "_name_or_path",
-            "base_model_name_or_path",
-            "transformers_version",
-            "torch_dtype",
-            "dtype",
-        ]
-        .contains(&&*key)
-        {
+        if !BOOKKEEPING.contains(&&*key) {
             hasher.update(format!("{key}={value}\n"));
         }
     }
@@ -228,6 +233,34 @@ mod tests {
         bytes[1 << 19] ^= 1;
         std::fs::write(&weights, &bytes)?;
         assert_ne!(base_fingerprint(root.path())?, first, "the middle");
+        Ok(())
+    }
+
+    #[test]
+    fn an_adapter_is_known_by_its_scale_and_its_base_wherever_that_lies() -> Result<()> {
+        let root = tempfile::tempdir()?;
+        let folder = |name: &str| root.path().join(name);
+        for base in ["base", "moved"] {
+            std::fs::create_dir(folder(base))?;
+            std::fs::write(folder(base).join("model.safetensors"), [7; 100])?;
+            std::fs::write(folder(base).join("config.json"), r#"{"rope_theta": 1.0}"#)?;
+        }
+        std::fs::create_dir(folder("adapter"))?;
+        std::fs::write(folder("adapter/adapter_model.safetensors"), [5; 100])?;
+        let with = |base: &str, alpha: u32, version: &str| {
+            let settings = serde_json::json!({
+                "base_model_name_or_path": folder(base),
+                "lora_alpha": alpha,
+                "peft_version": version,
+            });
+            std::fs::write(folder("adapter/adapter_config.json"), settings.to_string())?;
+            base_fingerprint(&folder("adapter"))
+        };
+        let first = with("base", 16, "0.20")?;
+        assert_eq!(with("moved", 16, "0.21")?, first);
+        assert_ne!(with("base", 8, "0.20")?, first, "its scale");
+        std::fs::write(folder("base/model.safetensors"), [8; 100])?;
+        assert_ne!(with("base", 16, "0.20")?, first, "its base");
         Ok(())
     }
 }

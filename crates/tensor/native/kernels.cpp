@@ -358,7 +358,8 @@ static inline typename Lanes<Wide<F>>::type lanes_of(const F* from) {
 
 // The first `count` of them, and zeros.
 template <typename F>
-static inline typename Lanes<Wide<F>>::type lanes_of(const F* from, int64_t count) {
+static inline typename Lanes<Wide<F>>::type first_of(const F* from, int64_t count) {
+  if (count == int64_t(kRegister / sizeof(Wide<F>))) return lanes_of(from);
   F some[kRegister / sizeof(Wide<F>)] = {};
   std::memcpy(some, from, count * sizeof(F));
   return lanes_of(some);
@@ -401,8 +402,8 @@ static inline void dots(const F* x, const W* w, const F* bias, Y* y, int64_t out
   for (; j < d; j += lanes) {
     const int64_t count = std::min<int64_t>(lanes, d - j);
     for (int r = 0; r < R; ++r) {
-      const auto xs = lanes_of(x + r * d + j, count);
-      for (int o = 0; o < O; ++o) sums[r][o][0] += xs * lanes_of(w + o * d + j, count);
+      const auto xs = first_of(x + r * d + j, count);
+      for (int o = 0; o < O; ++o) sums[r][o][0] += xs * first_of(w + o * d + j, count);
     }
   }
   for (int r = 0; r < R; ++r) {
@@ -466,7 +467,7 @@ static inline void weighted_columns(const Wide<F>* weights, const F* v, int64_t 
   for (int64_t p = 0; p < positions; ++p) {
     for (int u = 0; u < U; ++u) {
       const F* from = v + p * d + u * lanes;
-      const auto vs = count == lanes ? lanes_of(from) : lanes_of(from, count);
+      const auto vs = first_of(from, count);
       for (int r = 0; r < R; ++r) sums[r][u] += weights[r * positions + p] * vs;
     }
   }
