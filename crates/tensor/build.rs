@@ -66,6 +66,7 @@ fn compile_shim(lib: &Path) {
         .files([
             "native/optimizer.cpp",
             "native/layers.cpp",
+            "native/attention.cpp",
             "native/linear.cpp",
             "native/loss.cpp",
             "native/lora.cpp",

@@ -82,9 +82,12 @@ impl Attention {
         }
     }
 
+    /// What the heads of the wanted positions read from `x`, `(B, T, C)` behind a norm or not: `(B, T, H D)`, not yet
+    /// through `out`.
     fn forward(
         &self,
         x: &Tensor,
+        norm: Option<&Norm>,
         at: &Positions<'_>,
         mut cache: Option<&mut LayerCache>,
     ) -> Tensor {
@@ -92,7 +95,7 @@ impl Attention {
             panic!("a layer takes (B, T, C)")
         };
         let (h, g, d) = (self.heads, self.groups, self.head_dim);
-        let qkv = self.qkv.forward_at(x, at.places);
+        let qkv = behind(norm, &self.qkv, x, at.places);
         let parts = qkv.split_with_sizes([(h + g) * d, g * d], -1);
         let qk = self.normed(&parts[0]);
         if let Some(cache) = cache.as_deref_mut().filter(|_| t == 1) {
@@ -103,7 +106,7 @@ impl Attention {
                 norm_eps: at.angles.and(self.plain_norm_eps),
             };
             if let Some(y) = cache.attend_newest(new, at.mask) {
-                return self.out.forward_at(&y, at.places_after);
+                return y;
             }
         }
         let qk = self.rotate(qk.view([b, t, h + g, d]), at); // (B, T, H + G, D)
@@ -122,11 +125,10 @@ impl Attention {
             None => attention(&q, &k, &v, at.mask),
         };
         let y = y.transpose(1, 2).reshape([b, -1, h * d]);
-        let y = match at.wanted {
+        match at.wanted {
             Wanted::Places(index) => chosen(&y, index),
             Wanted::All | Wanted::Newest => y,
-        };
-        self.out.forward_at(&y, at.places_after)
+        }
     }
 
     /// Queries and keys, `(B, T, (H + G) D)`, behind their norms where these have weights.
@@ -196,13 +198,34 @@ impl Mlp {
 
     fn forward(&self, x: &Tensor, at: &Positions<'_>) -> Tensor {
         let inner = self.up.forward_at(x, at.places_after); // (B, T, I), or (B, T, 2 I) with a gate
-        let active = match self.kind {
-            MlpKind::GeluTanh => ops::gelu_tanh(&inner),
+        self.down.forward_at(&self.active(&inner), at.places_after)
+    }
+
+    /// The stream with what comes of it behind `norm` added.
+    fn add_to(&self, stream: &Tensor, norm: &Norm, at: &Positions<'_>) -> Tensor {
+        let inner = self.up.forward_behind(norm, stream, at.places_after);
+        match self.kind {
+            MlpKind::SwiGlu => self.down.add_gated_to(stream, &inner, at.places_after),
+            _ => self
+                .down
+                .add_to(stream, &self.active(&inner), at.places_after),
+        }
+    }
+
+    fn active(&self, inner: &Tensor) -> Tensor {
+        match self.kind {
+            MlpKind::GeluTanh => ops::gelu_tanh(inner),
             MlpKind::Gelu => inner.gelu("none"),
-            MlpKind::ReluSquared => ops::relu_squared(&inner),
-            MlpKind::SwiGlu => ops::swiglu(&inner),
-        };
-        self.down.forward_at(&active, at.places_after)
+            MlpKind::ReluSquared => ops::relu_squared(inner),
+            MlpKind::SwiGlu => ops::swiglu(inner),
+        }
+    }
+}
+
+fn behind(norm: Option<&Norm>, linear: &Linear, x: &Tensor, places: Option<&Tensor>) -> Tensor {
+    match norm {
+        Some(norm) => linear.forward_behind(norm, x, places),
+        None => linear.forward_at(&to_compute_kind(x), places),
     }
 }
 
@@ -287,15 +310,16 @@ impl Block {
         at: &Positions<'_>,
         cache: Option<&mut LayerCache>,
     ) -> Tensor {
+        let out = &self.attn.out;
         if self.norm_after {
-            let inner = self.attn.forward(&to_compute_kind(x), at, cache);
+            let heads = self.attn.forward(x, None, at, cache);
+            let inner = out.forward_at(&heads, at.places_after);
             let x = at.wanted(x) + self.attn_norm.forward(&inner);
             let inner = self.mlp.forward(&to_compute_kind(&x), at);
             return &x + self.mlp_norm.forward(&inner);
         }
-        let inner = to_compute_kind(&self.attn_norm.forward(x));
-        let x = at.wanted(x) + self.attn.forward(&inner, at, cache);
-        let inner = to_compute_kind(&self.mlp_norm.forward(&x));
-        &x + self.mlp.forward(&inner, at)
+        let heads = self.attn.forward(x, Some(&self.attn_norm), at, cache);
+        let x = out.add_to(&at.wanted(x), &heads, at.places_after);
+        self.mlp.add_to(&x, &self.mlp_norm, at)
     }
 }

@@ -36,28 +36,58 @@ static void in_pieces(int64_t total, int64_t step, Body body) {
   });
 }
 
-// x (…, I) by weight (O, I), which may be in bfloat16 where x is in float32, bias (O) or none.
-static Tensor linear_rows(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias) {
+// What is done with a row before it is multiplied: few_rows.rs has the same.
+enum Before { kNothing, kRmsNorm, kSwiGlu };
+
+static Tensor prepared(const Tensor& x, Before before, const std::optional<Tensor>& norm_weight, double eps, int64_t d) {
+  if (before == kNothing) return x;
+  const int64_t rows = x.numel() / x.size(-1);
+  Tensor y = at::empty({rows, d}, x.options());
+  dispatch(x, [&](auto zero) {
+    using F = decltype(zero);
+    if (before == kSwiGlu) {
+      pick<F>().swiglu(read<F>(x), write<F>(y), 0, rows, d);
+    } else {
+      std::vector<Wide<F>> rstd(rows);
+      pick<F>().rms_norm(read<F>(x), norm_weight ? read<Wide<F>>(*norm_weight) : nullptr, write<F>(y), rstd.data(), 0, rows, d, eps);
+    }
+  });
+  return y;
+}
+
+// What comes of x (…, I), or (…, 2 I) where a gate is before it, by weight (O, I), which may be in bfloat16 where x is
+// in float32; bias (O) or none, and added to `added` (…, O) where there is one.
+static Tensor linear_rows(const Tensor& input, Before before, const std::optional<Tensor>& norm_weight, double eps, const Tensor& weight,
+                          const std::optional<Tensor>& bias, const std::optional<Tensor>& added_in) {
   const int64_t d = weight.size(1), outputs = weight.size(0);
   const bool narrow = input.scalar_type() == at::kFloat && weight.scalar_type() == at::kBFloat16;
-  TORCH_CHECK(weight.dim() == 2 && d > 0 && input.size(-1) == d && (narrow || input.scalar_type() == weight.scalar_type()) && weight.is_contiguous() &&
-                  (!bias || (bias->numel() == outputs && bias->is_contiguous() && bias->scalar_type() == input.scalar_type())),
+  const auto vector = [&](const Tensor& x, int64_t numbers) { return x.numel() == numbers && x.is_contiguous() && x.scalar_type() == input.scalar_type(); };
+  TORCH_CHECK(weight.dim() == 2 && d > 0 && input.size(-1) == (before == kSwiGlu ? 2 * d : d) && (narrow || input.scalar_type() == weight.scalar_type()) && weight.is_contiguous() &&
+                  (!bias || vector(*bias, outputs)) && (!norm_weight || vector(*norm_weight, d)),
               "x (…, I) and weight (O, I), dense and of one dtype, or float32 and bfloat16");
-  const Tensor x = input.contiguous();
-  std::vector<int64_t> shape = x.sizes().vec();
+  std::vector<int64_t> shape = input.sizes().vec();
   shape.back() = outputs;
-  Tensor y = at::empty(shape, x.options());
+  Tensor y = at::empty(shape, input.options());
+  const int64_t rows = y.numel() / outputs;
+  const Tensor x = prepared(input.contiguous(), before, norm_weight, eps, d), added = added_in ? added_in->contiguous() : Tensor();
+  TORCH_CHECK(!added_in || vector(added, y.numel()), "what is added to is (…, O), of x's dtype");
   // Rows of the weight in fours, a multiple of what the kernel takes, 64 KB or more a piece.
   const int64_t step = std::max<int64_t>(grain(d) / 2, 4) / 4 * 4;
   dispatch(x, [&](auto zero) {
     using F = decltype(zero);
+    const F *from = read<F>(x), *b = bias ? read<F>(*bias) : nullptr, *to = added.defined() ? read<F>(added) : nullptr;
+    const F* wide_weight = narrow ? nullptr : read<F>(weight);
+    const Bf16* narrow_weight = narrow ? read<Bf16>(weight) : nullptr;
+    F* out = write<F>(y);
     in_pieces(outputs, step, [&](int64_t begin, int64_t end) {
-      const F* added = bias ? read<F>(*bias) : nullptr;
-      const int64_t rows = x.numel() / d;
       if (narrow) {
-        pick<F>().linear_rows_bf16(read<F>(x), rows, read<Bf16>(weight), added, write<F>(y), outputs, begin, end, d);
+        pick<F>().linear_rows_bf16(from, rows, narrow_weight, b, out, outputs, begin, end, d);
       } else {
-        pick<F>().linear_rows(read<F>(x), rows, read<F>(weight), added, write<F>(y), outputs, begin, end, d);
+        pick<F>().linear_rows(from, rows, wide_weight, b, out, outputs, begin, end, d);
+      }
+      if (!to) return;
+      for (int64_t i = 0; i < rows * outputs; i += outputs) {
+        for (int64_t o = begin; o < end; ++o) out[i + o] = F(to[i + o] + out[i + o]);
       }
     });
   });
@@ -156,8 +186,13 @@ static Tensor attend_newest(const Tensor& qk, const Tensor& v, const std::option
 
 using etude::guarded;
 
-ETUDE_API const char* etude_linear_rows(at::Tensor* x, at::Tensor* weight, at::Tensor* bias, at::Tensor** out) {
-  return guarded([&] { *out = new at::Tensor(etude::linear_rows(*x, *weight, etude::optional(bias))); });
+ETUDE_API const char* etude_linear_rows(at::Tensor* x, int before, at::Tensor* norm_weight, double eps, at::Tensor* weight, at::Tensor* bias,
+                                        at::Tensor* added, at::Tensor** out) {
+  return guarded([&] {
+    using etude::optional;
+    *out = new at::Tensor(
+        etude::linear_rows(*x, static_cast<etude::Before>(before), optional(norm_weight), eps, *weight, optional(bias), optional(added)));
+  });
 }
 ETUDE_API const char* etude_attend_newest(at::Tensor* qk, at::Tensor* v, at::Tensor* cos, at::Tensor* sin, double sign, double norm_eps, at::Tensor* keys,
                                           at::Tensor* values, int64_t place, at::Tensor* seen, at::Tensor** out) {

@@ -393,7 +393,13 @@ static inline void dots(const F* x, const W* w, const F* bias, Y* y, int64_t out
       typename Lanes<A>::type xs[R];
       for (int r = 0; r < R; ++r) xs[r] = lanes_of(x + r * d + j + u * lanes);
       for (int o = 0; o < O; ++o) {
-        const auto ws = lanes_of(w + o * d + j + u * lanes);
+        const W* from = w + o * d + j + u * lanes;
+        // One row after the other is one long run, which the processor reads ahead; told where to, it reads 7 percent
+        // faster. Half as far is 3 percent slower than this, twice as far 15 (when writing text, on an AMD Zen 4).
+        if constexpr (O == 1) {
+          if (u * lanes * sizeof(W) % 64 == 0) __builtin_prefetch(reinterpret_cast<const char*>(from) + 4096, 0, 2);
+        }
+        const auto ws = lanes_of(from);
         for (int r = 0; r < R; ++r) sums[r][o][u] += xs[r] * ws;
       }
     }
@@ -498,6 +504,8 @@ static void attend(const F* q, int64_t queries, const F* k, const F* v, const bo
   if (i < queries) weighted_sums<1>(scores + i * positions, v, positions, y + i * d, d);
 }
 
+#include "attention.h"
+
 template <typename F>
 static constexpr auto cross_entropy_of() { return cross_entropy<F>; }
 template <>
@@ -508,11 +516,25 @@ static constexpr auto linear_rows_bf16_of() { return linear_rows<F, Bf16>; }
 template <>
 constexpr auto linear_rows_bf16_of<double>() { return static_cast<decltype(Kernels<double>::linear_rows_bf16)>(nullptr); }
 
+// In bfloat16 libtorch's attention, which multiplies such numbers as they are.
+template <typename F>
+static constexpr auto turn_of() { return turn<F>; }
+template <>
+constexpr auto turn_of<Bf16>() { return static_cast<decltype(Kernels<Bf16>::turn)>(nullptr); }
+template <typename F>
+static constexpr auto attend_causal_of() { return attend_causal<F>; }
+template <>
+constexpr auto attend_causal_of<Bf16>() { return static_cast<decltype(Kernels<Bf16>::attend_causal)>(nullptr); }
+template <typename F>
+static constexpr auto attend_causal_backward_of() { return attend_causal_backward<F>; }
+template <>
+constexpr auto attend_causal_backward_of<Bf16>() { return static_cast<decltype(Kernels<Bf16>::attend_causal_backward)>(nullptr); }
+
 template <typename F>
 static constexpr Kernels<F> table() {
   return {rms_norm<F>, rms_norm_backward<F>, rope<F>, rope_backward<F>, relu_squared<F>,
           relu_squared_backward<F>, gelu<F>, gelu_backward<F>, swiglu<F>, swiglu_backward<F>,
-          cross_entropy_of<F>(), linear_rows<F, F>, linear_rows_bf16_of<F>(), attend<F>};
+          cross_entropy_of<F>(), linear_rows<F, F>, linear_rows_bf16_of<F>(), attend<F>, turn_of<F>(), attend_causal_of<F>(), attend_causal_backward_of<F>()};
 }
 
 extern const Kernels<float> table_f32;

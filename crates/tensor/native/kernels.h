@@ -75,6 +75,25 @@ struct Kernels {
   // k and v; scores has room for `queries` times `positions` numbers.
   void (*attend)(const F* q, int64_t queries, const F* k, const F* v, const bool* seen, int64_t positions, F* y,
                  int64_t d, A scale, A* scores);
+  // Causal attention of one head, for float and double; see attention.h. Rows of D numbers lie any distance apart; D is
+  // a multiple of kHeadStep. `turn` writes keys, or values, as the two below read them: `turned_room` numbers. Query
+  // `first` and as many more as a block has are taken at a time, `room` is for kScores numbers, and lse gets the logarithm
+  // of each sum of exponentials.
+  void (*turn)(const F* from, int64_t stride, int64_t positions, int64_t d, F* to);
+  void (*attend_causal)(const F* q, int64_t q_row, const F* keys, const F* v, int64_t v_row, int64_t positions, F* y, int64_t y_row, F* lse, int64_t first,
+                        int64_t d, F scale, F* room);
+  // Sets dq and adds to dk and dv, rows both dk_row apart; `room` is for twice kScores numbers.
+  void (*attend_causal_backward)(const F* dy, int64_t dy_row, const F* q, int64_t q_row, const F* k, int64_t k_row, const F* keys, const F* values, const F* y,
+                                 int64_t y_row, const F* lse, int64_t positions, F* dq, int64_t dq_row, F* dk, F* dv, int64_t dk_row, int64_t d, F scale,
+                                 F* room);
 };
+
+// Queries and keys of a block of scores, and how far its rows lie apart: a power of two would have them all in a few
+// places of the nearest cache.
+constexpr int64_t kQueries = 48, kKeys = 512, kScoreRow = kKeys + 16, kScores = kQueries * kScoreRow;
+// The numbers of the widest register.
+constexpr int64_t kHeadStep = 16;
+// The room that `turn` needs for one head.
+constexpr int64_t turned_room(int64_t positions, int64_t d) { return (positions + kHeadStep - 1) / kHeadStep * kHeadStep * d; }
 
 }  // namespace etude

@@ -1,9 +1,11 @@
-//! Scaled dot-product attention, by libtorch's fused kernels.
+//! Scaled dot-product attention: causal on the CPU by kernels of our own, which are more than twice as fast there as
+//! libtorch's fused ones, by those for the rest.
 
 use tch::{Device, Kind, Tensor};
 
+use crate::few_rows::inference;
+use crate::native;
 use crate::ops::Angles;
-use crate::{native, ops};
 
 /// Which positions may be seen.
 #[derive(Debug, Clone, Copy)]
@@ -22,16 +24,39 @@ pub enum AttentionMask<'a> {
 /// head h / (H / G) (Ainslie et al. 2023). Scores are divided by the root of D. Returns `(B, H, T, D)`.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: AttentionMask<'_>) -> Tensor {
     let (heads, groups) = (q.size()[1], k.size()[1]);
+    if let Some(y) = causal_by_hand([q, k, v], mask) {
+        return y;
+    }
     let (mask, causal) = match mask {
         AttentionMask::Causal => (None, true),
         AttentionMask::Full => (None, false),
         AttentionMask::Seen(seen) => (Some(seen), false),
         AttentionMask::Documents(lengths) => return each_document(q, k, v, lengths),
     };
-    if !causal && made_for_one(q, k, v) && ops::inference() {
+    if !causal && made_for_one(q, k, v) && inference() {
         return native::attend_one(q, k, v, mask).expect("shapes and dtypes were looked at");
     }
     Tensor::scaled_dot_product_attention(q, k, v, mask, 0.0, causal, None, heads != groups)
+}
+
+/// Causal attention by the native module, or none where that isn't made for it.
+fn causal_by_hand(qkv: [&Tensor; 3], mask: AttentionMask<'_>) -> Option<Tensor> {
+    let lengths = match mask {
+        AttentionMask::Causal => &[][..],
+        AttentionMask::Documents(lengths) => lengths,
+        AttentionMask::Full | AttentionMask::Seen(_) => return None,
+    };
+    let [_, _, t, d] = qkv[0].size()[..] else {
+        panic!("attention takes (B, H, T, D)")
+    };
+    let kind = qkv[0].kind();
+    let made_for = matches!(kind, Kind::Float | Kind::Double | Kind::BFloat16)
+        && d % native::HEAD_STEP == 0
+        && qkv
+            .iter()
+            .all(|x| x.device() == Device::Cpu && x.kind() == kind && x.size()[2] == t);
+    made_for
+        .then(|| native::causal_attention(qkv, lengths).expect("shapes and dtypes were looked at"))
 }
 
 /// Whether this is one new position against a cache, on the CPU.
@@ -54,13 +79,13 @@ pub struct NewPosition<'a> {
     pub qk: &'a Tensor,
     /// `(B, 1, G D)`.
     pub v: &'a Tensor,
-    /// How queries and keys are to be turned, see [`ops::rope`].
+    /// How queries and keys are to be turned, see [`crate::ops::rope`].
     pub angles: Option<&'a Angles>,
     /// The weightless query-key norm's; it comes with angles only.
     pub norm_eps: Option<f64>,
 }
 
-/// [`ops::rope`], a place in the cache and [`attention`] in one go for the CPU, where twelve small operations a layer
+/// [`crate::ops::rope`], a place in the cache and [`attention`] in one go for the CPU, where twelve small operations a layer
 /// take as long as a matrix. `keys` and `values`, `(B, G, capacity, D)`, hold `place` positions and get one more, and
 /// all of them are attended to. Returns `(B, 1, H D)`, or none where it is not made for the input: nothing is written
 /// then.
@@ -80,7 +105,7 @@ pub fn attend_newest(
         && matches!(kind, Kind::Float | Kind::Double)
         && [new.v, keys, values].iter().all(|x| x.kind() == kind)
         && (new.angles.is_some() || new.norm_eps.is_none());
-    if !made_for || !ops::inference() {
+    if !made_for || !inference() {
         return None;
     }
     let angles = new.angles.map(|angles| angles.in_kind(kind));
@@ -121,6 +146,7 @@ fn each_document(q: &Tensor, k: &Tensor, v: &Tensor, lengths: &[i64]) -> Tensor 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ops;
 
     #[test]
     fn one_position_attends_like_many() {
@@ -250,37 +276,124 @@ mod tests {
         }
     }
 
+    /// The output and the gradients of queries, keys and values, for a loss that tells all of them apart.
+    fn with_gradients(
+        qkv: [&Tensor; 3],
+        attend: impl FnOnce(&Tensor, &Tensor, &Tensor) -> Tensor,
+    ) -> Vec<Tensor> {
+        let [q, k, v] = qkv.map(|x| x.detach().set_requires_grad(true));
+        let y = attend(&q, &k, &v);
+        let loss = y.cos().sum(y.kind());
+        let mut all = Tensor::run_backward(&[loss], &[&q, &k, &v], false, false);
+        all.push(y.detach());
+        all
+    }
+
+    fn assert_near(all: &[Tensor], others: &[Tensor], tolerance: f64, what: &str) {
+        for (one, other) in all.iter().zip(others) {
+            let apart = f64::try_from((one - other).abs().max()).expect("a number");
+            assert!(apart < tolerance, "{what}: {apart}");
+        }
+    }
+
+    #[test]
+    fn causal_attention_by_hand_is_libtorch_s() {
+        tch::manual_seed(8);
+        for (kind, tolerance) in [(Kind::Double, 1e-12), (Kind::Float, 2e-5)] {
+            // Lengths about a block of queries (48) and of keys (512), heads of one register and of several.
+            for (b, t, heads, groups, d) in [
+                (2, 1, 2, 2, 16),
+                (1, 47, 4, 2, 64),
+                (2, 49, 3, 1, 80),
+                (1, 513, 3, 3, 48),
+                (1, 1100, 2, 1, 32),
+            ] {
+                // As the layer gives them: positions before heads, keys beside queries.
+                let qk = Tensor::randn([b, t, heads + groups, d], (kind, Device::Cpu));
+                let parts = qk.split_with_sizes([heads, groups], 2);
+                let (q, k) = (parts[0].transpose(1, 2), parts[1].transpose(1, 2));
+                let v = Tensor::randn([b, groups, t, d], (kind, Device::Cpu));
+                let ours = with_gradients([&q, &k, &v], |q, k, v| {
+                    causal_by_hand([q, k, v], AttentionMask::Causal).expect("made for it")
+                });
+                let theirs = with_gradients([&q, &k, &v], |q, k, v| {
+                    let none = None::<&Tensor>;
+                    let shared = heads != groups;
+                    Tensor::scaled_dot_product_attention(q, k, v, none, 0.0, true, None, shared)
+                });
+                assert_near(&ours, &theirs, tolerance, &format!("{kind:?} {t} {d}"));
+            }
+        }
+    }
+
+    #[test]
+    fn bf16_is_computed_in_float32() {
+        tch::manual_seed(10);
+        let draw = || Tensor::randn([2, 2, 70, 32], (Kind::BFloat16, Device::Cpu));
+        let (q, k, v) = (draw(), draw(), draw());
+        let run = |kind: Kind| {
+            let causal = |q: &Tensor, k: &Tensor, v: &Tensor| {
+                let y = causal_by_hand([q, k, v], AttentionMask::Causal).expect("made for it");
+                assert_eq!(y.kind(), kind);
+                y.to_kind(Kind::Float)
+            };
+            let own = [&q, &k, &v].map(|x| x.to_kind(kind));
+            with_gradients(own.each_ref(), causal)
+        };
+        for (narrow, wide) in run(Kind::BFloat16).iter().zip(&run(Kind::Float)) {
+            let apart = f64::try_from((narrow - wide).abs().max()).expect("a number");
+            // Eight bits of mantissa, of numbers up to 4; the gradient of the output was rounded too.
+            assert!(apart < 0.05, "{apart}");
+        }
+    }
+
+    #[test]
+    fn nothing_behind_a_position_reaches_it() {
+        tch::manual_seed(9);
+        let x = Tensor::randn([1, 2, 130, 16], (Kind::Float, Device::Cpu));
+        let whole = attention(&x, &x, &x, AttentionMask::Causal);
+        for t in [1, 5, 6, 48, 64, 77] {
+            let first = x.narrow(2, 0, t);
+            let alone = attention(&first, &first, &first, AttentionMask::Causal);
+            assert!(alone.equal(&whole.narrow(2, 0, t)), "{t}");
+        }
+        // Large scores neither overflow nor lose the others.
+        let large = attention(&(&x * 1e4), &x, &x, AttentionMask::Causal);
+        assert!(bool::try_from(large.isfinite().all()).expect("a boolean"));
+    }
+
+    #[test]
+    fn what_the_kernels_are_not_made_for_is_left_to_libtorch() {
+        let x = |d: i64, kind| Tensor::zeros([1, 1, 3, d], (kind, Device::Cpu));
+        let takes = |x: &Tensor, mask| causal_by_hand([x, x, x], mask).is_some();
+        assert!(takes(&x(16, Kind::Float), AttentionMask::Causal));
+        assert!(takes(
+            &x(32, Kind::Double),
+            AttentionMask::Documents(&[1, 2])
+        ));
+        assert!(!takes(&x(24, Kind::Float), AttentionMask::Causal));
+        assert!(!takes(&x(16, Kind::Half), AttentionMask::Causal));
+        assert!(!takes(&x(16, Kind::Float), AttentionMask::Full));
+    }
+
     #[test]
     fn documents_see_themselves_alone() {
+        for d in [4, 16] {
+            documents_of_heads(d);
+        }
+    }
+
+    fn documents_of_heads(d: i64) {
         tch::manual_seed(2);
-        let draw = |heads: i64| {
-            Tensor::randn([2, heads, 6, 4], (Kind::Double, Device::Cpu)).set_requires_grad(true)
-        };
+        let draw = |heads: i64| Tensor::randn([2, heads, 6, d], (Kind::Double, Device::Cpu));
         let (q, k, v) = (draw(4), draw(2), draw(2));
         let lengths = [2, 3, 1, 6];
         let numbers = Tensor::from_slice(&[0i64, 0, 1, 1, 1, 2, 3, 3, 3, 3, 3, 3]).view([2, 6]);
         let same = numbers.unsqueeze(2).eq_tensor(&numbers.unsqueeze(1));
         let seen = same.tril(0).unsqueeze(1); // (B, 1, T, T)
-        let run = |mask| {
-            let y = attention(&q, &k, &v, mask);
-            let (mut q, mut k, mut v) = (q.shallow_clone(), k.shallow_clone(), v.shallow_clone());
-            let grads =
-                Tensor::run_backward(&[y.cos().sum(Kind::Double)], &[&q, &k, &v], false, false);
-            for x in [&mut q, &mut k, &mut v] {
-                x.zero_grad();
-            }
-            (y.detach(), grads)
-        };
-        let (one, other) = (
-            run(AttentionMask::Documents(&lengths)),
-            run(AttentionMask::Seen(&seen)),
-        );
-        let close = |a: &Tensor, b: &Tensor| {
-            assert!(f64::try_from((a - b).abs().max()).expect("a number") < 1e-12);
-        };
-        close(&one.0, &other.0);
-        for (a, b) in one.1.iter().zip(&other.1) {
-            close(a, b);
-        }
+        let run = |mask| with_gradients([&q, &k, &v], |q, k, v| attention(q, k, v, mask));
+        let one = run(AttentionMask::Documents(&lengths));
+        let other = run(AttentionMask::Seen(&seen));
+        assert_near(&one, &other, 1e-12, "documents");
     }
 }

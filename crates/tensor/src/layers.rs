@@ -2,8 +2,9 @@
 
 use tch::Tensor;
 
+use crate::few_rows::{Before, few_rows_linear};
 use crate::lora::{self, LowRank};
-use crate::{Init, Scope, ops};
+use crate::{Init, Scope, ops, to_compute_kind};
 
 /// `x W^T + b`, weight `(out, in)`.
 #[derive(Debug)]
@@ -53,6 +54,38 @@ impl Linear {
             return lora::frozen_linear(x, weight, bias, self.low_rank.as_ref(), places);
         }
         ops::linear(x, weight, bias)
+    }
+
+    /// What comes of `x` behind `norm`, `(…, in)` to `(…, out)`.
+    pub fn forward_behind(&self, norm: &Norm, x: &Tensor, places: Option<&Tensor>) -> Tensor {
+        let at_once = match norm {
+            Norm::Rms(RmsNorm { weight, eps }) => {
+                let (weight, eps) = (weight.as_ref(), *eps);
+                self.few_rows(x, Before::RmsNorm { weight, eps }, None)
+            }
+            Norm::Layer(_) => None,
+        };
+        at_once.unwrap_or_else(|| self.forward_at(&to_compute_kind(&norm.forward(x)), places))
+    }
+
+    /// The stream, `(…, out)`, with what comes of `x` `(…, in)` added.
+    pub fn add_to(&self, stream: &Tensor, x: &Tensor, places: Option<&Tensor>) -> Tensor {
+        self.few_rows(x, Before::Nothing, Some(stream))
+            .unwrap_or_else(|| stream + self.forward_at(x, places))
+    }
+
+    /// The same behind [`ops::swiglu`], of `x` `(…, 2 in)`.
+    pub fn add_gated_to(&self, stream: &Tensor, x: &Tensor, places: Option<&Tensor>) -> Tensor {
+        self.few_rows(x, Before::SwiGlu, Some(stream))
+            .unwrap_or_else(|| stream + self.forward_at(&ops::swiglu(x), places))
+    }
+
+    /// All of it in one operation, where it is made for the input.
+    fn few_rows(&self, x: &Tensor, before: Before<'_>, stream: Option<&Tensor>) -> Option<Tensor> {
+        if self.low_rank.is_some() {
+            return None;
+        }
+        few_rows_linear(x, before, &self.weight, self.bias.as_ref(), stream)
     }
 }
 

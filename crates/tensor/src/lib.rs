@@ -11,6 +11,7 @@
 pub mod attention;
 mod cgroup;
 pub mod device;
+mod few_rows;
 pub mod init;
 pub mod layers;
 pub mod lora;

@@ -13,6 +13,7 @@
 
 use tch::{Device, Kind, Tensor, no_grad};
 
+use crate::few_rows::{Before, few_rows_linear, inference};
 use crate::seed::last_seed;
 use crate::{native, ops};
 
@@ -92,9 +93,9 @@ pub fn frozen_linear(
     update: Option<&LowRank>,
     places: Option<&Tensor>,
 ) -> Tensor {
-    if update.is_none() && x.device() == Device::Cpu && ops::inference() {
+    if update.is_none() && x.device() == Device::Cpu && inference() {
         // As if the weight had been in x's dtype from the start.
-        return ops::linear_of_few_rows(x, weight, bias)
+        return few_rows_linear(x, Before::Nothing, weight, bias, None)
             .unwrap_or_else(|| ops::linear_of_many_rows(x, &weight.to_kind(x.kind()), bias));
     }
     let known = matches!(x.kind(), Kind::Float | Kind::Double | Kind::BFloat16);

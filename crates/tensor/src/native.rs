@@ -10,6 +10,8 @@ use std::ptr::null_mut;
 use tch::{Device, Tensor};
 use torch_sys::C_tensor;
 
+use crate::few_rows::Before;
+
 pub(crate) use lora::{low_rank_linear, records_gradients};
 
 /// A message from libtorch.
@@ -51,7 +53,24 @@ unsafe extern "C" {
     fn etude_gelu(x: Ptr, out: *mut Ptr) -> *const c_char;
     fn etude_swiglu(x: Ptr, out: *mut Ptr) -> *const c_char;
     fn etude_linear(x: Ptr, weight: Ptr, bias: Ptr, out: *mut Ptr) -> *const c_char;
-    fn etude_linear_rows(x: Ptr, weight: Ptr, bias: Ptr, out: *mut Ptr) -> *const c_char;
+    fn etude_linear_rows(
+        x: Ptr,
+        before: c_int,
+        norm_weight: Ptr,
+        eps: f64,
+        weight: Ptr,
+        bias: Ptr,
+        added: Ptr,
+        out: *mut Ptr,
+    ) -> *const c_char;
+    fn etude_causal_attention(
+        q: Ptr,
+        k: Ptr,
+        v: Ptr,
+        lengths: *const i64,
+        documents: i64,
+        out: *mut Ptr,
+    ) -> *const c_char;
     fn etude_attend_one(q: Ptr, k: Ptr, v: Ptr, seen: Ptr, out: *mut Ptr) -> *const c_char;
     fn etude_attend_newest(
         qk: Ptr,
@@ -227,15 +246,47 @@ pub(crate) fn linear(
     made(|out| unsafe { etude_linear(raw(x), raw(weight), bias.map_or(null_mut(), raw), out) })
 }
 
-/// Without a way back; x and weight dense and of one dtype.
+/// Without a way back; the weight dense and all of one dtype, but for a weight in bfloat16 where the rest is in float32.
 pub(crate) fn linear_rows(
     x: &Tensor,
+    before: Before<'_>,
     weight: &Tensor,
     bias: Option<&Tensor>,
+    added: Option<&Tensor>,
 ) -> Result<Tensor, NativeError> {
-    // SAFETY: live tensors, or null.
-    made(|out| unsafe { etude_linear_rows(raw(x), raw(weight), bias.map_or(null_mut(), raw), out) })
+    let (number, norm_weight, eps) = match before {
+        Before::Nothing => (0, None, 0.0),
+        Before::RmsNorm { weight, eps } => (1, weight, eps),
+        Before::SwiGlu => (2, None, 0.0),
+    };
+    let [norm_weight, bias, added] =
+        [norm_weight, bias, added].map(|tensor| tensor.map_or(null_mut(), raw));
+    let (x, weight) = (raw(x), raw(weight));
+    // SAFETY: live tensors, or null; the other side checks shapes and dtypes.
+    made(|out| unsafe { etude_linear_rows(x, number, norm_weight, eps, weight, bias, added, out) })
 }
+
+/// `(B, H, T, D)`, `(B, G, T, D)` twice, of one dtype on the CPU with D a multiple of [`HEAD_STEP`]; causal in
+/// each row, or, where there are `lengths`, in each document of the rows end to end.
+pub(crate) fn causal_attention(
+    [q, k, v]: [&Tensor; 3],
+    lengths: &[i64],
+) -> Result<Tensor, NativeError> {
+    // SAFETY: live tensors, and as many lengths as are told.
+    made(|out| unsafe {
+        etude_causal_attention(
+            raw(q),
+            raw(k),
+            raw(v),
+            lengths.as_ptr(),
+            lengths.len() as i64,
+            out,
+        )
+    })
+}
+
+/// What [`causal_attention`] takes the width of a head in multiples of.
+pub(crate) const HEAD_STEP: i64 = 16;
 
 /// Without a way back; rows of keys and values dense, one dtype; what is seen `(B, 1, 1, S)` or `(1, S)`.
 pub(crate) fn attend_one(

@@ -3,6 +3,7 @@
 
 use tch::{Device, Kind, Tensor};
 
+use crate::few_rows::{Before, few_rows_linear};
 use crate::native;
 
 /// Why a libtorch failure in an operation is a bug here, as it is for tch's own plain operations.
@@ -21,13 +22,11 @@ fn wide(x: &Tensor) -> Kind {
     }
 }
 
-/// So many rows are few, see [`linear`]: with more, the products of whole layers catch up.
-const FEW_ROWS: i64 = 32;
-
 /// `x W^T + bias`: `(…, I)` by `(O, I)` to `(…, O)`. A few rows on the CPU, as they are when text is made token by
 /// token, go through a product of their own while no gradients are recorded.
 pub fn linear(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Tensor {
-    linear_of_few_rows(x, weight, bias).unwrap_or_else(|| linear_of_many_rows(x, weight, bias))
+    few_rows_linear(x, Before::Nothing, weight, bias, None)
+        .unwrap_or_else(|| linear_of_many_rows(x, weight, bias))
 }
 
 /// In float32 on the CPU by the products of `native/product.h`, and as libtorch does it elsewhere.
@@ -42,31 +41,6 @@ pub(crate) fn linear_of_many_rows(x: &Tensor, weight: &Tensor, bias: Option<&Ten
         return native::linear(x, weight, bias).expect(SHAPES);
     }
     x.linear(weight, bias)
-}
-
-/// That product; none where it is not made for the input. A weight in bfloat16 is read as it is, and its product is
-/// that of the same numbers in float32.
-pub(crate) fn linear_of_few_rows(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: Option<&Tensor>,
-) -> Option<Tensor> {
-    let size = x.size();
-    let rows: i64 = size[..size.len() - 1].iter().product();
-    let made_for = (1..=FEW_ROWS).contains(&rows)
-        && x.device() == Device::Cpu
-        && matches!(
-            (x.kind(), weight.kind()),
-            (Kind::Float, Kind::Float | Kind::BFloat16) | (Kind::Double, Kind::Double)
-        )
-        && bias.is_none_or(|bias| bias.kind() == x.kind())
-        && weight.is_contiguous();
-    (made_for && inference()).then(|| native::linear_rows(x, weight, bias).expect(SHAPES))
-}
-
-/// Whether neither gradients nor casts are to be thought of.
-pub(crate) fn inference() -> bool {
-    !native::records_gradients() && !native::autocasts_cpu()
 }
 
 /// Root-mean-square norm over the last dimension (Zhang and Sennrich 2019): `x / rms(x) * weight`.
@@ -237,29 +211,6 @@ mod tests {
     }
 
     #[test]
-    fn few_rows_are_multiplied_like_many() {
-        tch::manual_seed(3);
-        for kind in [Kind::Double, Kind::Float] {
-            let tolerance = if kind == Kind::Double { 1e-12 } else { 1e-4 };
-            for inputs in [1, 7, 16, 100] {
-                for outputs in [1, 2, 5, 64] {
-                    let weight = Tensor::randn([outputs, inputs], (kind, Device::Cpu));
-                    let bias = Tensor::randn([outputs], (kind, Device::Cpu));
-                    for rows in [1, 2, 3, 4, 7, 32] {
-                        let x = Tensor::randn([rows, 1, inputs], (kind, Device::Cpu));
-                        for bias in [None, Some(&bias)] {
-                            let few = native::linear_rows(&x, &weight, bias).expect(SHAPES);
-                            let many = x.linear(&weight, bias);
-                            let apart = f64::try_from((few - many).abs().max()).expect("a number");
-                            assert!(apart < tolerance, "{rows} x {inputs} x {outputs}: {apart}");
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
     fn many_rows_are_multiplied_and_differentiated_as_libtorch_does_it() {
         tch::manual_seed(5);
         let float = (Kind::Float, Device::Cpu);
@@ -324,31 +275,6 @@ mod tests {
             let told = String::from_utf8_lossy(&done.stdout);
             assert!(done.status.success(), "{name}={value}: {told}");
             assert!(told.contains("1 passed"), "{name}={value}: {told}");
-        }
-    }
-
-    #[test]
-    fn a_weight_in_bf16_is_multiplied_as_the_same_numbers_in_float32() {
-        tch::manual_seed(4);
-        let float = (Kind::Float, Device::Cpu);
-        for (inputs, outputs) in [(1, 3), (31, 5), (64, 4), (200, 70)] {
-            let narrow = Tensor::randn([outputs, inputs], float).to_kind(Kind::BFloat16);
-            let wide = narrow.to_kind(Kind::Float);
-            let bias = Tensor::randn([outputs], float);
-            for rows in [1, 2, 3, 7, 32, 33] {
-                let x = Tensor::randn([rows, inputs], float);
-                for bias in [None, Some(&bias)] {
-                    let ours =
-                        tch::no_grad(|| crate::lora::frozen_linear(&x, &narrow, bias, None, None));
-                    let same = tch::no_grad(|| linear(&x, &wide, bias));
-                    assert!(ours.equal(&same), "{rows} x {inputs} x {outputs}");
-                    let few = tch::no_grad(|| linear_of_few_rows(&x, &narrow, bias));
-                    assert_eq!(few.is_some(), rows <= FEW_ROWS);
-                }
-            }
-            let x = Tensor::randn([1, inputs], (Kind::Double, Device::Cpu));
-            assert!(native::linear_rows(&x, &narrow, None).is_err());
-            assert!(linear_of_few_rows(&x, &narrow, None).is_none());
         }
     }
 

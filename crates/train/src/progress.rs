@@ -1,5 +1,7 @@
 //! What a person sees while a run goes on: one bar on stderr, with lines above it for what happened.
 
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use etude_data::ledger::Ledger;
@@ -87,14 +89,21 @@ impl Bar {
     }
 }
 
-/// Says on stderr what was found in a run's data, and what of its books does not add up.
+/// What this process has told of data: an experiment makes many runs over the same.
+static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+
+/// Says on stderr, once, what was found in a run's data, and what of its books does not add up.
 pub fn tell(context: &RunContext, ledger: &Ledger) {
     use std::io::Write;
     if !context.progress {
         return;
     }
     let mut err = std::io::stderr();
+    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
     for finding in &ledger.warnings {
+        if !told.insert(finding.text.clone()) {
+            continue;
+        }
         // A closed stderr must not end a run.
         let _ = writeln!(err, "warning: {finding}");
     }

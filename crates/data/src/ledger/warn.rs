@@ -31,13 +31,28 @@ impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.text)?;
         if !self.places.is_empty() {
-            write!(f, " ({}", self.places.join("; "))?;
+            write!(f, " ({}", short(&self.places))?;
             if self.count > self.places.len() as u64 {
                 f.write_str("; …")?;
             }
             f.write_str(")")?;
         }
         Ok(())
+    }
+}
+
+/// Places one after the other, `FILE:3; line 7 and line 9`: a file that they share is named once.
+fn short(places: &[String]) -> String {
+    let all = places.join("; ");
+    let first = all.split(" and ").next().unwrap_or_default();
+    let first = first.split("; ").next().unwrap_or_default();
+    let Some((file, _)) = first.rsplit_once(':') else {
+        return all;
+    };
+    let shared = format!("{file}:");
+    match all.strip_prefix(&shared) {
+        Some(rest) => shared.clone() + &rest.replace(&shared, "line "),
+        None => all,
     }
 }
 
@@ -306,5 +321,33 @@ fn pair(
         Some(Similar::Same(other)) => same.add(|| place(other)),
         Some(Similar::Near(other)) => near.add(|| place(other)),
         None => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_places_share_is_named_once() {
+        let told = |places: &[&str], count| {
+            let finding = Finding {
+                kind: "k".into(),
+                text: "found".into(),
+                count,
+                places: places.iter().map(|&place| place.to_owned()).collect(),
+            };
+            finding.to_string()
+        };
+        assert_eq!(told(&[], 2), "found");
+        assert_eq!(told(&["a/b.jsonl:3"], 1), "found (a/b.jsonl:3)");
+        assert_eq!(
+            told(
+                &["a/b.jsonl:3 and a/b.jsonl:9", "a/b.jsonl:4 and a/c.jsonl:1"],
+                5
+            ),
+            "found (a/b.jsonl:3 and line 9; line 4 and a/c.jsonl:1; …)"
+        );
+        assert_eq!(told(&["a", "a"], 2), "found (a; a)");
     }
 }
