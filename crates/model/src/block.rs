@@ -4,9 +4,7 @@
 //! C model width, I inner width, N places.
 
 use etude_tensor::ops::{self, Angles};
-use etude_tensor::{
-    AttentionMask, Init, Linear, NewPosition, Norm, Scope, Tensor, attention, to_compute_kind,
-};
+use etude_tensor::{AttentionMask, Init, Linear, NewPosition, Norm, Scope, Tensor, attention};
 
 use crate::cache::LayerCache;
 use crate::config::{MlpKind, ModelConfig, NormKind, QkNorm};
@@ -82,8 +80,8 @@ impl Attention {
         }
     }
 
-    /// What the heads of the wanted positions read from `x`, `(B, T, C)` behind a norm or not: `(B, T, H D)`, not yet
-    /// through `out`.
+    /// What the heads of the wanted positions read from `x`, `(B, T, C)` behind a norm or not, before `out`: `(B, T, H D)`,
+    /// `(B, 1, H D)` or `(1, N, H D)`.
     fn forward(
         &self,
         x: &Tensor,
@@ -95,7 +93,7 @@ impl Attention {
             panic!("a layer takes (B, T, C)")
         };
         let (h, g, d) = (self.heads, self.groups, self.head_dim);
-        let qkv = behind(norm, &self.qkv, x, at.places);
+        let qkv = self.qkv.forward_behind(norm, x, at.places);
         let parts = qkv.split_with_sizes([(h + g) * d, g * d], -1);
         let qk = self.normed(&parts[0]);
         if let Some(cache) = cache.as_deref_mut().filter(|_| t == 1) {
@@ -196,14 +194,15 @@ impl Mlp {
         }
     }
 
-    fn forward(&self, x: &Tensor, at: &Positions<'_>) -> Tensor {
-        let inner = self.up.forward_at(x, at.places_after); // (B, T, I), or (B, T, 2 I) with a gate
+    /// What comes of the stream as it is.
+    fn forward(&self, stream: &Tensor, at: &Positions<'_>) -> Tensor {
+        let inner = self.up.forward_behind(None, stream, at.places_after);
         self.down.forward_at(&self.active(&inner), at.places_after)
     }
 
     /// The stream with what comes of it behind `norm` added.
     fn add_to(&self, stream: &Tensor, norm: &Norm, at: &Positions<'_>) -> Tensor {
-        let inner = self.up.forward_behind(norm, stream, at.places_after);
+        let inner = self.up.forward_behind(Some(norm), stream, at.places_after); // (B, T, I), or (B, T, 2 I) with a gate
         match self.kind {
             MlpKind::SwiGlu => self.down.add_gated_to(stream, &inner, at.places_after),
             _ => self
@@ -219,13 +218,6 @@ impl Mlp {
             MlpKind::ReluSquared => ops::relu_squared(inner),
             MlpKind::SwiGlu => ops::swiglu(inner),
         }
-    }
-}
-
-fn behind(norm: Option<&Norm>, linear: &Linear, x: &Tensor, places: Option<&Tensor>) -> Tensor {
-    match norm {
-        Some(norm) => linear.forward_behind(norm, x, places),
-        None => linear.forward_at(&to_compute_kind(x), places),
     }
 }
 
@@ -315,7 +307,7 @@ impl Block {
             let heads = self.attn.forward(x, None, at, cache);
             let inner = out.forward_at(&heads, at.places_after);
             let x = at.wanted(x) + self.attn_norm.forward(&inner);
-            let inner = self.mlp.forward(&to_compute_kind(&x), at);
+            let inner = self.mlp.forward(&x, at);
             return &x + self.mlp_norm.forward(&inner);
         }
         let heads = self.attn.forward(x, Some(&self.attn_norm), at, cache);

@@ -38,9 +38,9 @@ static Tensor like_layers(int64_t b, int64_t h, int64_t t, int64_t d, at::Tensor
 }
 
 // q (B, H, T, D), k and v (B, G, T, D) with G dividing H, of one dtype; lengths of the documents that fill the rows, end
-// to end, or empty: then each row is one. Returns (B, H, T, D).
+// to end, or none: then each row is one. Returns (B, H, T, D).
 struct CausalAttention : Function<CausalAttention> {
-  static Tensor forward(AutogradContext* ctx, const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, std::vector<int64_t> lengths) {
+  static Tensor forward(AutogradContext* ctx, const Tensor& q_in, const Tensor& k_in, const Tensor& v_in, std::optional<std::vector<int64_t>> lengths) {
     const Tensor q = in_wide(q_in), k = in_wide(k_in), v = in_wide(v_in);
     const int64_t b = q.size(0), h = q.size(1), t = q.size(2), d = q.size(3);
     const std::vector<Run> runs = runs_of(lengths, b, t);
@@ -48,7 +48,7 @@ struct CausalAttention : Function<CausalAttention> {
     either(q, [&](auto zero) { go<decltype(zero)>(q, k, v, y, lse, runs); });
     const Tensor out = y.to(q_in.scalar_type());
     ctx->save_for_backward({q_in, k_in, v_in, out, lse});
-    ctx->saved_data["lengths"] = std::move(lengths);
+    if (lengths) ctx->saved_data["lengths"] = std::move(*lengths);
     return out;
   }
 
@@ -57,9 +57,11 @@ struct CausalAttention : Function<CausalAttention> {
     const variable_list saved = ctx->get_saved_variables();
     const Tensor q = in_wide(saved[0]), k = in_wide(saved[1]), v = in_wide(saved[2]), y = in_wide(saved[3]), lse = saved[4], dy = in_wide(grads[0]);
     const int64_t b = q.size(0), h = q.size(1), t = q.size(2), d = q.size(3), g = k.size(1);
-    const std::vector<Run> runs = runs_of(ctx->saved_data["lengths"].toIntVector(), b, t);
+    std::optional<std::vector<int64_t>> lengths;
+    if (ctx->saved_data.count("lengths")) lengths = ctx->saved_data["lengths"].toIntVector();
+    const std::vector<Run> runs = runs_of(lengths, b, t);
     const Tensor dq = like_layers(b, h, t, d, q.options(), false);
-    // Each query head by itself, so that heads are no one's turn to wait for.
+    // Query heads that share a key head each have a sum of their own, so that no two tasks write the same row.
     Tensor dk = like_layers(b, h, t, d, q.options(), true), dv = like_layers(b, h, t, d, q.options(), true);
     either(q, [&](auto zero) { go_back<decltype(zero)>(dy, q, k, v, y, lse, dq, dk, dv, runs); });
     if (g < h) {
@@ -78,17 +80,17 @@ struct CausalAttention : Function<CausalAttention> {
     else body(float{});
   }
 
-  static std::vector<Run> runs_of(const std::vector<int64_t>& lengths, int64_t b, int64_t t) {
+  static std::vector<Run> runs_of(const std::optional<std::vector<int64_t>>& lengths, int64_t b, int64_t t) {
     std::vector<Run> runs;
     int64_t start = 0;
-    if (lengths.empty()) {
-      for (; start < b * t; start += t) runs.push_back({start, t});
-    } else {
-      for (const int64_t length : lengths) {
-        TORCH_CHECK(length > 0, "a document has a position at least");
-        runs.push_back({start, length});
+    if (lengths) {
+      for (const int64_t length : *lengths) {
+        TORCH_CHECK(length >= 0, "a document has no fewer than no positions");
+        if (length > 0) runs.push_back({start, length});
         start += length;
       }
+    } else {
+      for (; start < b * t; start += t) runs.push_back({start, t});
     }
     TORCH_CHECK(start == b * t, "documents fill the rows");
     return runs;
@@ -100,7 +102,8 @@ struct CausalAttention : Function<CausalAttention> {
     Tensor all;
     std::vector<int64_t> begin;  // of each run, in numbers
     int64_t heads;
-    const F* of(size_t run, int64_t head) const { return read<F>(all) + begin[run] + head * ((begin[run + 1] - begin[run]) / heads); }
+    int64_t place(size_t run, int64_t head) const { return begin[run] + head * ((begin[run + 1] - begin[run]) / heads); }
+    const F* of(size_t run, int64_t head) const { return read<F>(all) + place(run, head); }
   };
   template <typename F>
   static Turned<F> turned(const Tensor& x, const std::vector<Run>& runs) {
@@ -112,7 +115,7 @@ struct CausalAttention : Function<CausalAttention> {
     at::parallel_for(0, n * heads, grain(begin.back() / std::max<int64_t>(1, n * heads)), [&](int64_t first, int64_t last) {
       for (int64_t i = first; i < last; ++i) {
         const Run run = runs[i / heads];
-        pick<F>().turn(from.of(i % heads, run.start), from.row, run.length, d, const_cast<F*>(out.of(i / heads, i % heads)));
+        pick<F>().turn(from.of(i % heads, run.start), from.row, run.length, d, write<F>(out.all) + out.place(i / heads, i % heads));
       }
     });
     return out;
@@ -172,6 +175,8 @@ ETUDE_API const char* etude_causal_attention(at::Tensor* q, at::Tensor* k, at::T
     const auto kind = q->scalar_type();
     TORCH_CHECK(one && q->size(3) % etude::kHeadStep == 0 && (kind == at::kFloat || kind == at::kDouble || kind == at::kBFloat16),
                 "q (B, H, T, D), k and v (B, G, T, D), of float32, float64 or bfloat16, D a multiple of 16");
-    *out = etude::apply<etude::CausalAttention>(*q, *k, *v, std::vector<int64_t>(lengths, lengths + documents));
+    std::optional<std::vector<int64_t>> known;
+    if (lengths) known.emplace(lengths, lengths + documents);
+    *out = etude::apply<etude::CausalAttention>(*q, *k, *v, known);
   });
 }

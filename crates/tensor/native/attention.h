@@ -1,8 +1,8 @@
 // Causal attention over many positions, forward and backward, part of `kernels.cpp`. Scores are made for a block of
-// queries by a block of keys at a time and never kept (Dao et al. 2022); the products are blocks of registers. Each
-// position reads what is before it and nothing else, whatever follows it.
+// queries by a block of keys at a time and never kept (Dao et al. 2022); the products are blocks of registers. What
+// follows a position has weight zero in it, so that it changes nothing as long as its numbers are finite.
 
-// Rows of C by vectors of C that stay in registers: with what is read they just fit.
+// The rows and vectors of a product that stay in registers: with what is read they just fit.
 constexpr int kRows = 6, kVectors = kRegisters / 8;
 
 // c[r][·] (+)= sum over k of a[r][k] b[k][·], R rows by U vectors. a's rows and steps lie any distance apart, so that a
@@ -45,7 +45,7 @@ static void multiply_rows(int64_t rows, const F* a, int64_t a_row, int64_t a_ste
   }
 }
 
-// Up to kRows rows by `columns` of them, a multiple of a register's numbers.
+// Up to kRows rows of the product, `columns` wide: a multiple of a register's numbers.
 template <typename F>
 static void multiply(int64_t rows, int64_t columns, const F* a, int64_t a_row, int64_t a_step, const F* b, int64_t b_step, int64_t steps, F* c, int64_t c_row, bool add) {
   constexpr int64_t lanes = kRegister / sizeof(F);
@@ -55,8 +55,8 @@ static void multiply(int64_t rows, int64_t columns, const F* a, int64_t a_row, i
   for (; j < columns; j += lanes) multiply_rows<1>(rows, a, a_row, a_step, b + j, b_step, steps, c + j, c_row, add);
 }
 
-// Keys or values turned for `scores`: panels of as many positions as a block of C has columns, each D rows; the last
-// one as wide as it must be.
+// Keys or values turned for `scores`: panels of as many positions as fit kVectors registers, each D rows; the last
+// panel is as wide as it must be.
 template <typename F>
 static void turn(const F* from, int64_t stride, int64_t positions, int64_t d, F* to) {
   constexpr int64_t lanes = kRegister / sizeof(F), wide = kVectors * lanes;
@@ -73,8 +73,8 @@ static void turn(const F* from, int64_t stride, int64_t positions, int64_t d, F*
 // Of a block: queries [query, query + queries) by keys [key, end), where a query sees the keys up to itself.
 struct Block { int64_t query, queries, key, end; };
 
-// out[r][c] = a[r] · key (block.key + c) for what the rows see, of keys that `turn` made of `positions`; what follows
-// in a row is left as it is, or is made by chance.
+// out[r][c] = a[r] · key (block.key + c) for what the rows see, of keys that `turn` made of `positions`; the rest of a
+// row is unspecified.
 template <typename F>
 static void scores(Block block, const F* a, int64_t a_row, const F* turned, int64_t positions, int64_t d, F* out) {
   constexpr int64_t lanes = kRegister / sizeof(F), wide = kVectors * lanes;

@@ -36,7 +36,7 @@ static void in_pieces(int64_t total, int64_t step, Body body) {
   });
 }
 
-// What is done with a row before it is multiplied: few_rows.rs has the same.
+// What is done with a row before it is multiplied: native.rs has the same numbers.
 enum Before { kNothing, kRmsNorm, kSwiGlu };
 
 static Tensor prepared(const Tensor& x, Before before, const std::optional<Tensor>& norm_weight, double eps, int64_t d) {
@@ -45,12 +45,14 @@ static Tensor prepared(const Tensor& x, Before before, const std::optional<Tenso
   Tensor y = at::empty({rows, d}, x.options());
   dispatch(x, [&](auto zero) {
     using F = decltype(zero);
-    if (before == kSwiGlu) {
-      pick<F>().swiglu(read<F>(x), write<F>(y), 0, rows, d);
-    } else {
-      std::vector<Wide<F>> rstd(rows);
-      pick<F>().rms_norm(read<F>(x), norm_weight ? read<Wide<F>>(*norm_weight) : nullptr, write<F>(y), rstd.data(), 0, rows, d, eps);
-    }
+    const F* from = read<F>(x);
+    const Wide<F>* by = norm_weight ? read<Wide<F>>(*norm_weight) : nullptr;
+    F* to = write<F>(y);
+    std::vector<Wide<F>> rstd(rows);
+    at::parallel_for(0, rows, grain(d), [&](int64_t begin, int64_t end) {
+      if (before == kSwiGlu) pick<F>().swiglu(from, to, begin, end, d);
+      else pick<F>().rms_norm(from, by, to, rstd.data(), begin, end, d, eps);
+    });
   });
   return y;
 }
@@ -62,7 +64,7 @@ static Tensor linear_rows(const Tensor& input, Before before, const std::optiona
   const int64_t d = weight.size(1), outputs = weight.size(0);
   const bool narrow = input.scalar_type() == at::kFloat && weight.scalar_type() == at::kBFloat16;
   const auto vector = [&](const Tensor& x, int64_t numbers) { return x.numel() == numbers && x.is_contiguous() && x.scalar_type() == input.scalar_type(); };
-  TORCH_CHECK(weight.dim() == 2 && d > 0 && input.size(-1) == (before == kSwiGlu ? 2 * d : d) && (narrow || input.scalar_type() == weight.scalar_type()) && weight.is_contiguous() &&
+  TORCH_CHECK(weight.dim() == 2 && d > 0 && outputs > 0 && input.size(-1) == (before == kSwiGlu ? 2 * d : d) && (narrow || input.scalar_type() == weight.scalar_type()) && weight.is_contiguous() &&
                   (!bias || vector(*bias, outputs)) && (!norm_weight || vector(*norm_weight, d)),
               "x (…, I) and weight (O, I), dense and of one dtype, or float32 and bfloat16");
   std::vector<int64_t> shape = input.sizes().vec();

@@ -516,7 +516,7 @@ static constexpr auto linear_rows_bf16_of() { return linear_rows<F, Bf16>; }
 template <>
 constexpr auto linear_rows_bf16_of<double>() { return static_cast<decltype(Kernels<double>::linear_rows_bf16)>(nullptr); }
 
-// In bfloat16 libtorch's attention, which multiplies such numbers as they are.
+// None for bfloat16: attention.cpp widens it first.
 template <typename F>
 static constexpr auto turn_of() { return turn<F>; }
 template <>

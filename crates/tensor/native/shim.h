@@ -4,6 +4,7 @@
 #pragma once
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
+#include <cstdlib>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -18,13 +19,16 @@ namespace isa_v3 { extern const Kernels<float> table_f32; extern const Kernels<d
 namespace isa_v4 { extern const Kernels<float> table_f32; extern const Kernels<double> table_f64; extern const Kernels<Bf16> table_bf16; }
 inline int isa_level() {
   static const int level = [] {
+    // For tests, and to see what the instructions bring: no more than those of base, v3 or v4.
+    const char* most = std::getenv("ETUDE_CPU_ISA");
+    if (most && !std::strcmp(most, "base")) return 1;
     __builtin_cpu_init();
     bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
               __builtin_cpu_supports("bmi2");
     bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
               __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
               __builtin_cpu_supports("avx512vl");
-    return v4 ? 4 : v3 ? 3 : 1;
+    return v4 && !(most && !std::strcmp(most, "v3")) ? 4 : v3 ? 3 : 1;
   }();
   return level;
 }

@@ -1,5 +1,5 @@
-//! Scaled dot-product attention: causal on the CPU by kernels of our own, which are more than twice as fast there as
-//! libtorch's fused ones, by those for the rest.
+//! Scaled dot-product attention. On the CPU causal attention and that of the newest position go through kernels of our
+//! own, which take less than half of the time of libtorch's fused ones; everything else goes through libtorch's.
 
 use tch::{Device, Kind, Tensor};
 
@@ -42,8 +42,8 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, mask: AttentionMask<'_>) ->
 /// Causal attention by the native module, or none where that isn't made for it.
 fn causal_by_hand(qkv: [&Tensor; 3], mask: AttentionMask<'_>) -> Option<Tensor> {
     let lengths = match mask {
-        AttentionMask::Causal => &[][..],
-        AttentionMask::Documents(lengths) => lengths,
+        AttentionMask::Causal => None,
+        AttentionMask::Documents(lengths) => Some(lengths),
         AttentionMask::Full | AttentionMask::Seen(_) => return None,
     };
     let [_, _, t, d] = qkv[0].size()[..] else {
@@ -387,7 +387,7 @@ mod tests {
         tch::manual_seed(2);
         let draw = |heads: i64| Tensor::randn([2, heads, 6, d], (Kind::Double, Device::Cpu));
         let (q, k, v) = (draw(4), draw(2), draw(2));
-        let lengths = [2, 3, 1, 6];
+        let lengths = [2, 3, 0, 1, 6];
         let numbers = Tensor::from_slice(&[0i64, 0, 1, 1, 1, 2, 3, 3, 3, 3, 3, 3]).view([2, 6]);
         let same = numbers.unsqueeze(2).eq_tensor(&numbers.unsqueeze(1));
         let seen = same.tril(0).unsqueeze(1); // (B, 1, T, T)

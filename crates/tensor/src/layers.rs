@@ -56,8 +56,16 @@ impl Linear {
         ops::linear(x, weight, bias)
     }
 
-    /// What comes of `x` behind `norm`, `(…, in)` to `(…, out)`.
-    pub fn forward_behind(&self, norm: &Norm, x: &Tensor, places: Option<&Tensor>) -> Tensor {
+    /// What comes of `x` behind `norm`, or as it is, `(…, in)` to `(…, out)`.
+    pub fn forward_behind(
+        &self,
+        norm: Option<&Norm>,
+        x: &Tensor,
+        places: Option<&Tensor>,
+    ) -> Tensor {
+        let Some(norm) = norm else {
+            return self.forward_at(&to_compute_kind(x), places);
+        };
         let at_once = match norm {
             Norm::Rms(RmsNorm { weight, eps }) => {
                 let (weight, eps) = (weight.as_ref(), *eps);

@@ -41,3 +41,24 @@ pub use tch::{Cuda, Device, IndexOp, Kind, TchError, Tensor, no_grad, no_grad_gu
 
 /// The version of libtorch that this build is linked to.
 pub const LIBTORCH_VERSION: &str = "2.11.0";
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    /// What is multiplied by loops of our own gives the same on processors with fewer instructions.
+    #[test]
+    fn every_instruction_set_passes_the_tests_of_the_kernels() {
+        let this = std::env::current_exe().expect("this program");
+        for most in ["base", "v3"] {
+            for tests in ["attention::", "few_rows::", "ops::tests::fused", "loss::"] {
+                let mut alone = Command::new(&this);
+                let done = alone.arg(tests).env("ETUDE_CPU_ISA", most).output();
+                let done = done.expect("it runs");
+                let told = String::from_utf8_lossy(&done.stdout);
+                assert!(done.status.success(), "{most} {tests}: {told}");
+                assert!(!told.contains(" 0 passed"), "{most} {tests}: {told}");
+            }
+        }
+    }
+}

@@ -5,7 +5,7 @@
 mod lora;
 
 use std::ffi::{CStr, c_char, c_int};
-use std::ptr::null_mut;
+use std::ptr::{null, null_mut};
 
 use tch::{Device, Tensor};
 use torch_sys::C_tensor;
@@ -255,6 +255,7 @@ pub(crate) fn linear_rows(
     added: Option<&Tensor>,
 ) -> Result<Tensor, NativeError> {
     let (number, norm_weight, eps) = match before {
+        // `Before` of decode.cpp.
         Before::Nothing => (0, None, 0.0),
         Before::RmsNorm { weight, eps } => (1, weight, eps),
         Before::SwiGlu => (2, None, 0.0),
@@ -270,7 +271,7 @@ pub(crate) fn linear_rows(
 /// each row, or, where there are `lengths`, in each document of the rows end to end.
 pub(crate) fn causal_attention(
     [q, k, v]: [&Tensor; 3],
-    lengths: &[i64],
+    lengths: Option<&[i64]>,
 ) -> Result<Tensor, NativeError> {
     // SAFETY: live tensors, and as many lengths as are told.
     made(|out| unsafe {
@@ -278,8 +279,8 @@ pub(crate) fn causal_attention(
             raw(q),
             raw(k),
             raw(v),
-            lengths.as_ptr(),
-            lengths.len() as i64,
+            lengths.map_or(null(), <[i64]>::as_ptr),
+            lengths.map_or(0, <[i64]>::len) as i64,
             out,
         )
     })

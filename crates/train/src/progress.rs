@@ -92,7 +92,7 @@ impl Bar {
 /// What this process has told of data: an experiment makes many runs over the same.
 static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 
-/// Says on stderr, once, what was found in a run's data, and what of its books does not add up.
+/// Says on stderr what was found in a run's data, if it was not said before, and what of its books does not add up.
 pub fn tell(context: &RunContext, ledger: &Ledger) {
     use std::io::Write;
     if !context.progress {
@@ -101,7 +101,7 @@ pub fn tell(context: &RunContext, ledger: &Ledger) {
     let mut err = std::io::stderr();
     let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
     for finding in &ledger.warnings {
-        if !told.insert(finding.text.clone()) {
+        if !told.insert(finding.to_string()) {
             continue;
         }
         // A closed stderr must not end a run.

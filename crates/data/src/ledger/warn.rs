@@ -41,19 +41,22 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// Places one after the other, `FILE:3; line 7 and line 9`: a file that they share is named once.
+/// Places one after the other, `FILE:3; :7 and :9`: a file is not named again while the next place is in it too.
 fn short(places: &[String]) -> String {
-    let all = places.join("; ");
-    let first = all.split(" and ").next().unwrap_or_default();
-    let first = first.split("; ").next().unwrap_or_default();
-    let Some((file, _)) = first.rsplit_once(':') else {
-        return all;
+    let mut named = None;
+    let mut one = |place: &str| match place.rsplit_once(':') {
+        Some((file, number)) if named.as_deref() == Some(file) => format!(":{number}"),
+        before => {
+            named = before.map(|(file, _)| file.to_owned());
+            place.to_owned()
+        }
     };
-    let shared = format!("{file}:");
-    match all.strip_prefix(&shared) {
-        Some(rest) => shared.clone() + &rest.replace(&shared, "line "),
-        None => all,
-    }
+    let mut texts = places.iter().map(|place| {
+        let parts: Vec<String> = place.split(" and ").map(&mut one).collect();
+        parts.join(" and ")
+    });
+    let first = texts.next().unwrap_or_default();
+    texts.fold(first, |all, text| all + "; " + &text)
 }
 
 /// A count with the words for one, or those for more or none.
@@ -346,8 +349,13 @@ mod tests {
                 &["a/b.jsonl:3 and a/b.jsonl:9", "a/b.jsonl:4 and a/c.jsonl:1"],
                 5
             ),
-            "found (a/b.jsonl:3 and line 9; line 4 and a/c.jsonl:1; …)"
+            "found (a/b.jsonl:3 and :9; :4 and a/c.jsonl:1; …)"
         );
+        assert_eq!(
+            told(&["b.jsonl:3 and a/b.jsonl:9", "old-b.jsonl:4"], 2),
+            "found (b.jsonl:3 and a/b.jsonl:9; old-b.jsonl:4)"
+        );
+        assert_eq!(told(&["a:3", "b:5", "a:9"], 3), "found (a:3; b:5; a:9)");
         assert_eq!(told(&["a", "a"], 2), "found (a; a)");
     }
 }
