@@ -1,6 +1,7 @@
 // Causal attention over many positions, forward and backward, part of `kernels.cpp`. Scores are made for a block of
-// queries by a block of keys at a time and never kept (Dao et al. 2022); the products are blocks of registers. What
-// follows a position has weight zero in it, so that it changes nothing as long as its numbers are finite.
+// queries by a block of keys at a time and never kept (Dao et al. 2022); the products are blocks of registers. Nothing
+// that follows a position reaches it, be it finite or not; on the way back a few keys also read the gradients of the
+// queries just before them, by weight zero.
 
 // The rows and vectors of a product that stay in registers: with what is read they just fit.
 constexpr int kRows = 6, kVectors = kRegisters / 8;
@@ -95,8 +96,12 @@ static inline int64_t sees(Block block, int64_t r) {
 template <typename F>
 static void weigh(Block block, const F* weights, const F* rows, int64_t stride, int64_t d, F* y, int64_t y_row, bool add) {
   for (int64_t r = 0; r < block.queries; r += kRows) {
-    const int64_t count = std::min<int64_t>(kRows, block.queries - r);
-    multiply(count, d, weights + r * kScoreRow, kScoreRow, 1, rows + block.key * stride, stride, sees(block, r + count - 1), y + r * y_row, y_row, add);
+    const int64_t count = std::min<int64_t>(kRows, block.queries - r), all_see = sees(block, r);
+    multiply(count, d, weights + r * kScoreRow, kScoreRow, 1, rows + block.key * stride, stride, all_see, y + r * y_row, y_row, add);
+    // And what each sees beyond the first of them: by weight zero a number that is not finite would reach the others.
+    for (int64_t i = r + 1; i < r + count; ++i) {
+      multiply(1, d, weights + i * kScoreRow + all_see, kScoreRow, 1, rows + (block.key + all_see) * stride, stride, sees(block, i) - all_see, y + i * y_row, y_row, true);
+    }
   }
 }
 

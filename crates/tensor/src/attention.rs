@@ -357,6 +357,19 @@ mod tests {
             let alone = attention(&first, &first, &first, AttentionMask::Causal);
             assert!(alone.equal(&whole.narrow(2, 0, t)), "{t}");
         }
+        // Not even what is not finite.
+        for bad in 0..60 {
+            let place = |x: &Tensor| x.narrow(2, bad, 1);
+            let spoilt = x.copy();
+            let _ = place(&spoilt).fill_(f64::NAN);
+            for [q, k, v] in [[&spoilt, &x, &x], [&x, &spoilt, &x], [&x, &x, &spoilt]] {
+                let y = attention(q, k, v, AttentionMask::Causal);
+                let before = y.narrow(2, 0, bad).isfinite().all();
+                assert!(bool::try_from(before).expect("a boolean"), "{bad}");
+                let there = place(&y).isfinite().any();
+                assert!(!bool::try_from(there).expect("a boolean"), "{bad}");
+            }
+        }
         // Large scores neither overflow nor lose the others.
         let large = attention(&(&x * 1e4), &x, &x, AttentionMask::Causal);
         assert!(bool::try_from(large.isfinite().all()).expect("a boolean"));
