@@ -1,6 +1,6 @@
 //! A self-contained HTML report of a run folder.
 //!
-//! [`write`] reads what a run left behind (`metrics.jsonl`, `samples.jsonl`, `data.json`,
+//! [`fn@write`] reads what a run left behind (`metrics.jsonl`, `samples.jsonl`, `data.json`,
 //! `summary.json`, `recipe.toml`, `environment.json`) and writes one `report.html` that needs
 //! nothing else: charts are inline SVG, styles are inline, and a content security policy in the
 //! page forbids it to load anything. A quickstart folder (`base/`, `task/`, `scratch/`) becomes one

@@ -2,8 +2,8 @@
 //! is built from. Other crates take [`Tensor`] from here and stay safe Rust.
 //!
 //! Reading order: [`device`], [`precision`], [`params`], the layers ([`layers`], [`ops`],
-//! [`lora`], [`attention`]), [`loss`], [`optim`] (the fused step, the gradient norm), [`safetensors`], and the native
-//! module beneath ([`mod@native`], `native/*.cpp`).
+//! [`lora`], [`mod@attention`]), [`loss`], [`optim`] (the fused step, the gradient norm), [`safetensors`], and the native
+//! module beneath (`native.rs`, `native/*.cpp`).
 //!
 //! Shapes are written with B rows of a batch, T positions, H heads, D head width, C model width,
 //! V vocabulary, N = B · T.

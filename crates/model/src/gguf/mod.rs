@@ -1,8 +1,8 @@
 //! GGUF, the one-file format of llama.cpp: weights, mostly quantized, beside settings and tokenizer.
 //! Version 2 and 3, little-endian (the specification is `docs/gguf.md` of the ggml repository).
 //!
-//! Reading order: [`file`] (the header, checked), [`metadata`], [`format`] and [`mod@dequantize`] (numbers),
-//! [`config`], [`names`] and [`tokenizer`] (what they mean), [`load`]; for the way out [`quantize`],
+//! Reading order: [`file`] (the header, checked), `metadata`, [`format`] and `dequantize` (numbers),
+//! `config`, `names` and `tokenizer` (what they mean), [`load`]; for the way out [`quantize`],
 //! [`write`] and [`export`].
 //!
 //! A file is untrusted: each count, length, offset and shape is compared with the file's size and with
