@@ -516,25 +516,18 @@ static constexpr auto linear_rows_bf16_of() { return linear_rows<F, Bf16>; }
 template <>
 constexpr auto linear_rows_bf16_of<double>() { return static_cast<decltype(Kernels<double>::linear_rows_bf16)>(nullptr); }
 
-// None for bfloat16: attention.cpp widens it first.
-template <typename F>
-static constexpr auto turn_of() { return turn<F>; }
-template <>
-constexpr auto turn_of<Bf16>() { return static_cast<decltype(Kernels<Bf16>::turn)>(nullptr); }
-template <typename F>
-static constexpr auto attend_causal_of() { return attend_causal<F>; }
-template <>
-constexpr auto attend_causal_of<Bf16>() { return static_cast<decltype(Kernels<Bf16>::attend_causal)>(nullptr); }
-template <typename F>
-static constexpr auto attend_causal_backward_of() { return attend_causal_backward<F>; }
-template <>
-constexpr auto attend_causal_backward_of<Bf16>() { return static_cast<decltype(Kernels<Bf16>::attend_causal_backward)>(nullptr); }
-
 template <typename F>
 static constexpr Kernels<F> table() {
-  return {rms_norm<F>, rms_norm_backward<F>, rope<F>, rope_backward<F>, relu_squared<F>,
-          relu_squared_backward<F>, gelu<F>, gelu_backward<F>, swiglu<F>, swiglu_backward<F>,
-          cross_entropy_of<F>(), linear_rows<F, F>, linear_rows_bf16_of<F>(), attend<F>, turn_of<F>(), attend_causal_of<F>(), attend_causal_backward_of<F>()};
+  Kernels<F> all = {rms_norm<F>, rms_norm_backward<F>, rope<F>, rope_backward<F>, relu_squared<F>,
+                    relu_squared_backward<F>, gelu<F>, gelu_backward<F>, swiglu<F>, swiglu_backward<F>,
+                    cross_entropy_of<F>(), linear_rows<F, F>, linear_rows_bf16_of<F>(), attend<F>};
+  // None for bfloat16: attention.cpp widens it first.
+  if constexpr (!std::is_same_v<F, Bf16>) {
+    all.turn = turn<F>;
+    all.attend_causal = attend_causal<F>;
+    all.attend_causal_backward = attend_causal_backward<F>;
+  }
+  return all;
 }
 
 extern const Kernels<float> table_f32;
