@@ -126,6 +126,51 @@ fn a_hugging_face_folder_is_imported_in_shards_or_whole() {
     assert!(!out.exists());
 }
 
+/// As after `add_tokens` without `resize_token_embeddings`, which many published models were left in.
+#[test]
+fn a_token_that_was_added_beyond_the_vocabulary_is_left_out() {
+    let folder = scratch("added");
+    good(&["export", model(), text(&folder)]);
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_str(&fs::read_to_string(folder.join(name)).unwrap()).unwrap()
+    };
+    let mut tokenizer = read("tokenizer.json");
+    let vocab_size = read("config.json")["vocab_size"].clone();
+    let added = tokenizer["added_tokens"].as_array_mut().unwrap();
+    let mut token = added[0].clone();
+    token["id"] = vocab_size.clone();
+    token["content"] = "<pad-2>".into();
+    added.push(token);
+    fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let mut config = read("tokenizer_config.json");
+    config["pad_token"] = "<pad-2>".into();
+    fs::write(folder.join("tokenizer_config.json"), config.to_string()).unwrap();
+
+    let beyond = format!("its model knows {vocab_size}, not `<pad-2>` ({vocab_size})");
+    wrong(&["doctor", text(&folder)], &[&beyond, "etude import"]);
+    let out = scratch("without-added");
+    good(&["import", text(&folder), text(&out)]);
+    assert!(good(&["doctor", text(&out)]).contains("The folder is whole"));
+    assert_eq!(ids(text(&out)), ids(model()));
+    for name in ["tokenizer.json", "tokenizer_config.json"] {
+        assert!(
+            !fs::read_to_string(out.join(name))
+                .unwrap()
+                .contains("pad-2")
+        );
+    }
+
+    // One that the chat template writes is not left out: what the model reads would not be what its publisher meant.
+    config["chat_template"] = "<pad-2>{{ messages[0].content }}{{ eos_token }}".into();
+    fs::write(folder.join("tokenizer_config.json"), config.to_string()).unwrap();
+    let _ = fs::remove_file(folder.join("chat_template.jinja"));
+    let out = scratch("with-added");
+    wrong(
+        &["import", text(&folder), text(&out)],
+        &[&beyond, "the model was trained with"],
+    );
+}
+
 #[test]
 fn what_cannot_be_imported_is_named() {
     let out = scratch("nothing");

@@ -241,22 +241,51 @@ pub(crate) fn check_fit(folder: &Path, tokenizer: &Tokenizer, vocab_size: i64) -
     if tokens as i64 <= vocab_size {
         return Ok(());
     }
+    let remedy = match within(tokenizer, vocab_size) {
+        Some(_) => {
+            "write it anew with `etude import`, which leaves out tokens that were added later"
+        }
+        None => "put the tokenizer that the model was trained with into the folder",
+    };
     Err(Misuse::error(
         format!(
             "{}: its tokenizer has {tokens} tokens, its model knows {vocab_size}{}",
             folder.display(),
             not_known(tokenizer, vocab_size)
         ),
-        "put the tokenizer that the model was trained with into the folder, or take tokens that were added later out of its files",
+        remedy,
     ))
 }
 
-/// The tokens beyond a model's vocabulary, where they are few.
+/// The tokenizer of a model that is imported: without tokens that were added to the vocabulary and that the model does
+/// not know.
+pub(crate) fn fitted(folder: &Path, vocab_size: i64) -> Result<Tokenizer> {
+    let tokenizer = tokenizer(folder)?;
+    if tokenizer.vocab_size() as i64 > vocab_size
+        && let Some(smaller) = within(&tokenizer, vocab_size)
+    {
+        output::note(&format!(
+            "{}: its model knows {vocab_size} tokens{}; left out of the tokenizer",
+            folder.display(),
+            not_known(&tokenizer, vocab_size)
+        ));
+        return Ok(smaller);
+    }
+    check_fit(folder, &tokenizer, vocab_size)?;
+    Ok(tokenizer)
+}
+
+fn within(tokenizer: &Tokenizer, vocab_size: i64) -> Option<Tokenizer> {
+    tokenizer.within(usize::try_from(vocab_size).ok()?)
+}
+
+/// The tokens beyond a model's vocabulary, few of many.
 fn not_known(tokenizer: &Tokenizer, vocab_size: i64) -> String {
     let beyond = tokenizer.beyond(usize::try_from(vocab_size).unwrap_or(0));
     match beyond.len() {
+        0 => String::new(),
         1..=4 => format!(", not {}", beyond.join(", ")),
-        _ => String::new(),
+        many => format!(", not {} and {} more", beyond[..2].join(", "), many - 2),
     }
 }
 

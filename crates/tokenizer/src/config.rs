@@ -223,6 +223,26 @@ impl Config {
         ])
     }
 
+    /// The same without the tokens `gone`, by their spellings, whose ids are `least` or more.
+    pub(crate) fn without(&self, gone: &[String], least: usize) -> Self {
+        let is_gone =
+            |value: &Value| content(value).is_some_and(|text| gone.iter().any(|own| own == text));
+        let mut config = self.clone();
+        config.raw.retain(|_, value| !is_gone(value));
+        for value in config.raw.values_mut() {
+            match value {
+                Value::Array(list) => list.retain(|entry| !is_gone(entry)),
+                Value::Object(named) => named.retain(|_, entry| !is_gone(entry)),
+                _ => {}
+            }
+        }
+        let is_left = |id: &u32| (*id as usize) < least;
+        config.generation_eos.retain(is_left);
+        config.generation_bos = config.generation_bos.filter(is_left);
+        config.generation_pad = config.generation_pad.filter(is_left);
+        config
+    }
+
     /// `chat_template` as it stands: a string, or a list of `{name, template}`, of which `default`
     /// is taken, or else the first.
     pub(crate) fn template(&self) -> Result<Option<String>, TokenizerError> {

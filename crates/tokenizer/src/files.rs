@@ -88,7 +88,7 @@ pub(crate) fn save(tokenizer: &Tokenizer, folder: &Path) -> Result<(), Tokenizer
 
 /// Nearly every model is a BPE, and to say so in advance makes parsing two to three times as fast:
 /// the engine otherwise copies vocabulary and merges twice to find out.
-fn parse(json: &str) -> Result<tokenizers::Tokenizer, serde_json::Error> {
+pub(crate) fn parse(json: &str) -> Result<tokenizers::Tokenizer, serde_json::Error> {
     type OfBpe = TokenizerImpl<
         BPE,
         NormalizerWrapper,

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::config::Config;
@@ -180,6 +181,36 @@ impl Tokenizer {
         let ids = vocab_size.min(u32::MAX as usize) as u32..self.vocab_size() as u32;
         ids.filter_map(|id| Some(format!("`{}` ({id})", self.id_to_token(id)?)))
             .collect()
+    }
+
+    /// This tokenizer for a model that knows the first `vocab_size` ids alone, where all others are tokens that were added
+    /// to the vocabulary and that the chat template does not write: without them. Their spelling is ordinary text then.
+    /// None where that cannot be.
+    pub fn within(&self, vocab_size: usize) -> Option<Self> {
+        let ids = u32::try_from(vocab_size).ok()?..self.vocab_size() as u32;
+        let gone: Vec<String> = ids.filter_map(|id| self.id_to_token(id)).collect();
+        let source = self
+            .chat_template()
+            .map_or("", |template| template.source());
+        if gone.iter().any(|text| source.contains(text.as_str())) {
+            return None;
+        }
+        let mut json: Value = serde_json::from_str(&self.to_json()).ok()?;
+        let added = json.get_mut("added_tokens")?.as_array_mut()?;
+        added.retain(|token| {
+            token["id"]
+                .as_u64()
+                .is_some_and(|id| id < vocab_size as u64)
+        });
+        let engine = files::parse(&json.to_string()).ok()?;
+        let tokenizer = Self::new(engine, self.parts.config.without(&gone, vocab_size)).ok()?;
+        if tokenizer.vocab_size() > vocab_size {
+            return None;
+        }
+        match source {
+            "" => Some(tokenizer),
+            source => tokenizer.with_chat_template(source).ok(),
+        }
     }
 
     /// The token that a text ends with. A turn may end with another: see

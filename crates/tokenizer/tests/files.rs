@@ -120,6 +120,52 @@ fn special_tokens_may_be_strings_objects_and_lists() {
 }
 
 #[test]
+fn tokens_beyond_a_models_vocabulary_can_be_left_out_where_they_were_added() {
+    let mut tokenizer = golden("chat.json")["tokenizer"].clone();
+    let size = support::load(&tokenizer, json!({})).vocab_size();
+    let added = tokenizer["added_tokens"].as_array_mut().unwrap();
+    for (nth, text) in ["<pad-2>", "plain"].into_iter().enumerate() {
+        let special = text != "plain";
+        added.push(json!({
+            "id": size + nth, "content": text, "special": special,
+            "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+        }));
+    }
+    let config = json!({
+        "pad_token": "<pad-2>", "additional_special_tokens": ["<pad-2>", "<|im_end|>"],
+        "chat_template": "{{ messages[0].content }}<|im_end|>",
+    });
+    let whole = support::load(&tokenizer, config.clone());
+    assert_eq!(whole.vocab_size(), size + 2);
+    assert_eq!(whole.pad_id(), Some(size as u32));
+    assert!(
+        whole.within(size - 1).is_none(),
+        "that one is not beyond it"
+    );
+
+    let smaller = whole.within(size).unwrap();
+    assert_eq!(smaller.vocab_size(), size);
+    assert_ne!(smaller.pad_id(), Some(size as u32));
+    assert_eq!(smaller.end_of_turn_id(), whole.end_of_turn_id());
+    let ids = smaller
+        .encode_with_special("<pad-2> plain <|im_end|>")
+        .unwrap();
+    assert!(ids.iter().all(|&id| (id as usize) < size));
+    assert_eq!(
+        smaller.decode(&ids, false).unwrap(),
+        "<pad-2> plain <|im_end|>"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    smaller.save(folder.path()).unwrap();
+    assert_eq!(Tokenizer::load(folder.path()).unwrap().vocab_size(), size);
+
+    let mut config = config;
+    config["chat_template"] = json!("<pad-2>{{ messages[0].content }}<|im_end|>");
+    let needed = support::load(&tokenizer, config);
+    assert!(needed.within(size).is_none(), "the template writes it");
+}
+
+#[test]
 fn a_token_that_only_the_configuration_calls_special_is_special() {
     let mut tokenizer = golden("chat.json")["tokenizer"].clone();
     for token in tokenizer["added_tokens"].as_array_mut().unwrap() {

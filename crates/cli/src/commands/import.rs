@@ -170,10 +170,10 @@ impl Source {
             Source::Gguf(path) => gguf::import(path, out, kind)?,
             Source::Folder(folder) => {
                 let (config, _) = hf::load_config(folder)?;
-                let tokenizer = model::tokenizer(folder)?;
-                model::check_fit(folder, &tokenizer, config.vocab_size)?;
+                let tokenizer = model::fitted(folder, config.vocab_size)?;
                 let recommended = hf::load_generation(folder)?;
-                let hf::LoadedModel { decoder, ids } = hf::load(folder, kind, Device::Cpu)?;
+                let hf::LoadedModel { decoder, mut ids } = hf::load(folder, kind, Device::Cpu)?;
+                ids.pad = ids.pad.filter(|&id| i64::from(id) < config.vocab_size);
                 hf::save(&decoder, &ids, out)?;
                 hf::save_generation(&recommended, out)?;
                 tokenizer.save(out)?;
