@@ -57,6 +57,19 @@ CASES = {
         dict(r=2, lora_alpha=4, target_modules=["k_proj", "o_proj", "gate_proj"], modules_to_save=["embed_tokens"]),
         True,
     ),
+    # DoRA: parts of stacked layers, with biases; and matrices that lie transposed.
+    "lora_qwen2_dora": (
+        "qwen2",
+        dict(r=4, lora_alpha=6, use_dora=True, target_modules=["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"]),
+        True,
+    ),
+    "lora_gpt2_dora": (
+        "gpt2",
+        dict(r=3, lora_alpha=5, use_dora=True, target_modules=["c_attn", "c_fc"]),
+        True,
+    ),
+    # The output layer, which Etude merges and does not train.
+    "lora_llama_head": ("llama", dict(r=2, lora_alpha=4, target_modules=["q_proj", "lm_head"]), False),
 }  # fmt: skip
 
 
@@ -67,7 +80,9 @@ def randomize(model, seed):
         if not parameter.requires_grad:
             continue
         noise = torch.randn(parameter.shape, generator=generator)
-        if "lora_" in name:
+        if "magnitude" in name:
+            parameter.mul_(1 + 0.3 * noise)
+        elif "lora_" in name:
             parameter.copy_(0.4 * noise)
         else:
             parameter.add_(0.2 * noise)
@@ -80,7 +95,8 @@ def mean_loss(model, ids, targets):
 
 def saved_name(name):
     """A parameter's name in the adapter file."""
-    return name.replace(".modules_to_save", "").replace(".default", "")
+    name = name.replace(".modules_to_save", "").replace(".default", "")
+    return name.replace("magnitude_vector.weight", "magnitude_vector")
 
 
 def train(model, seed):
@@ -125,7 +141,7 @@ def write(name, base, settings, trainable, seed):
             key = saved_name(parameter_name)
             assert key in saved and parameter.grad.abs().max() > 1e-6, parameter_name
             golden[f"grad.{key}"] = parameter.grad.clone()
-    assert len(golden) == len(saved) + 2
+    assert len(golden) == sum("base_layer" not in key for key in saved) + 2  # PEFT saves an updated output layer as well
     model.zero_grad()
     if trainable:
         golden |= train(model, seed)

@@ -76,6 +76,8 @@ pub struct LoraSettings {
     pub alpha: f64,
     /// True counts it `alpha / √rank` times. Default false.
     pub rslora: bool,
+    /// True gives each row of an updated weight a length that is learnt apart (DoRA). Default false.
+    pub dora: bool,
     /// The share of its input that an update does not see in training. Default 0.
     pub dropout: f64,
     /// `"all-linear"` (default): every linear layer but the output layer; or a list of names (`["q_proj", "v_proj"]`).
@@ -106,6 +108,7 @@ impl Default for LoraSettings {
             rank: 8,
             alpha: 16.0,
             rslora: false,
+            dora: false,
             dropout: 0.0,
             targets: Targets::AllLinear,
             modules_to_save: Vec::new(),
@@ -122,6 +125,7 @@ impl LoraSettings {
             rank: self.rank,
             alpha: self.alpha,
             rslora: self.rslora,
+            dora: self.dora,
             dropout: self.dropout,
             targets: self.targets.clone(),
             modules_to_save: self.modules_to_save.clone(),

@@ -79,13 +79,13 @@ struct Kernels {
   // a multiple of kHeadStep. `turn` writes keys, or values, as the two below read them: `turned_room` numbers. Query
   // `first` and as many more as a block has are taken at a time, `room` is for kScores numbers, and lse gets the logarithm
   // of each sum of exponentials.
-  void (*turn)(const F* from, int64_t stride, int64_t positions, int64_t d, F* to);
+  void (*turn)(const F* from, int64_t stride, int64_t positions, int64_t d, F* to) = nullptr;
   void (*attend_causal)(const F* q, int64_t q_row, const F* keys, const F* v, int64_t v_row, int64_t positions, F* y, int64_t y_row, F* lse, int64_t first,
-                        int64_t d, F scale, F* room);
+                        int64_t d, F scale, F* room) = nullptr;
   // Sets dq and adds to dk and dv, rows both dk_row apart; `room` is for twice kScores numbers.
   void (*attend_causal_backward)(const F* dy, int64_t dy_row, const F* q, int64_t q_row, const F* k, int64_t k_row, const F* keys, const F* values, const F* y,
                                  int64_t y_row, const F* lse, int64_t positions, F* dq, int64_t dq_row, F* dk, F* dv, int64_t dk_row, int64_t d, F scale,
-                                 F* room);
+                                 F* room) = nullptr;
 };
 
 // Queries and keys of a block of scores, and how far its rows lie apart: a power of two would have them all in a few

@@ -62,6 +62,14 @@ ETUDE_API const char* etude_autocast(int cuda, int enabled) {
   });
 }
 
+// Turns autocast of this thread off or on again where it was entered; gives back whether it was on.
+ETUDE_API int etude_switch_autocast(int cuda, int enabled) {
+  const at::DeviceType device = cuda ? at::kCUDA : at::kCPU;
+  const bool before = at::autocast::is_autocast_enabled(device);
+  at::autocast::set_autocast_enabled(device, enabled != 0);
+  return before ? 1 : 0;
+}
+
 // Whether products of this thread on the CPU are cast to bf16.
 ETUDE_API int etude_autocasts_cpu() { return at::autocast::is_autocast_enabled(at::kCPU) ? 1 : 0; }
 

@@ -1,4 +1,5 @@
-//! Low-rank updates of frozen linear layers: LoRA (Hu et al. 2021), `x W^T + s · (x A^T) B^T`.
+//! Low-rank updates of frozen linear layers: LoRA (Hu et al. 2021), `x W^T + s · (x A^T) B^T`, and DoRA (Liu et al.
+//! 2024), in which each row of the updated weight has a length that is learnt apart from its direction.
 //!
 //! A layer that stacks several matrices over one input (queries, keys and values) has an update for each
 //! of its parts. Their `A` lie in one matrix, so that the input is read once; each `B` adds to its part's own
@@ -39,6 +40,8 @@ pub struct LowRankPart {
     pub b: Tensor,
     /// What the product is multiplied with.
     pub scale: f64,
+    /// DoRA's magnitudes, `(outputs)`: how long each row of the updated weight is. With none it is as long as it comes.
+    pub magnitude: Option<Tensor>,
 }
 
 impl LowRank {
@@ -46,6 +49,7 @@ impl LowRank {
     pub fn shallow_clone(&self) -> Self {
         let part = |part: &LowRankPart| LowRankPart {
             b: part.b.shallow_clone(),
+            magnitude: part.magnitude.as_ref().map(Tensor::shallow_clone),
             ..*part
         };
         Self {
@@ -66,17 +70,71 @@ impl LowRank {
         })
     }
 
-    /// Adds the update, `weight` times over, to a layer's weight `(O, I)`, in float32 at least.
+    /// Adds the update, `weight` times over, to a layer's weight `(O, I)`, in float32 at least. Of a part with
+    /// magnitudes that is so much of the way to what becomes of the weight.
     pub fn merge_into(&self, target: &Tensor, weight: f64) {
         no_grad(|| {
             for (a, part) in self.pairs() {
-                let delta = part.b.matmul(&a) * (part.scale * weight); // (outputs, I)
-                let mut rows = target.narrow(0, part.start, delta.size()[0]);
-                let sum = rows.to_kind(delta.kind()) + delta;
-                rows.copy_(&sum);
+                let whole = part.b.matmul(&a) * part.scale; // (outputs, I)
+                let mut rows = target.narrow(0, part.start, whole.size()[0]);
+                let own = rows.to_kind(whole.kind());
+                let delta = match &part.magnitude {
+                    None => whole,
+                    Some(magnitude) => {
+                        let gain = magnitude / &part.lengths(&own, &a);
+                        (&own + whole) * gain.unsqueeze(1) - &own
+                    }
+                };
+                rows.copy_(&(own + delta * weight));
             }
         });
     }
+
+    /// What each output is multiplied with, `(O)`, in float32 at least: by it a row of the updated weight gets the
+    /// length of its magnitude. None where no part has magnitudes. The length before it counts as a constant for the
+    /// gradients (section 4.3 of the paper).
+    fn gains(&self, weight: &Tensor) -> Option<Tensor> {
+        self.parts.iter().find(|part| part.magnitude.is_some())?;
+        let _exact = native::NoAutocast::enter(weight.device());
+        let (mut pieces, mut filled) = (Vec::new(), 0);
+        let ones = |count: i64| Tensor::ones([count], (self.a.kind(), self.a.device()));
+        for (a, part) in self.pairs() {
+            let outputs = part.b.size()[0];
+            pieces.push(ones(part.start - filled));
+            pieces.push(match &part.magnitude {
+                None => ones(outputs),
+                Some(magnitude) => {
+                    let rows = weight.narrow(0, part.start, outputs);
+                    magnitude / no_grad(|| part.lengths(&rows.to_kind(a.kind()), &a))
+                }
+            });
+            filled = part.start + outputs;
+        }
+        pieces.push(ones(weight.size()[0] - filled));
+        Some(Tensor::cat(&pieces, 0))
+    }
+}
+
+impl LowRankPart {
+    /// How long each row of `W + s B A` is, `(outputs)`, for `weight` `(outputs, I)`, without making that matrix:
+    /// `‖w‖² + 2 s b · (A w) + s² b (A Aᵀ) bᵀ`.
+    fn lengths(&self, weight: &Tensor, a: &Tensor) -> Tensor {
+        let along = |product: Tensor| {
+            (product * &self.b).sum_dim_intlist([1i64].as_slice(), false, None::<Kind>)
+        };
+        let own = row_lengths(weight).square();
+        let cross = along(weight.matmul(&a.tr())) * (2.0 * self.scale);
+        let update = along(self.b.matmul(&a.matmul(&a.tr()))) * (self.scale * self.scale);
+        // A row of zeros stays one.
+        (own + cross + update)
+            .clamp_min(f64::from(f32::MIN_POSITIVE))
+            .sqrt()
+    }
+}
+
+/// How long each row of a matrix is, `(O, I)` to `(O)`.
+pub fn row_lengths(matrix: &Tensor) -> Tensor {
+    matrix.linalg_norm(2, [1i64].as_slice(), false, None::<Kind>)
 }
 
 fn rank(part: &LowRankPart) -> i64 {
@@ -85,8 +143,28 @@ fn rank(part: &LowRankPart) -> i64 {
 
 /// A frozen layer's output for `x` `(…, I)`: `x W^T + bias`, and the update where there is one. A weight
 /// that is kept in another dtype than `x` is converted for the product and not kept so. `places`: what dropout draws
-/// by, an int64 for each row of `x`; with none, that is the row's number.
+/// by, an int64 for each row of `x`; with none, that is the row's number. With magnitudes the update's dropout leaves
+/// `x W^T` whole; PEFT's takes a part of that from the dropped input.
 pub fn frozen_linear(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    update: Option<&LowRank>,
+    places: Option<&Tensor>,
+) -> Tensor {
+    if let Some(gains) = update.and_then(|update| update.gains(weight)) {
+        let y = updated(x, weight, None, update, places);
+        let y = &y * gains.to_kind(y.kind());
+        return match bias {
+            None => y,
+            Some(bias) => &y + bias.to_kind(y.kind()),
+        };
+    }
+    updated(x, weight, bias, update, places)
+}
+
+/// The same without regard to magnitudes.
+fn updated(
     x: &Tensor,
     weight: &Tensor,
     bias: Option<&Tensor>,
@@ -189,223 +267,4 @@ fn mixed(state: u64) -> u64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::seed_everything;
-
-    const DOUBLE: (Kind, Device) = (Kind::Double, Device::Cpu);
-
-    /// Parts of ranks 2 and 3 over outputs 0..4 and 6..9 of 11.
-    fn update(dropout: f64) -> LowRank {
-        tch::manual_seed(5);
-        let draw = |shape: [i64; 2]| Tensor::randn(shape, DOUBLE).set_requires_grad(true);
-        let part = |start, shape, scale| LowRankPart {
-            start,
-            b: draw(shape),
-            scale,
-        };
-        LowRank {
-            a: draw([5, 7]),
-            parts: vec![part(0, [4, 2], 0.5), part(6, [3, 3], 2.0)],
-            dropout,
-            layer: 3,
-        }
-    }
-
-    fn largest(tensor: Tensor) -> f64 {
-        f64::try_from(tensor.abs().max()).expect("a number")
-    }
-
-    /// Output and the gradients of x, A and both B.
-    fn run(
-        f: impl Fn(&Tensor, &Tensor, Option<&Tensor>, Option<&LowRank>, Option<&Tensor>) -> Tensor,
-        biased: bool,
-    ) -> Vec<Tensor> {
-        let update = update(0.0);
-        let x = Tensor::randn([2, 3, 7], DOUBLE).set_requires_grad(true);
-        let weight = Tensor::randn([11, 7], DOUBLE);
-        let bias = biased.then(|| Tensor::randn([11], DOUBLE));
-        let y = f(&x, &weight, bias.as_ref(), Some(&update), None);
-        y.sin().sum(Kind::Double).backward();
-        let grads = update.parts.iter().map(|part| part.b.grad());
-        [y.detach(), x.grad(), update.a.grad()]
-            .into_iter()
-            .chain(grads)
-            .collect()
-    }
-
-    #[test]
-    fn fused_and_composed_forms_agree_with_a_dense_update() {
-        for biased in [false, true] {
-            let fused = run(frozen_linear, biased);
-            let plain = run(composed, biased);
-            let dense = run(
-                |x, weight, bias, update, _| {
-                    let update = update.expect("given");
-                    let pieces: Vec<Tensor> = update
-                        .pairs()
-                        .map(|(a, part)| part.b.matmul(&a) * part.scale)
-                        .collect();
-                    let zeros = Tensor::zeros([2, 7], DOUBLE);
-                    let delta = Tensor::cat(&[&pieces[0], &zeros, &pieces[1], &zeros], 0);
-                    x.linear(&(weight + delta), bias)
-                },
-                biased,
-            );
-            for ((fused, plain), dense) in fused.iter().zip(&plain).zip(&dense) {
-                assert!(largest(fused - dense) < 1e-12);
-                assert!(largest(plain - dense) < 1e-12);
-            }
-        }
-    }
-
-    #[test]
-    fn wide_sides_in_float32_agree_as_well() {
-        tch::manual_seed(8);
-        let float = (Kind::Float, Device::Cpu);
-        let normal = |size: &[i64]| Tensor::randn(size, float) * 0.3;
-        let (x0, weight, dy) = (normal(&[40, 48]), normal(&[64, 48]), normal(&[40, 64]));
-        let bias = normal(&[64]);
-        let (a0, b0) = (normal(&[20, 48]), [normal(&[24, 12]), normal(&[40, 8])]);
-        type Form =
-            fn(&Tensor, &Tensor, Option<&Tensor>, Option<&LowRank>, Option<&Tensor>) -> Tensor;
-        let run = |form: Form| {
-            let x = x0.copy().set_requires_grad(true);
-            let part = |place: usize, start, scale| LowRankPart {
-                start,
-                b: b0[place].copy().set_requires_grad(true),
-                scale,
-            };
-            let update = LowRank {
-                a: a0.copy().set_requires_grad(true),
-                parts: vec![part(0, 0, 2.0), part(1, 24, 0.5)],
-                dropout: 0.0,
-                layer: 0,
-            };
-            let y = form(&x, &weight, Some(&bias), Some(&update), None);
-            (&y * &dy).sum(Kind::Float).backward();
-            let b = update.parts.iter().map(|part| part.b.grad());
-            let all = [y.detach(), x.grad(), update.a.grad()].into_iter();
-            all.chain(b).collect::<Vec<_>>()
-        };
-        for (fused, plain) in run(frozen_linear).iter().zip(&run(composed)) {
-            assert!(fused.allclose(plain, 1e-4, 1e-4, false));
-        }
-    }
-
-    #[test]
-    fn a_merged_weight_gives_the_same_output() {
-        let update = update(0.0);
-        let x = Tensor::randn([6, 7], DOUBLE);
-        let weight = Tensor::randn([11, 7], DOUBLE);
-        let apart = frozen_linear(&x, &weight, None, Some(&update), None);
-        update.merge_into(&weight, 1.0);
-        assert!(largest(apart - x.linear(&weight, None::<&Tensor>)) < 1e-12);
-    }
-
-    #[test]
-    fn a_weight_in_bf16_is_used_in_the_input_s_dtype() {
-        tch::manual_seed(5);
-        let x = Tensor::randn([6, 7], (Kind::Float, Device::Cpu)).set_requires_grad(true);
-        let weight = Tensor::randn([11, 7], (Kind::Float, Device::Cpu)).to_kind(Kind::BFloat16);
-        let y = frozen_linear(&x, &weight, None, None, None);
-        let wide = x.linear(&weight.to_kind(Kind::Float), None::<&Tensor>);
-        assert_eq!(y.kind(), Kind::Float);
-        assert!(largest(&y - &wide) < 1e-6);
-        y.sum(Kind::Float).backward();
-        assert!(
-            largest(
-                x.grad()
-                    - weight.to_kind(Kind::Float).sum_dim_intlist(
-                        [0i64].as_slice(),
-                        false,
-                        Kind::Float
-                    )
-            ) < 1e-5
-        );
-    }
-
-    #[test]
-    fn dropout_is_for_training_alone_and_right_on_average() {
-        let update = update(0.0);
-        let dropped = LowRank {
-            dropout: 0.4,
-            ..update.shallow_clone()
-        };
-        let x = Tensor::randn([1, 7], DOUBLE).set_requires_grad(true);
-        let weight = Tensor::zeros([11, 7], DOUBLE);
-        let whole = frozen_linear(&x, &weight, None, Some(&update), None).detach();
-        let quiet = no_grad(|| frozen_linear(&x, &weight, None, Some(&dropped), None));
-        assert!(largest(&whole - quiet) < 1e-12);
-        let many = x.expand([200_000, 7], false);
-        for form in [frozen_linear, composed] {
-            let y = form(&many, &weight, None, Some(&dropped), None);
-            let mean = y.mean_dim([0i64].as_slice(), false, Kind::Double);
-            let spread = f64::try_from(y.std(true).max()).expect("a number");
-            assert!(largest(&whole - mean) < 0.1, "the mean is the whole");
-            assert!(spread > 0.5, "something is dropped");
-        }
-    }
-
-    #[test]
-    fn dropout_is_drawn_by_place_in_both_forms() {
-        let mut update = update(0.3);
-        let x = Tensor::randn([6, 7], DOUBLE);
-        let weight = Tensor::zeros([11, 7], DOUBLE);
-        let places = Tensor::from_slice(&[5i64, -9, 1 << 40, 0, i64::MIN, 5]);
-        seed_everything(8);
-        let whole = frozen_linear(&x, &weight, None, Some(&update), Some(&places));
-        let plain = composed(&x, &weight, None, Some(&update), Some(&places));
-        assert!(largest(&whole - plain) < 1e-12);
-        // A row is the same wherever it lies, and what was drawn before does not matter.
-        for row in 0..6 {
-            let _ = Tensor::randn([3], DOUBLE);
-            let (x, place) = (x.narrow(0, row, 1), places.narrow(0, row, 1));
-            let alone = frozen_linear(&x, &weight, None, Some(&update), Some(&place));
-            assert!(
-                largest(whole.narrow(0, row, 1) - alone) < 1e-12,
-                "row {row}"
-            );
-        }
-        // Another seed, another layer and other places draw otherwise.
-        let drawn = |update: &LowRank, places| {
-            let ones = Tensor::ones([400, 7], DOUBLE);
-            kept(&ones, update, 0, places).to_kind(Kind::Double)
-        };
-        let one = drawn(&update, None);
-        let later = Tensor::arange_start(400, 800, (Kind::Int64, Device::Cpu));
-        let elsewhere = drawn(&update, Some(&later));
-        seed_everything(9);
-        let reseeded = drawn(&update, None);
-        seed_everything(8);
-        update.layer += 1;
-        for other in [elsewhere, reseeded, drawn(&update, None)] {
-            let both = f64::try_from((&one * other).mean(Kind::Double)).expect("a number");
-            assert!((both - 0.49).abs() < 0.03, "independent: {both}");
-        }
-    }
-
-    #[test]
-    fn dropout_s_gradients_are_those_of_the_same_draw() {
-        // With x of ones and no weight the output is linear in A and in B, so that value and gradient tell
-        // of the same draw: f = Σ B ∂f/∂B = Σ A ∂f/∂A.
-        let update = update(0.5);
-        let x = Tensor::randn([50, 7], DOUBLE).set_requires_grad(true);
-        let y = frozen_linear(
-            &x,
-            &Tensor::zeros([11, 7], DOUBLE),
-            None,
-            Some(&update),
-            None,
-        );
-        let f = y.sum(Kind::Double);
-        f.backward();
-        let f = f64::try_from(f).expect("a number");
-        let product =
-            |of: &Tensor| f64::try_from((of * of.grad()).sum(Kind::Double)).expect("a number");
-        let by_b: f64 = update.parts.iter().map(|part| product(&part.b)).sum();
-        assert!((f - by_b).abs() < 1e-9 * f.abs().max(1.0));
-        assert!((f - product(&update.a)).abs() < 1e-9 * f.abs().max(1.0));
-        assert!((f - product(&x)).abs() < 1e-9 * f.abs().max(1.0));
-    }
-}
+mod tests;

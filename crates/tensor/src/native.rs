@@ -102,6 +102,7 @@ unsafe extern "C" {
         out: *mut Ptr,
     ) -> *const c_char;
     fn etude_autocast(cuda: c_int, enabled: c_int) -> *const c_char;
+    fn etude_switch_autocast(cuda: c_int, enabled: c_int) -> c_int;
     fn etude_autocasts_cpu() -> c_int;
 }
 
@@ -364,6 +365,28 @@ pub(crate) fn linear_cross_entropies(
 pub(crate) fn autocasts_cpu() -> bool {
     // SAFETY: reads thread-local state.
     unsafe { etude_autocasts_cpu() != 0 }
+}
+
+/// No autocast for as long as this lives.
+pub(crate) struct NoAutocast {
+    cuda: bool,
+    before: c_int,
+}
+
+impl NoAutocast {
+    pub(crate) fn enter(device: Device) -> Self {
+        let cuda = device.is_cuda();
+        // SAFETY: plain integers; the other side sets thread-local state.
+        let before = unsafe { etude_switch_autocast(cuda.into(), 0) };
+        Self { cuda, before }
+    }
+}
+
+impl Drop for NoAutocast {
+    fn drop(&mut self) {
+        // SAFETY: as in `enter`.
+        unsafe { etude_switch_autocast(self.cuda.into(), self.before) };
+    }
 }
 
 /// bf16 autocast for as long as this lives.

@@ -41,6 +41,7 @@ fn twenty_losses_equal_peft_s() {
         rank: 4,
         alpha: 8.0,
         rslora: false,
+        dora: false,
         dropout: 0.0,
         targets: Targets::AllLinear,
         modules_to_save: Vec::new(),
@@ -64,18 +65,35 @@ fn twenty_losses_equal_peft_s() {
                 alpha: 4.0,
                 targets: named(&["k_proj", "o_proj", "gate_proj"]),
                 modules_to_save: vec!["embed_tokens".to_owned()],
+                ..plain.clone()
+            },
+        ),
+        (
+            "qwen2_dora",
+            LoraConfig {
+                alpha: 6.0,
+                dora: true,
+                targets: named(&["q_proj", "v_proj", "o_proj", "up_proj", "down_proj"]),
+                ..plain.clone()
+            },
+        ),
+        (
+            "gpt2_dora",
+            LoraConfig {
+                rank: 3,
+                alpha: 5.0,
+                dora: true,
+                targets: named(&["c_attn", "c_fc"]),
                 ..plain
             },
         ),
     ];
     for (name, config) in cases {
         let folder = goldens(&format!("lora_{name}"));
-        let loaded = hf::load(&goldens(name), Kind::Float, Device::Cpu).expect("loads");
+        let base = goldens(name.strip_suffix("_dora").unwrap_or(name));
+        let loaded = hf::load(&base, Kind::Float, Device::Cpu).expect("loads");
         let mut decoder = loaded.decoder;
-        let frozen = Frozen {
-            base: goldens(name),
-            kind: None,
-        };
+        let frozen = Frozen { base, kind: None };
         attach(&mut decoder, config, frozen).expect("attaches");
         peft::restore(&decoder, &folder).expect("restores");
 

@@ -92,6 +92,7 @@ impl Subject {
                     rank: 2,
                     alpha: 4.0,
                     rslora: false,
+                    dora: false,
                     dropout: 0.25,
                     targets: Targets::AllLinear,
                     modules_to_save: Vec::new(),

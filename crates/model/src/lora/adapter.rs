@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use etude_tensor::{Init, Kind, LowRank, LowRankPart, Params, no_grad};
+use etude_tensor::{Init, Kind, LowRank, LowRankPart, Params, Tensor, lora, no_grad};
 
 use super::config::{LoraConfig, LoraError, Targets};
 use super::modules::{self, LinearModule};
@@ -50,7 +50,7 @@ impl Adapter {
         &self.base
     }
 
-    /// The `A` and `B` of all layers.
+    /// The `A` and `B` of all layers, and their magnitudes.
     pub fn params(&self) -> &Params {
         &self.params
     }
@@ -63,7 +63,8 @@ impl Adapter {
 }
 
 /// Freezes a decoder and puts a fresh adapter into it: `A` uniform on ±1/√inputs (PEFT's Kaiming-uniform
-/// with a = √5), drawn from libtorch's generator, `B` zero. So the decoder computes what it did before.
+/// with a = √5), drawn from libtorch's generator, `B` zero, magnitudes as the rows of the weight are long. So the decoder
+/// computes what it did before.
 ///
 /// # Errors
 /// When a setting is impossible or names what the model does not have.
@@ -84,7 +85,9 @@ pub fn attach(decoder: &mut Decoder, config: LoraConfig, frozen: Frozen) -> Resu
     let mut layers: Vec<AdaptedLayer> = Vec::new();
     for group in targets.chunk_by(|one, other| one.linear == other.linear) {
         let number = layers.len() as u64;
-        layers.push(fresh(&mut params, group, &config, number));
+        let param = decoder.params().get(&format!("{}.weight", group[0].linear));
+        let weight = &param.expect("the layer is the decoder's");
+        layers.push(fresh(&mut params, group, &config, number, weight));
     }
     for (name, linear) in decoder.linears_mut() {
         if let Some(layer) = layers.iter().find(|layer| layer.linear == name) {
@@ -180,12 +183,13 @@ fn freeze(decoder: &Decoder, whole: &[String], frozen: Kind) {
     }
 }
 
-/// A fresh update of the modules `group`, which lie in one layer.
+/// A fresh update of the modules `group`, which lie in one layer with `weight`.
 fn fresh(
     params: &mut Params,
     group: &[LinearModule],
     config: &LoraConfig,
     layer: u64,
+    weight: &Tensor,
 ) -> AdaptedLayer {
     let (rank, inputs) = (config.rank, group[0].inputs);
     let ranks = vec![rank; group.len()];
@@ -201,10 +205,21 @@ fn fresh(
             let b = scope
                 .sub("lora_b")
                 .param(leaf, &[module.outputs, rank], Init::Zeros);
+            let magnitude = config.dora.then(|| {
+                let magnitude =
+                    scope
+                        .sub("lora_magnitude")
+                        .param(leaf, &[module.outputs], Init::Ones);
+                let rows = weight.narrow(0, module.start, module.outputs);
+                let lengths = lora::row_lengths(&rows.detach().to_kind(magnitude.kind()));
+                no_grad(|| magnitude.shallow_clone().copy_(&lengths));
+                magnitude
+            });
             LowRankPart {
                 start: module.start,
                 b,
                 scale: config.scale(),
+                magnitude,
             }
         })
         .collect();

@@ -54,6 +54,8 @@ pub struct LoraConfig {
     pub alpha: f64,
     /// Or `alpha / √rank` times (Kalajdzievski 2023).
     pub rslora: bool,
+    /// Whether the rows of an updated weight have lengths of their own: DoRA (Liu et al. 2024).
+    pub dora: bool,
     /// The share of its input that an update does not see in training, at least 0 and below 1.
     pub dropout: f64,
     /// Which linear layers are updated.

@@ -55,6 +55,26 @@ pub(crate) fn linear_modules(decoder: &Decoder) -> Vec<LinearModule> {
     modules
 }
 
+/// The output layer where it is none of the embedding. Adapters of it are merged, not trained.
+pub(crate) fn output_module(decoder: &Decoder) -> Option<LinearModule> {
+    let param = decoder
+        .params()
+        .entries()
+        .iter()
+        .find(|param| param.name == "head.weight")?;
+    let [outputs, inputs] = param.tensor.size()[..] else {
+        return None;
+    };
+    let paths = place(decoder.config(), &param.name).names;
+    Some(LinearModule {
+        path: module_of(&paths[0]).to_owned(),
+        linear: "head".to_owned(),
+        start: 0,
+        outputs,
+        inputs,
+    })
+}
+
 /// Modules that can be trained whole, as (path, parameters): those that share no product with others.
 pub(crate) fn whole_modules(decoder: &Decoder) -> Vec<(String, Vec<String>)> {
     let mut modules: Vec<(String, Vec<String>)> = Vec::new();

@@ -50,12 +50,13 @@ fn folders_that_cannot_be_used_are_refused_by_file_and_field() {
         ("peft_type", json!("IA3"), "`IA3`"),
         ("r", json!(0), "at least 1"),
         ("r", json!("8"), "not a whole number"),
-        ("use_dora", json!(true), "not supported"),
+        ("use_dora", json!("yes"), "true or false"),
         ("bias", json!("all"), "not supported"),
         ("init_lora_weights", json!("pissa"), "not supported"),
         ("layer_replication", json!([[0, 2]]), "not supported"),
         ("alpha_pattern", json!({".*q_proj": 2}), "no patterns"),
         ("target_modules", json!(["q_proj", "c_attn"]), "`c_attn`"),
+        ("target_modules", json!(["embed_tokens"]), "no linear layer"),
         (
             "base_model_name_or_path",
             json!("someone/model"),
@@ -163,11 +164,26 @@ fn settings_that_do_not_fit_are_refused_by_name() {
             .contains("adapter already")
     );
 
+    // Magnitudes scale what another adapter would add to.
+    let mut decoder = base("qwen2");
+    let other = (adapter("qwen2_dora"), 0.5);
+    let error = peft::merge(&mut decoder, &[other.clone(), other])
+        .expect_err("refused")
+        .to_string();
+    assert!(error.contains("use_dora"), "{error}");
+
     // An adapter of other settings is not gone on from.
     for (settings, word) in [
         (config(2, 4.0, &[]), "rank"),
         (config(4, 9.0, &[]), "lora.alpha"),
         (config(4, 8.0, &["q_proj"]), "lora.targets"),
+        (
+            LoraConfig {
+                dora: true,
+                ..config(4, 8.0, &[])
+            },
+            "lora.dora is true",
+        ),
         (
             LoraConfig {
                 modules_to_save: vec!["lm_head".to_owned()],

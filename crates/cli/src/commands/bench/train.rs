@@ -97,6 +97,7 @@ fn of_model(args: &TrainArgs, model: &Path, on: Device, precision: Precision) ->
             rank,
             alpha: 2.0 * rank as f64,
             rslora: false,
+            dora: false,
             dropout: 0.0,
             targets: Targets::AllLinear,
             modules_to_save: Vec::new(),

@@ -16,6 +16,8 @@ pub(super) struct PeftConfig {
     rank: i64,
     alpha: f64,
     rslora: bool,
+    /// Whether each module has magnitudes.
+    pub(super) dora: bool,
     rank_pattern: Map<String, Value>,
     alpha_pattern: Map<String, Value>,
     /// Names of updated modules; none when the file has a pattern over paths instead.
@@ -26,12 +28,11 @@ pub(super) struct PeftConfig {
 }
 
 /// Fields that change what an adapter means, with the values that change nothing.
-fn neutral() -> [(&'static str, Vec<Value>); 12] {
+fn neutral() -> [(&'static str, Vec<Value>); 11] {
     let off = || vec![json!(false)];
     let empty = || vec![json!([]), json!({})];
     [
         ("bias", vec![json!("none")]),
-        ("use_dora", off()),
         ("lora_bias", off()),
         ("use_qalora", off()),
         ("layer_replication", empty()),
@@ -116,6 +117,7 @@ pub(super) fn parse(path: &Path, json: &Value) -> Result<PeftConfig, FolderError
         rank,
         alpha: fields.float("lora_alpha", 8.0)?,
         rslora: fields.flag("use_rslora", false)?,
+        dora: fields.flag("use_dora", false)?,
         rank_pattern,
         alpha_pattern: pattern("alpha_pattern")?,
         targets: names("target_modules")?,
@@ -179,7 +181,7 @@ pub(super) fn to_json(decoder: &Decoder, adapter: &Adapter) -> Value {
     json!({
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": adapter.base(), "revision": null,
         "inference_mode": true, "r": config.rank, "lora_alpha": alpha, "lora_dropout": config.dropout,
-        "use_rslora": config.rslora, "use_dora": false, "lora_bias": false, "bias": "none",
+        "use_rslora": config.rslora, "use_dora": config.dora, "lora_bias": false, "bias": "none",
         "target_modules": targets, "modules_to_save": if whole.is_empty() { Value::Null } else { json!(whole) },
         "fan_in_fan_out": decoder.config().family == Family::Gpt2, "init_lora_weights": true,
         "rank_pattern": {}, "alpha_pattern": {}, "layers_to_transform": null, "layers_pattern": null,

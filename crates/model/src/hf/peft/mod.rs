@@ -20,6 +20,8 @@ use crate::decoder::Decoder;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
+/// What DoRA's magnitudes are called in a module.
+const MAGNITUDE: &str = "lora_magnitude_vector";
 /// What PEFT puts before every name.
 const PREFIX: &str = "base_model.model.";
 
@@ -61,6 +63,13 @@ pub fn merge(decoder: &mut Decoder, adapters: &[(PathBuf, f64)]) -> Result<(), F
     let mut retrained: Vec<String> = Vec::new();
     for (folder, weight) in adapters {
         let found = read::read(folder, decoder)?;
+        let decomposed = |update: &read::Update| update.magnitude.is_some();
+        if adapters.len() > 1 && found.updates.iter().any(decomposed) {
+            return Err(FolderError::Adapter {
+                path: folder.clone(),
+                reason: "scales the base's own weights (`use_dora`), so that no other adapter can be merged beside it".to_owned(),
+            });
+        }
         for update in found.updates {
             let param = decoder
                 .params()
@@ -72,6 +81,7 @@ pub fn merge(decoder: &mut Decoder, adapters: &[(PathBuf, f64)]) -> Result<(), F
                     start: update.module.start,
                     b: update.b,
                     scale: update.scale,
+                    magnitude: update.magnitude,
                 }],
                 dropout: 0.0,
                 layer: 0,
@@ -159,9 +169,25 @@ pub fn restore(decoder: &Decoder, folder: &Path) -> Result<(), FolderError> {
                     update.scale, part.scale
                 )));
             }
+            let magnitudes = match (&part.magnitude, &update.magnitude) {
+                (Some(own), Some(found)) => Some((own, found)),
+                (None, None) => None,
+                (own, _) => {
+                    let (has, is) = match own {
+                        Some(_) => ("no", "true"),
+                        None => ("a", "false"),
+                    };
+                    return Err(differs(format!(
+                        "has {has} magnitude of `{path}`, and lora.dora is {is}"
+                    )));
+                }
+            };
             no_grad(|| {
                 a.shallow_clone().copy_(&update.a);
                 part.b.shallow_clone().copy_(&update.b);
+                if let Some((own, found)) = magnitudes {
+                    own.shallow_clone().copy_(found);
+                }
             });
         }
     }

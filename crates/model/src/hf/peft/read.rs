@@ -10,9 +10,9 @@ use super::super::error::FolderError;
 use super::super::folder::read_json;
 use super::super::names;
 use super::config::{self, PeftConfig};
-use super::{CONFIG, PREFIX, WEIGHTS};
+use super::{CONFIG, MAGNITUDE, PREFIX, WEIGHTS};
 use crate::decoder::Decoder;
-use crate::lora::{LinearModule, linear_modules, matches};
+use crate::lora::{LinearModule, linear_modules, matches, output_module};
 
 /// A folder's adapter, on the base's device.
 pub(super) struct Found {
@@ -30,6 +30,8 @@ pub(super) struct Update {
     /// `(outputs, rank)`.
     pub(super) b: Tensor,
     pub(super) scale: f64,
+    /// `(outputs)`, with DoRA.
+    pub(super) magnitude: Option<Tensor>,
 }
 
 /// Reads `folder`, an adapter for `decoder`'s weights.
@@ -57,8 +59,9 @@ pub(super) fn read(folder: &Path, decoder: &Decoder) -> Result<Found, FolderErro
         });
     }
     let mut file = Tensors::open(&weights, decoder)?;
-    let modules = linear_modules(decoder);
-    check_targets(&config_path, &config, &modules)?;
+    let mut modules = linear_modules(decoder);
+    modules.extend(output_module(decoder));
+    check_targets(&config_path, &config, &modules, decoder.config().tied)?;
     let mut updates = Vec::new();
     for module in modules {
         let named = |name: &String| matches(&module.path, name);
@@ -74,6 +77,7 @@ pub(super) fn read(folder: &Path, decoder: &Decoder) -> Result<Found, FolderErro
             update => updates.extend(update),
         }
     }
+    file.base_head()?;
     let whole = file.whole(&config)?;
     file.demand_empty()?;
     if updates.is_empty() && whole.is_empty() {
@@ -86,15 +90,22 @@ fn check_targets(
     path: &Path,
     config: &PeftConfig,
     modules: &[LinearModule],
+    tied: bool,
 ) -> Result<(), FolderError> {
     for name in config.targets.iter().flatten() {
         if !modules.iter().any(|module| matches(&module.path, name)) {
+            let why = match tied && matches("lm_head", name) {
+                true => {
+                    "which the base has no matrix of its own for, its embedding is the output layer as well"
+                }
+                false => {
+                    "which is no linear layer of the base; the adapter is for another base, or of a kind that Etude does not read"
+                }
+            };
             return Err(FolderError::Field {
                 path: path.to_owned(),
                 field: "target_modules".to_owned(),
-                reason: format!(
-                    "names `{name}`, which is no linear layer inside the base; the adapter is for another base, or of a kind that Etude does not read"
-                ),
+                reason: format!("names `{name}`, {why}"),
             });
         }
     }
@@ -152,12 +163,22 @@ impl<'a> Tensors<'a> {
         let [a_name, b_name] = ["A", "B"].map(|side| format!("{}.lora_{side}.weight", module.path));
         let a = self.take(&a_name, &[rank, module.inputs])?;
         let b = self.take(&b_name, &[module.outputs, rank])?;
+        let magnitude_name = format!("{}.{MAGNITUDE}", module.path);
+        let magnitude = match config.dora {
+            true => self.take(&magnitude_name, &[module.outputs])?,
+            false => None,
+        };
         match (a, b) {
+            (Some(_), Some(_)) if config.dora && magnitude.is_none() => Err(FolderError::Missing {
+                path: self.path.to_owned(),
+                tensor: format!("{PREFIX}{magnitude_name}"),
+            }),
             (Some(a), Some(b)) => Ok(Some(Update {
                 module,
                 a,
                 b,
                 scale,
+                magnitude,
             })),
             (None, None) => Ok(None),
             (one, _) => {
@@ -168,6 +189,31 @@ impl<'a> Tensors<'a> {
                 })
             }
         }
+    }
+
+    /// PEFT writes the base's own output layer beside an update of it. It must be the one that is here, but for the
+    /// rounding of another dtype.
+    fn base_head(&mut self) -> Result<(), FolderError> {
+        let Some(module) = output_module(self.decoder) else {
+            return Ok(());
+        };
+        let name = format!("{}.base_layer.weight", module.path);
+        let Some(copy) = self.take(&name, &[module.outputs, module.inputs])? else {
+            return Ok(());
+        };
+        let own = self
+            .decoder
+            .params()
+            .get(&format!("{}.weight", module.linear));
+        let own = own
+            .expect("the module is the decoder's")
+            .to_kind(copy.kind());
+        if copy.allclose(&own, 1e-2, 1e-4, false) {
+            return Ok(());
+        }
+        Err(self.other_base(format!(
+            "`{PREFIX}{name}` is another output layer than the base's"
+        )))
     }
 
     /// The modules that were trained whole, which the configuration must name.

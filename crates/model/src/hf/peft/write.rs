@@ -7,7 +7,7 @@ use etude_tensor::{Tensor, safetensors};
 use super::super::error::FolderError;
 use super::super::folder::write_json;
 use super::super::names;
-use super::{CONFIG, PREFIX, WEIGHTS, config};
+use super::{CONFIG, MAGNITUDE, PREFIX, WEIGHTS, config};
 use crate::decoder::Decoder;
 
 /// Writes a decoder's adapter into `folder`, which exists.
@@ -26,6 +26,9 @@ pub fn save(decoder: &Decoder, folder: &Path) -> Result<(), FolderError> {
         for (path, (a, part)) in layer.modules.iter().zip(layer.update.pairs()) {
             tensors.push((format!("{PREFIX}{path}.lora_A.weight"), a.detach()));
             tensors.push((format!("{PREFIX}{path}.lora_B.weight"), part.b.detach()));
+            if let Some(magnitude) = &part.magnitude {
+                tensors.push((format!("{PREFIX}{path}.{MAGNITUDE}"), magnitude.detach()));
+            }
         }
     }
     for param in decoder.params().entries() {
