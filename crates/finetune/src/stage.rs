@@ -190,7 +190,6 @@ impl Stage for Finetuning {
             loss,
             bits_per_byte,
             perplexity: loss.exp(),
-            scores: Default::default(),
         })
     }
 

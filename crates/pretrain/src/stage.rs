@@ -105,7 +105,6 @@ impl Stage for Pretraining {
             loss,
             bits_per_byte,
             perplexity: loss.exp(),
-            scores: Default::default(),
         })
     }
 

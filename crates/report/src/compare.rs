@@ -5,7 +5,6 @@ use anyhow::Result;
 use crate::canvas::{Ink, SERIES};
 use crate::chart::{Chart, Mark, NARROW, WIDE};
 use crate::figures::{Figure, Words, curve, figure, segments};
-use crate::metric::metric;
 use crate::run::{EvalPoint, Run};
 use crate::series;
 
@@ -65,54 +64,6 @@ pub(crate) fn training(runs: &[(String, &Run)], caption: Vec<String>) -> Result<
             ..Chart::default()
         },
         words,
-        &[WIDE, NARROW],
-    )
-}
-
-/// One task metric of several runs in one chart.
-pub(crate) fn task(runs: &[(String, &Run)], key: &str) -> Result<Option<Figure>> {
-    let curves = runs.iter().enumerate().map(|(index, (name, run))| {
-        let value = |scores: &[(String, f64)]| {
-            scores
-                .iter()
-                .find(|(name, _)| name == key)
-                .map(|found| found.1)
-        };
-        let parts = series::segments(
-            run.tasks
-                .iter()
-                .map(|point| (point.step, value(&point.scores))),
-        );
-        let name = if name.is_empty() { "on the task" } else { name };
-        curve(name, Ink::Series((index % SERIES) as u8), Mark::Dots, parts)
-    });
-    let chart = Chart {
-        curves: curves.collect(),
-        ..Chart::default()
-    };
-    let known = metric(key);
-    let way = if known.higher_is_better {
-        "higher is better"
-    } else {
-        "lower is better"
-    };
-    let caption = vec![
-        format!(
-            "{} Measured on a few examples while training; {way}.",
-            known.meaning
-        )
-        .trim_start()
-        .to_owned(),
-    ];
-    let title = format!("{} during training", known.label);
-    figure(
-        chart,
-        Words {
-            title: &title,
-            unit: "",
-            level: None,
-            caption,
-        },
         &[WIDE, NARROW],
     )
 }

@@ -5,7 +5,6 @@ use serde::Serialize;
 
 use crate::canvas::Ink;
 use crate::chart::{Chart, Curve, Drawing, Mark, NARROW, Size, WIDE};
-use crate::compare;
 use crate::format;
 use crate::run::{Run, Stage, TrainPoint};
 use crate::series::{self, Points};
@@ -133,26 +132,6 @@ pub(crate) fn bits_per_byte(run: &Run) -> Result<Option<Figure>> {
         },
         &[WIDE, NARROW],
     )
-}
-
-/// Scores on the task while fine-tuning, one figure a metric.
-pub(crate) fn task_scores(run: &Run) -> Result<Vec<Figure>> {
-    let named = [(String::new(), run)];
-    task_metrics(run)
-        .iter()
-        .filter_map(|key| compare::task(&named, key).transpose())
-        .collect()
-}
-
-/// The metrics that a run measured on its task, in the order of the file.
-pub(crate) fn task_metrics(run: &Run) -> Vec<String> {
-    let mut keys: Vec<String> = Vec::new();
-    for (key, _) in run.tasks.iter().flat_map(|point| &point.scores) {
-        if !keys.contains(key) {
-            keys.push(key.clone());
-        }
-    }
-    keys
 }
 
 /// What the course of the validation loss says about memorizing.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::compare;
-use crate::figures::{self, Figure};
+use crate::figures::Figure;
 use crate::format;
 use crate::metric::metric;
 use crate::read;
@@ -265,10 +265,6 @@ fn comparison(task: Option<&Run>, scratch: Option<&Run>) -> Result<Vec<Figure>> 
         .into_iter()
         .collect();
     out.extend(compare::training(&runs, vec![training])?);
-    let keys = task.map(figures::task_metrics).unwrap_or_default();
-    for key in keys {
-        out.extend(compare::task(&runs, &key)?);
-    }
     Ok(out)
 }
 

@@ -9,9 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::format;
-use crate::run::{
-    EvalPoint, Example, Note, Recipe, Run, Sample, TaskPoint, TrainPoint, number, text,
-};
+use crate::run::{EvalPoint, Example, Note, Recipe, Run, Sample, TrainPoint, number, text};
 
 /// Damaged lines named one by one before the rest is only counted.
 const NAMED_LINES: usize = 5;
@@ -163,7 +161,6 @@ fn metrics(dir: &Path, run: &mut Run, notes: &mut Vec<Note>) -> Result<()> {
                     rewound.push((last, step));
                     run.train.retain(|point| point.step < step);
                     run.evals.retain(|point| point.step < step);
-                    run.tasks.retain(|point| point.step < step);
                 }
                 run.train.push(train_point(value, step));
             }
@@ -175,13 +172,6 @@ fn metrics(dir: &Path, run: &mut Run, notes: &mut Vec<Note>) -> Result<()> {
                     part_loss: number(value, "/part_loss"),
                     bits_per_byte: number(value, "/bits_per_byte"),
                     perplexity: number(value, "/perplexity"),
-                });
-            }
-            Some("task") => {
-                run.tasks.retain(|point| point.step < step);
-                run.tasks.push(TaskPoint {
-                    step,
-                    scores: task_scores(value),
                 });
             }
             Some(other) => return Err(format!("has the unknown kind \"{other}\"")),
@@ -236,18 +226,6 @@ fn train_point(value: &Value, step: f64) -> TrainPoint {
         seconds: number(value, "/seconds"),
         mfu: number(value, "/mfu"),
     }
-}
-
-/// Scores are plain numbers or `{"value", …}`.
-fn task_scores(value: &Value) -> Vec<(String, f64)> {
-    let Some(scores) = value.get("scores").and_then(Value::as_object) else {
-        return Vec::new();
-    };
-    let number_of = |score: &Value| score.as_f64().or_else(|| number(score, "/value"));
-    scores
-        .iter()
-        .filter_map(|(name, score)| Some((name.clone(), number_of(score)?)))
-        .collect()
 }
 
 fn recipe(dir: &Path, notes: &mut Vec<Note>) -> Result<Recipe> {

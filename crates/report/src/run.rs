@@ -8,7 +8,6 @@ pub(crate) struct Run {
     pub(crate) name: String,
     pub(crate) train: Vec<TrainPoint>,
     pub(crate) evals: Vec<EvalPoint>,
-    pub(crate) tasks: Vec<TaskPoint>,
     pub(crate) samples: Vec<Sample>,
     pub(crate) data: Value,
     pub(crate) summary: Value,
@@ -52,13 +51,6 @@ pub(crate) struct EvalPoint {
     pub(crate) part_loss: Option<f64>,
     pub(crate) bits_per_byte: Option<f64>,
     pub(crate) perplexity: Option<f64>,
-}
-
-/// A line of kind `task`: scores by metric name, in the order of the file.
-#[derive(Debug, Clone)]
-pub(crate) struct TaskPoint {
-    pub(crate) step: f64,
-    pub(crate) scores: Vec<(String, f64)>,
 }
 
 /// A line of `samples.jsonl`.
@@ -117,9 +109,7 @@ impl Run {
         match self.summary.pointer("/stage").and_then(Value::as_str) {
             Some("pretrain") => Stage::Pretrain,
             Some("finetune") => Stage::Finetune,
-            _ if !self.tasks.is_empty() || self.data.pointer("/examples").is_some() => {
-                Stage::Finetune
-            }
+            _ if self.data.pointer("/examples").is_some() => Stage::Finetune,
             _ if !self.samples.is_empty() => Stage::Pretrain,
             _ => Stage::Unknown,
         }

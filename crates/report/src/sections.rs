@@ -78,7 +78,6 @@ pub(crate) struct Text {
 pub(crate) fn section(run: &Run, id: &str) -> Result<Section> {
     let mut curves: Vec<Figure> = figures::loss(run)?.into_iter().collect();
     curves.extend(figures::bits_per_byte(run)?);
-    curves.extend(figures::task_scores(run)?);
     let (recipe, recipe_text) = facts::recipe(&run.recipe);
     Ok(Section {
         name: run.name.clone(),

@@ -231,16 +231,8 @@ impl<'a> RunLog<'a> {
             line["part_loss"] = json!(loss);
         }
         self.record(&line)?;
-        if !found.scores.is_empty() {
-            self.record(&json!({"kind": "task", "step": step, "scores": found.scores}))?;
-        }
-        let scores: String = found
-            .scores
-            .iter()
-            .map(|(name, value)| format!(", {name} {value:.3}"))
-            .collect();
         self.say(&format!(
-            "step {step}: validation loss {:.4}, {:.4} bits per byte{scores} ({seconds:.0} s)",
+            "step {step}: validation loss {:.4}, {:.4} bits per byte ({seconds:.0} s)",
             found.loss, found.bits_per_byte
         ));
         Ok(())

@@ -28,9 +28,6 @@ pub struct Evaluation {
     /// `exp(loss)`.
     #[serde(deserialize_with = "number")]
     pub perplexity: f64,
-    /// Task scores, by metric; empty where there are none.
-    #[serde(default)]
-    pub scores: BTreeMap<String, f64>,
 }
 
 /// A text that the model made during the run.
@@ -224,7 +221,7 @@ pub struct Summary {
     /// Losses at the end.
     #[serde(rename = "final")]
     pub last: FinalLosses,
-    /// Task scores at the end.
+    /// Task scores, by metric, where the run was scored at its end.
     pub scores: BTreeMap<String, f64>,
     /// What `forecast.json` said beside what came to pass.
     #[serde(default, skip_serializing_if = "Option::is_none")]

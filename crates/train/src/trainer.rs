@@ -1,7 +1,7 @@
 //! The training loop, the only one. It reads: learning rate, batch, step (forward, backward, clip,
 //! update), log, what is due, checkpoint.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -436,7 +436,7 @@ impl<'a> Trainer<'a> {
                 bits_per_byte: last.bits_per_byte,
                 perplexity: last.perplexity,
             },
-            scores: last.scores,
+            scores: BTreeMap::new(),
             forecast: None,
         };
         summary.forecast = forecast::Comparison::of(&summary, self.folder);

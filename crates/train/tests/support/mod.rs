@@ -125,7 +125,6 @@ impl Stage for Counting {
             loss,
             bits_per_byte: loss,
             perplexity: loss.exp(),
-            scores: Default::default(),
         })
     }
 
