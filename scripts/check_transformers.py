@@ -28,6 +28,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import tokenizers
 import torch
 import transformers
 from torch.nn import functional as F
@@ -81,9 +82,14 @@ def load_tokenizer(folder, model, report):
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     fits = len(tokenizer) <= model.config.vocab_size
     report.check(fits, "vocabulary fits", f"{len(tokenizer)} of {model.config.vocab_size}")
-    text = "To be, or not to be:\n  naïve — 東京 🎼 <|endoftext|>"
+    text = "To be, or not to be:\n  naïve — 東京 🎼 <|endoftext|> In 1789, 12345"
     back = tokenizer.decode(encode(tokenizer, text), clean_up_tokenization_spaces=False)
     report.check(back == text, "decode(encode(text)) == text", "" if back == text else repr(back))
+    # Transformers has classes of its own for some model types, Qwen2's among them, that cut text in one fixed way.
+    written = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    written.encode_special_tokens = True
+    same = written.encode(text, add_special_tokens=False).ids == encode(tokenizer, text)
+    report.check(same, "AutoTokenizer cuts text as tokenizer.json says")
     if tokenizer.chat_template:
         chat = [{"role": "user", "content": "Hello?"}]
         shown = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)

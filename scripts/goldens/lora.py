@@ -32,6 +32,7 @@ from torch.nn import functional as F
 
 GOLDENS = Path(__file__).resolve().parents[2] / "crates/model/tests/goldens"
 STEPS, ROWS, COLS, VOCAB = 20, 4, 18, 96
+COPIES = ("model.embed_tokens.weight", "lm_head.weight")
 
 # Name: base, settings, whether Etude can go on training it (one rank for all).
 CASES = {
@@ -70,6 +71,15 @@ CASES = {
     ),
     # The output layer, which Etude merges and does not train.
     "lora_llama_head": ("llama", dict(r=2, lora_alpha=4, target_modules=["q_proj", "lm_head"]), False),
+    # Modules that Etude stacks with others, by a part of a path; a dot of a pattern is any character to PEFT.
+    "lora_llama_whole": (
+        "llama",
+        dict(
+            r=2, lora_alpha=4, target_modules=["o_proj"], alpha_pattern={"self_attn.o.proj": 9},
+            modules_to_save=["gate_proj", "layers.1.self_attn.v_proj", "layers.0.mlp.up_proj"],
+        ),
+        False,
+    ),
 }  # fmt: skip
 
 
@@ -128,7 +138,7 @@ def write(name, base, settings, trainable, seed):
     randomize(model, seed)
     # What the folder names as its base is a path of its own tree, so that it can be loaded from there.
     model.peft_config["default"].base_model_name_or_path = f"../{base}"
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, save_embedding_layers=True if name.endswith("whole") else "auto")
     (folder / "README.md").unlink(missing_ok=True)
     edit_config(folder / "adapter_config.json")
 
@@ -141,7 +151,9 @@ def write(name, base, settings, trainable, seed):
             key = saved_name(parameter_name)
             assert key in saved and parameter.grad.abs().max() > 1e-6, parameter_name
             golden[f"grad.{key}"] = parameter.grad.clone()
-    assert len(golden) == sum("base_layer" not in key for key in saved) + 2  # PEFT saves an updated output layer as well
+    # PEFT saves the base's own output layer beside an update of it, and here its embedding on request.
+    untrained = {key for key in saved if f"grad.{key}" not in golden}
+    assert all("base_layer" in key or key.endswith(COPIES) for key in untrained), untrained
     model.zero_grad()
     if trainable:
         golden |= train(model, seed)

@@ -1,10 +1,10 @@
 //! import, and export to GGUF: what goes out comes back and says the same.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use etude_tensor::Kind;
-use etude_tensor::safetensors::SafetensorsFile;
+use etude_tensor::safetensors::{self, SafetensorsFile};
 
 use crate::support::{good, json, keys, model, scratch, text, write, wrong};
 
@@ -72,10 +72,32 @@ fn a_gguf_export_comes_back_as_the_same_model() {
     );
 }
 
+/// A copy of the model in float32 in which a tensor that is `chosen` by name and dimensions has that number at its
+/// fourth place; its folder, and the tensor's name.
+fn with_number(to: &str, number: f64, chosen: impl Fn(&str, usize) -> bool) -> (PathBuf, String) {
+    let folder = scratch(to);
+    good(&["export", model(), text(&folder)]);
+    let path = folder.join("model.safetensors");
+    let file = SafetensorsFile::open(&path).unwrap();
+    let names = file.shapes().unwrap().into_iter().map(|(name, _)| name);
+    let tensors: Vec<_> = names
+        .map(|name| (name.clone(), file.tensor(&name).unwrap()))
+        .collect();
+    let found = tensors
+        .iter()
+        .find(|(name, tensor)| chosen(name, tensor.dim()));
+    let (name, tensor) = found.unwrap();
+    let _ = tensor.view([-1]).narrow(0, 3, 1).fill_(number);
+    drop(file);
+    safetensors::write(&path, &tensors, &[]).unwrap();
+    (folder, name.clone())
+}
+
 /// The dtypes of a folder's weights.
 fn dtypes(folder: &Path) -> Vec<Kind> {
     let file = SafetensorsFile::open(&folder.join("model.safetensors")).unwrap();
     let mut kinds: Vec<Kind> = file.kinds().into_iter().map(|(kind, _)| kind).collect();
+    kinds.sort_by_key(|kind| format!("{kind:?}"));
     kinds.dedup();
     kinds
 }
@@ -100,12 +122,75 @@ fn an_import_keeps_the_number_format_of_the_weights() {
     // As it is asked, kept narrow or made wide, it is one model.
     assert_eq!(ids(text(&half)), ids(text(&wide)));
 
-    // A GGUF of matrices in float16 and vectors in float32 is one in float16; a quantized one is read in float32.
-    for (format, kind) in [("f16", Kind::Half), ("q8_0", Kind::Float)] {
-        let file = scratch(&format!("formats/{format}.gguf"));
-        good(&["export", model(), text(&file), "--format", format]);
-        assert_eq!(dtypes(&stored(format, text(&file), &[])), [kind]);
+    // A quantized GGUF is read in float32; of one in float16 the vectors stay in the float32 that they are in, and only
+    // where that changes nothing they are in float16, too.
+    let file = scratch("formats/q8_0.gguf");
+    good(&["export", model(), text(&file), "--format", "q8_0"]);
+    assert_eq!(dtypes(&stored("q8_0", text(&file), &[])), [Kind::Float]);
+    let (odd, _) = with_number("formats/odd", 1.0001, |_, dims| dims == 1);
+    for (name, source, kinds) in [
+        ("f16", text(&odd), &[Kind::Half, Kind::Float][..]),
+        (
+            "exact",
+            text(&stored("narrow", model(), &["--dtype", "float16"])),
+            &[Kind::Half],
+        ),
+    ] {
+        let file = scratch(&format!("formats/{name}.gguf"));
+        good(&["export", source, text(&file), "--format", "f16"]);
+        let kept = stored(name, text(&file), &[]);
+        let found = dtypes(&kept);
+        assert!(
+            kinds.iter().all(|kind| found.contains(kind)),
+            "{name}: {found:?}"
+        );
+        assert_eq!(
+            found.contains(&Kind::Float),
+            kinds.contains(&Kind::Float),
+            "{name}"
+        );
+        let wide = stored(
+            &format!("{name}-wide"),
+            text(&file),
+            &["--dtype", "float32"],
+        );
+        let values = |folder: &Path| {
+            let file = SafetensorsFile::open(&folder.join("model.safetensors")).unwrap();
+            let names = file.shapes().unwrap().into_iter().map(|(name, _)| name);
+            let mut all: Vec<_> = names
+                .map(|name| (file.tensor(&name).unwrap(), name))
+                .collect();
+            all.sort_by(|one, other| one.1.cmp(&other.1));
+            all
+        };
+        for ((kept, name), (wide, _)) in values(&kept).iter().zip(&values(&wide)) {
+            assert!(kept.to_kind(Kind::Float).equal(wide), "{name}");
+        }
+        // What comes of it as a folder again is that folder.
+        let again = scratch(&format!("formats/{name}-again"));
+        good(&["export", text(&kept), text(&again)]);
+        assert_eq!(dtypes(&again), found);
     }
+}
+
+#[test]
+fn a_number_that_float16_does_not_hold_is_refused() {
+    let (folder, name) = with_number("large", 1e5, |name, _| name.contains("mlp"));
+    let out = scratch("large.gguf");
+    wrong(
+        &["export", text(&folder), text(&out)],
+        &["100000", "F16", "f32"],
+    );
+    assert!(!out.exists());
+    for command in ["export", "import"] {
+        let out = scratch("large-half");
+        wrong(
+            &[command, text(&folder), text(&out), "--dtype", "float16"],
+            &[&name, "float16"],
+        );
+        assert!(!out.exists());
+    }
+    good(&["export", text(&folder), text(&out), "--format", "f32"]);
 }
 
 #[test]

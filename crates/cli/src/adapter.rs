@@ -7,6 +7,8 @@ use clap::Args;
 use etude_model::Decoder;
 use etude_model::hf::peft;
 
+use crate::output;
+
 /// Adapters, and how often each counts.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct AdapterArgs {
@@ -22,6 +24,24 @@ impl AdapterArgs {
     /// What is wrong with a folder, or that it is for another base.
     pub(crate) fn merge(&self, decoder: &mut Decoder) -> Result<()> {
         Ok(peft::merge(decoder, &self.adapters)?)
+    }
+
+    /// Says of each adapter whose base is another folder than `base` that it is. That may be the same model all the same.
+    pub(crate) fn tell_other_base(&self, base: &Path) {
+        let place = |folder: &Path| folder.canonicalize().unwrap_or(folder.to_owned());
+        for (adapter, _) in &self.adapters {
+            let Ok(own) = peft::base(adapter) else {
+                continue; // a name, or a folder that is gone
+            };
+            if place(&own) != place(base) {
+                output::note(&format!(
+                    "note: {} was trained on the model in {}, and is merged into the one in {}",
+                    adapter.display(),
+                    own.display(),
+                    base.display()
+                ));
+            }
+        }
     }
 
     /// The last adapter's folder: its run tells how prompts are written.

@@ -37,12 +37,32 @@ pub(crate) struct SamplingArgs {
     /// Make tokens that were there before less likely; 1 does nothing [default: 1]
     #[arg(long, value_name = "R")]
     repetition_penalty: Option<f64>,
-    /// End before this text; may be given several times
-    #[arg(long, value_name = "TEXT")]
+    /// End before this text; may be given several times. \n in it is a line break, \t a tab, \\ a backslash
+    #[arg(long, value_name = "TEXT", value_parser = unescaped)]
     stop: Vec<String>,
     /// The same seed gives the same text
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+}
+
+/// A text in which a backslash and a letter stand for what is hard to type.
+fn unescaped(text: &str) -> Result<String, String> {
+    let mut plain = String::with_capacity(text.len());
+    let mut letters = text.chars();
+    while let Some(letter) = letters.next() {
+        let meant = match letter {
+            '\\' => match letters.next() {
+                Some('n') => '\n',
+                Some('t') => '\t',
+                Some('r') => '\r',
+                Some('\\') => '\\',
+                _ => return Err("a backslash comes before n, t, r or another backslash".to_owned()),
+            },
+            other => other,
+        };
+        plain.push(meant);
+    }
+    Ok(plain)
 }
 
 impl SamplingArgs {

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Args;
 use etude_data::{Cache, KnownModel, Progress};
 use etude_model::certificate::CERTIFICATE;
-use etude_model::hf::{self, TokenIds, peft};
+use etude_model::hf::{self, Formats, TokenIds, peft};
 use etude_model::{Decoder, gguf};
 use etude_tensor::{Kind, device, memory, parse_device};
 use etude_tokenizer::{Tokenizer, TokenizerError};
@@ -54,8 +54,21 @@ impl DeviceArgs {
         let folder = folder(model)?;
         let device = self.device()?;
         let (config, _) = hf::load_config(&folder)?;
-        let tokenizer = tokenizer(&folder)?;
-        check_fit(&folder, &tokenizer, config.vocab_size)?;
+        // An adapter may bring the tokenizer and template that it was trained with.
+        let own = |adapter: &Path| {
+            adapter
+                .join("tokenizer.json")
+                .is_file()
+                .then(|| adapter.to_owned())
+        };
+        let written = self
+            .adapters
+            .folder()
+            .and_then(own)
+            .unwrap_or(folder.clone());
+        let tokenizer = tokenizer(&written)?;
+        check_fit(&written, &tokenizer, config.vocab_size)?;
+        self.adapters.tell_other_base(&folder);
         // An adapter is added in float32.
         let hf::LoadedModel { mut decoder, ids } = match self.adapters.folder() {
             None => hf::load_to_ask(&folder, device)?,
@@ -112,7 +125,12 @@ pub(crate) fn folder(given: &Path) -> Result<PathBuf> {
             .parent()
             .filter(|parent| !parent.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
-        let remedy = if holds_model(parent) {
+        let is_gguf = given
+            .extension()
+            .is_some_and(|ending| ending.eq_ignore_ascii_case("gguf"));
+        let remedy = if is_gguf {
+            format!("make a model folder of it first: etude import {shown} FOLDER")
+        } else if holds_model(parent) {
             format!("give the folder that holds it, {}", parent.display())
         } else {
             "give the folder that holds config.json and model.safetensors".to_owned()
@@ -149,7 +167,7 @@ fn published(known: &KnownModel) -> Result<PathBuf> {
             place.display()
         ));
         target::write_folder(&place, |unfinished| {
-            gguf::import(&file, unfinished, Kind::Float)?;
+            gguf::import(&file, unfinished, Formats::one(Kind::Float))?;
             let reference = certificate::of_known(known)?;
             let certificate = certificate::of_import(unfinished, reference.as_ref())?;
             certificate::demand(&certificate, &known.name)

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use etude_model::hf::peft;
+use etude_model::hf::{Formats, peft};
 use etude_tensor::Kind;
 use etude_tensor::safetensors::SafetensorsFile;
 use rustix::io::Errno;
@@ -34,42 +34,27 @@ impl DtypeArg {
     }
 }
 
-/// The format of a folder's weights, the base's for an adapter: that of most of their bytes. What config.json says of
-/// it is not always so; it counts where there is no file to look into.
-pub(crate) fn stored_kind(folder: &Path) -> Kind {
+/// The narrowest formats that hold a folder's weights, the base's for an adapter. What config.json says of them is not
+/// always so.
+pub(crate) fn stored_formats(folder: &Path) -> Formats {
     if peft::is_adapter(folder) {
-        return peft::base(folder).map_or(Kind::Float, |base| stored_kind(&base));
+        let base = peft::base(folder);
+        return base.map_or(Formats::one(Kind::Float), |base| stored_formats(&base));
     }
     let files = fs::read_dir(folder).into_iter().flatten().flatten();
     let files = files.map(|entry| entry.path());
     let weights = files.filter(|path| path.extension().is_some_and(|ext| ext == "safetensors"));
-    let all: Vec<(Kind, usize)> = weights
-        .filter_map(|path| SafetensorsFile::open(&path).ok())
-        .flat_map(|file| file.kinds())
-        .collect();
-    let bytes = |kind: &Kind| -> usize {
-        let of_it = all.iter().filter(|(one, _)| one == kind);
-        of_it.map(|(_, bytes)| bytes).sum()
-    };
-    let known = [Kind::Float, Kind::BFloat16, Kind::Half, Kind::Double];
-    if let Some(kind) = known
-        .into_iter()
-        .max_by_key(bytes)
-        .filter(|kind| bytes(kind) > 0)
-    {
-        return kind;
+    let numbers = [Kind::Float, Kind::BFloat16, Kind::Half, Kind::Double];
+    let mut all: Vec<(Vec<i64>, Kind)> = Vec::new();
+    for file in weights.filter_map(|path| SafetensorsFile::open(&path).ok()) {
+        let shapes = file.shapes().unwrap_or_default();
+        all.extend(shapes.into_iter().filter_map(|(name, shape)| {
+            let kind = file.kind(&name).filter(|kind| numbers.contains(kind))?;
+            Some((shape, kind))
+        }));
     }
-    let config = fs::read(folder.join("config.json")).ok();
-    let config: Option<Value> = config.and_then(|text| serde_json::from_slice(&text).ok());
-    let stated = config
-        .as_ref()
-        .and_then(|config| config.get("dtype").or_else(|| config.get("torch_dtype")));
-    match stated.and_then(Value::as_str) {
-        Some("bfloat16") => Kind::BFloat16,
-        Some("float16") => Kind::Half,
-        Some("float64") => Kind::Double,
-        _ => Kind::Float,
-    }
+    let tensors = all.iter().map(|(shape, kind)| (&shape[..], *kind));
+    Formats::holding(tensors).unwrap_or(Formats::one(Kind::Float))
 }
 
 /// Refuses a folder to write that is there already with something in it.

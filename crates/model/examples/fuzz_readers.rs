@@ -77,7 +77,7 @@ fn attempt(source: &Path, folder: &Path, random: &mut Random) -> Result<bool> {
     let outcome = if is_gguf {
         let path = folder.join("x.gguf");
         fs::write(&path, &bytes)?;
-        gguf::import(&path, folder, Kind::Float).map_err(anyhow::Error::from)
+        gguf::import(&path, folder, hf::Formats::one(Kind::Float)).map_err(anyhow::Error::from)
     } else {
         let config = source.with_file_name("config.json");
         fs::copy(config, folder.join("config.json"))?;

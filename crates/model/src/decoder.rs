@@ -187,16 +187,17 @@ impl Decoder {
         }
     }
 
-    /// A parameter's values as a model folder holds them: with the adapter's update added, in one dtype.
+    /// A parameter's values as a model folder holds them: with an adapter all in one dtype, and its update added.
     pub(crate) fn merged(&self, param: &Param) -> Tensor {
-        let own = param.tensor.detach().to_kind(self.params.kind());
+        let own = param.tensor.detach();
+        let Some(adapter) = &self.adapter else {
+            return own;
+        };
+        let own = own.to_kind(self.params.kind());
         let module = param.name.strip_suffix(".weight");
-        let update = self
-            .adapter
-            .as_ref()
-            .zip(module)
-            .and_then(|(adapter, module)| adapter.update(module));
-        let Some(update) = update else { return own };
+        let Some(update) = module.and_then(|module| adapter.update(module)) else {
+            return own;
+        };
         let sum = own.copy();
         update.merge_into(&sum, 1.0);
         sum

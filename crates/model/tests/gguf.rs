@@ -4,7 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use etude_model::gguf::{self, ExportFormat, GgufFile, TensorFormat, dequantize, quantize};
+use etude_model::gguf::{
+    self, ExportFormat, GgufError, GgufFile, TensorFormat, dequantize, quantize,
+};
 use etude_model::hf::{self, LoadedModel, TokenIds};
 use etude_model::{Decoder, Family, ModelConfig, Position, RotaryScaling, Sizes};
 use etude_tensor::safetensors::SafetensorsFile;
@@ -12,6 +14,11 @@ use etude_tensor::{Device, Kind, Tensor};
 use etude_tokenizer::{Message, Role, Tokenizer, TrainSettings};
 
 const MODELS: [&str; 5] = ["gpt2", "llama", "llama_bias_scaled", "qwen2", "qwen3"];
+
+/// Into a model folder in float32.
+fn import(path: &Path, folder: &Path) -> Result<(), GgufError> {
+    gguf::import(path, folder, hf::Formats::one(Kind::Float))
+}
 
 fn goldens() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens")
@@ -94,7 +101,7 @@ fn weights_and_settings_are_those_of_the_folder() {
 #[test]
 fn an_imported_folder_has_the_tokenizer_and_the_template() {
     let folder = tempfile::tempdir().expect("a folder");
-    gguf::import(&golden("llama.gguf"), folder.path(), Kind::Float).expect("imports");
+    import(&golden("llama.gguf"), folder.path()).expect("imports");
     let model = hf::load(folder.path(), Kind::Float, Device::Cpu).expect("loads");
     same_weights(&model.decoder, &from_folder("llama").decoder);
     let expected = TokenIds {
@@ -132,7 +139,7 @@ fn check_ids(tokenizer: &Tokenizer, name: &str) {
 fn a_sentencepiece_tokenizer_is_imported() {
     let folder = tempfile::tempdir().expect("a folder");
     let file = golden("sentencepiece.gguf");
-    gguf::import(&file, folder.path(), Kind::Float).expect("imports");
+    import(&file, folder.path()).expect("imports");
     let tokenizer = Tokenizer::load(folder.path()).expect("loads");
     check_ids(&tokenizer, "sentencepiece");
     assert_eq!((tokenizer.bos_id(), tokenizer.eos_id()), (Some(1), Some(2)));
@@ -146,19 +153,13 @@ fn a_sentencepiece_tokenizer_is_exported() {
     for folder in [&first, &again] {
         fs::create_dir(folder).expect("is made");
     }
-    gguf::import(&golden("sentencepiece.gguf"), &first, Kind::Float).expect("imports");
+    import(&golden("sentencepiece.gguf"), &first).expect("imports");
     let tokenizer = Tokenizer::load(&first).expect("loads");
     let model = hf::load(&first, Kind::Float, Device::Cpu).expect("loads");
     let file = root.path().join("out.gguf");
-    gguf::export(
-        &model.decoder,
-        &model.ids,
-        &tokenizer,
-        &file,
-        ExportFormat::F32,
-    )
-    .expect("exports");
-    gguf::import(&file, &again, Kind::Float).expect("imports");
+    let LoadedModel { decoder, ids } = &model;
+    gguf::export(decoder, ids, &tokenizer, &file, ExportFormat::F32).expect("exports");
+    import(&file, &again).expect("imports");
     let read = |folder: &Path| -> serde_json::Value {
         let text = fs::read(folder.join("tokenizer.json")).expect("is there");
         serde_json::from_slice(&text).expect("JSON")
@@ -237,7 +238,7 @@ fn an_export_comes_back_bit_for_bit() {
         assert_eq!(*again.decoder.config(), expected);
 
         let imported = tempfile::tempdir().expect("a folder");
-        gguf::import(&path, imported.path(), Kind::Float).expect("imports");
+        import(&path, imported.path()).expect("imports");
         let again = Tokenizer::load(imported.path()).expect("loads");
         let text = "A rose is 1234 roses.\n\n  Twice!";
         assert_eq!(again.encode(text).ok(), tokenizer.encode(text).ok());
@@ -330,7 +331,7 @@ fn a_lying_file_is_named_with_the_field_that_lies() {
     let path = folder.path().join("lie.gguf");
     let check = |bytes: &[u8], expected: &[&str]| {
         fs::write(&path, bytes).expect("written");
-        let error = gguf::import(&path, folder.path(), Kind::Float).expect_err("refused");
+        let error = import(&path, folder.path()).expect_err("refused");
         let message = error.to_string();
         for part in ["lie.gguf"].iter().chain(expected) {
             assert!(message.contains(part), "no `{part}` in: {message}");

@@ -8,7 +8,7 @@ use etude_model::gguf::{self, ExportFormat};
 use etude_model::hf::{self, TokenIds};
 use etude_model::{Decoder, Family, ModelConfig, Position, RotaryScaling, Sizes};
 use etude_tensor::safetensors::{self, SafetensorsFile};
-use etude_tensor::{Device, Kind};
+use etude_tensor::{Device, Kind, Tensor};
 use serde_json::{Value, json};
 
 fn goldens() -> PathBuf {
@@ -155,6 +155,117 @@ fn a_mistral_that_says_nothing_of_its_window_has_transformers_default() {
     };
     assert_eq!(read(json!({"sliding_window": null})), Some(4096));
     assert_eq!(read(json!({"sliding_window": 7})), Some(7));
+}
+
+#[test]
+fn a_window_that_hides_nothing_is_none() {
+    let read = |golden: &str, fields: Value| {
+        let folder = with(golden, "config.json", &fields);
+        let (config, _) = hf::load_config(folder.path()).map_err(|error| error.to_string())?;
+        assert_eq!(config.sliding_window, None);
+        Ok::<_, String>(config)
+    };
+    for fields in [
+        json!({"use_sliding_window": true, "sliding_window": 16, "max_window_layers": 2, "layer_types": null}),
+        json!({"use_sliding_window": true, "sliding_window": 64, "max_window_layers": 0, "layer_types": null}),
+        // Transformers' own default of 28 layers before the first that slides.
+        json!({"use_sliding_window": true, "sliding_window": 16, "max_window_layers": null, "layer_types": null}),
+        json!({"hidden_act": "swish"}),
+    ] {
+        read("qwen2", fields).expect("reads");
+    }
+    for fields in [
+        json!({"use_sliding_window": true, "sliding_window": 16, "max_window_layers": 1, "layer_types": null}),
+        json!({"use_sliding_window": true, "sliding_window": 16, "layer_types": ["full_attention", "sliding_attention"]}),
+    ] {
+        let refused = read("qwen2", fields).expect_err("refused");
+        assert!(refused.contains("use_sliding_window"), "{refused}");
+    }
+}
+
+/// As `safetensors.torch.save_model` writes them: of two names for the same memory, one.
+#[test]
+fn a_tied_model_may_hold_its_output_layer_alone() {
+    let folder = with("llama_tied", "config.json", &json!({}));
+    let path = folder.path().join("model.safetensors");
+    let file = SafetensorsFile::open(&path).expect("opens");
+    let names = file
+        .shapes()
+        .expect("reads")
+        .into_iter()
+        .map(|(name, _)| name);
+    let tensors: Vec<(String, Tensor)> = names
+        .map(|name| {
+            (
+                name.replace("model.embed_tokens", "lm_head"),
+                file.tensor(&name).expect("reads"),
+            )
+        })
+        .collect();
+    assert!(tensors.iter().any(|(name, _)| name == "lm_head.weight"));
+    safetensors::write(&path, &tensors, &[]).expect("writes");
+    let read = |folder: &Path| {
+        hf::load(folder, Kind::Float, Device::Cpu)
+            .expect("loads")
+            .decoder
+    };
+    let (whole, alone) = (read(&goldens().join("llama_tied")), read(folder.path()));
+    assert!(alone.config().tied);
+    for (one, other) in whole.params().tensors().zip(alone.params().tensors()) {
+        assert!(one.equal(other));
+    }
+}
+
+#[test]
+fn a_missing_shard_is_named() {
+    let folder = with("llama_sharded", "config.json", &json!({}));
+    let shard = fs::read_dir(folder.path())
+        .expect("reads")
+        .flatten()
+        .map(|entry| entry.path());
+    let shard = shard.filter(|path| {
+        path.extension()
+            .is_some_and(|ending| ending == "safetensors")
+    });
+    let shard = shard
+        .into_iter()
+        .find(|path| path.to_string_lossy().contains("-of-"))
+        .expect("is there");
+    fs::remove_file(&shard).expect("removes");
+    let error = hf::load(folder.path(), Kind::Float, Device::Cpu)
+        .expect_err("refused")
+        .to_string();
+    let name = shard.file_name().expect("a name").to_string_lossy();
+    assert!(
+        error.contains(&*name) && error.contains("missing"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_export_keeps_every_end_and_its_own_name() {
+    let tokenizer = gguf::load_tokenizer(&goldens().join("gguf/llama.gguf")).expect("loads");
+    let mut model = hf::load(&goldens().join("llama"), Kind::Float, Device::Cpu).expect("loads");
+    model.ids.eos = vec![5, 2, 7];
+    let folder = tempfile::tempdir().expect("a folder");
+    // As while it is written.
+    let path = folder.path().join(".mine.v2.gguf.unfinished-7");
+    gguf::export(
+        &model.decoder,
+        &model.ids,
+        &tokenizer,
+        &path,
+        ExportFormat::F32,
+    )
+    .expect("exports");
+    let again = gguf::load(&path, Kind::Float, Device::Cpu).expect("loads");
+    let mut ends = again.ids.eos.clone();
+    assert_eq!(ends[0], 5);
+    ends.sort_unstable();
+    assert_eq!(ends, [2, 5, 7]);
+    let bytes = fs::read(&path).expect("reads");
+    let name = [&7u64.to_le_bytes()[..], b"mine.v2"].concat();
+    assert!(bytes.windows(name.len()).any(|window| window == name));
 }
 
 #[test]

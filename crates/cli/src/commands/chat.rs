@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use etude_data::DataError;
 use etude_model::{Prompt, TextGenerator, TextSettings};
 
 use self::history::History;
@@ -156,15 +155,11 @@ fn answer(
         return Ok(());
     }
     let mut forgotten = 0;
-    while length(history)? + room > context && history.forget_oldest() {
+    let mut shorter = history.clone();
+    while length(&shorter)? + room > context && shorter.forget_oldest() {
         forgotten += 1;
     }
-    if forgotten > 0 {
-        output::note(&format!(
-            "[the context of {context} tokens is full: {forgotten} early turns are forgotten]"
-        ));
-    }
-    let tokens = length(history)?;
+    let tokens = length(&shorter)?;
     if tokens > context {
         history.take_back();
         let what = format!("this turn takes {tokens} tokens, and the model's context is {context}");
@@ -174,6 +169,12 @@ fn answer(
         }
         return Err(Misuse::error(what, "write a shorter one"));
     }
+    if forgotten > 0 {
+        output::note(&format!(
+            "[the context of {context} tokens is full: {forgotten} early turns are forgotten]"
+        ));
+    }
+    *history = shorter;
     let prompt = Prompt::Messages(history.messages());
     let made = keyboard
         .while_answering(|go_on| generation::stream(generator, &prompt, settings, go_on))?;
@@ -192,5 +193,8 @@ fn save(history: &History, file: &Path) -> Result<()> {
         .append(true)
         .open(file);
     let written = opened.and_then(|mut opened| writeln!(opened, "{}", history.json()));
-    Ok(written.map_err(DataError::io("write", file))?)
+    written.map_err(|error| {
+        let what = format!("{}: cannot be written: {error}", file.display());
+        Misuse::error(what, "name another file")
+    })
 }

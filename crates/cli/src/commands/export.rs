@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use etude_model::Prompt;
 use etude_model::certificate::{self, CERTIFICATE, Certificate, Subject};
 use etude_model::gguf::{self, ExportFormat};
-use etude_model::hf;
+use etude_model::hf::{self, Formats};
 use etude_tensor::{Device, Kind};
 use serde_json::json;
 
@@ -81,7 +81,8 @@ impl FormatArg {
 }
 
 pub(crate) fn run(args: &ExportArgs) -> Result<Exit> {
-    let to_file = args.out.extension().is_some_and(|ending| ending == "gguf");
+    let ending = args.out.extension().unwrap_or_default();
+    let to_file = ending.eq_ignore_ascii_case("gguf");
     if to_file && args.dtype.is_some() {
         return Err(Misuse::error(
             "--dtype is for model folders",
@@ -103,12 +104,12 @@ pub(crate) fn run(args: &ExportArgs) -> Result<Exit> {
     let (config, _) = hf::load_config(&folder)?;
     let tokenizer = model::tokenizer(&folder)?;
     model::check_fit(&folder, &tokenizer, config.vocab_size)?;
-    let kind = match (to_file, args.dtype) {
-        (true, _) => Kind::Float,
-        (false, Some(dtype)) => dtype.kind(),
-        (false, None) => target::stored_kind(&folder),
+    let formats = match (to_file, args.dtype) {
+        (true, _) => Formats::one(Kind::Float),
+        (false, Some(dtype)) => Formats::one(dtype.kind()),
+        (false, None) => target::stored_formats(&folder),
     };
-    let hf::LoadedModel { mut decoder, ids } = hf::load(&folder, kind, Device::Cpu)?;
+    let hf::LoadedModel { mut decoder, ids } = hf::load_in(&folder, formats, Device::Cpu)?;
     args.adapters.merge(&mut decoder)?;
     // What was asked of the model before is asked of it again.
     let prompts = Certificate::load(&folder)?.map_or_else(Vec::new, |before| before.prompts());
@@ -158,6 +159,15 @@ fn write_gguf(args: &ExportArgs, subject: Subject, prompts: &[Prompt]) -> Result
 }
 
 fn check_file(args: &ExportArgs) -> Result<()> {
+    if args.out.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Err(Misuse::error(
+            format!(
+                "{}: names a folder, and a GGUF file is one file",
+                args.out.display()
+            ),
+            "leave out the slash at its end",
+        ));
+    }
     if args.out.exists() {
         return Err(Misuse::error(
             format!("{}: is there already", args.out.display()),

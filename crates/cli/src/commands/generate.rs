@@ -65,6 +65,9 @@ pub(crate) struct GenerateArgs {
     /// put it before every text (Llama's, Mistral's)
     #[arg(long, conflicts_with_all = ["chat", "task"])]
     bos: bool,
+    /// Read special tokens that are spelt in the prompt, such as <|im_start|>, as these tokens and not as text
+    #[arg(long, conflicts_with_all = ["chat", "task"])]
+    special: bool,
     /// Print the prompt before its continuation
     #[arg(long, conflicts_with = "json")]
     echo: bool,
@@ -146,14 +149,16 @@ fn prompt(args: &GenerateArgs, text: &str, loaded: &Loaded) -> Result<Prompt> {
     if args.task {
         return task_prompt(text, loaded);
     }
-    let text = text.to_owned();
-    Ok(
-        if args.bos || text.is_empty() || loaded.tokenizer.begins_texts().is_some() {
-            Prompt::Document(text)
-        } else {
-            Prompt::Text(text)
-        },
-    )
+    let begins = args.bos || text.is_empty() || loaded.tokenizer.begins_texts().is_some();
+    Ok(match (args.special, begins) {
+        (true, _) => {
+            let bos = loaded.tokenizer.bos_id().filter(|_| begins);
+            let ids = loaded.tokenizer.encode_with_special(text)?;
+            Prompt::Ids(bos.into_iter().chain(ids).collect())
+        }
+        (false, true) => Prompt::Document(text.to_owned()),
+        (false, false) => Prompt::Text(text.to_owned()),
+    })
 }
 
 /// The tokens that an example with this prompt would begin with in fine-tuning.

@@ -8,8 +8,8 @@ use anyhow::Result;
 use clap::Args;
 use etude_data::{Cache, Hub, KnownModel, Progress, nearest};
 use etude_model::certificate::{Check, REFERENCE, Reference, Subject};
-use etude_model::gguf::{self, GgufFile, TensorFormat};
-use etude_model::hf;
+use etude_model::gguf;
+use etude_model::hf::{self, Formats};
 use etude_tensor::{Device, Kind};
 use serde_json::json;
 
@@ -80,17 +80,19 @@ pub(crate) fn run(args: &ImportArgs) -> Result<Exit> {
     let given = args.reference.as_deref().map(Reference::load).transpose()?;
     let (source, found) = find(&args.source)?;
     let reference = given.or(found);
-    let stored = source.kind();
-    let kind = args.dtype.map_or(stored, DtypeArg::kind);
+    let stored = source.formats();
+    let formats = args
+        .dtype
+        .map_or(stored, |dtype| Formats::one(dtype.kind()));
     // A reference is of the numbers that are in SRC: where they are to be rounded, it is compared before.
-    let rounds = kind != stored && kind != Kind::Float;
+    let rounds = formats != stored && formats != Formats::one(Kind::Float);
     let before = match &reference {
         Some(reference) if rounds => Some(source.compare(reference)?),
         _ => None,
     };
     let mut written = None;
     target::write_folder(&args.out, |unfinished| {
-        source.write(unfinished, kind)?;
+        source.write(unfinished, formats)?;
         let certificate = match (&reference, before) {
             (Some(reference), Some(before)) => {
                 certificate::of_rounded(unfinished, reference, before)?
@@ -116,30 +118,13 @@ pub(crate) fn run(args: &ImportArgs) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// The number format of a file whose matrices are of one, float32 for quantized ones.
-fn gguf_kind(path: &Path) -> Kind {
-    let Ok(file) = GgufFile::open(path) else {
-        return Kind::Float; // reading it says what is wrong
-    };
-    let matrices = file
-        .tensors()
-        .values()
-        .filter(|tensor| tensor.shape.len() > 1);
-    let formats: Vec<TensorFormat> = matrices.map(|tensor| tensor.format).collect();
-    let all = |format| !formats.is_empty() && formats.iter().all(|one| *one == format);
-    match () {
-        () if all(TensorFormat::F16) => Kind::Half,
-        () if all(TensorFormat::Bf16) => Kind::BFloat16,
-        () => Kind::Float,
-    }
-}
-
 impl Source {
-    /// The number format that its weights have, or are read in.
-    fn kind(&self) -> Kind {
+    /// The number formats that its weights have, or are read in.
+    fn formats(&self) -> Formats {
         match self {
-            Source::Folder(folder) => target::stored_kind(folder),
-            Source::Gguf(path) => gguf_kind(path),
+            Source::Folder(folder) => target::stored_formats(folder),
+            // Reading it says what is wrong.
+            Source::Gguf(path) => gguf::stored_formats(path).unwrap_or(Formats::one(Kind::Float)),
         }
     }
 
@@ -165,14 +150,15 @@ impl Source {
     }
 
     /// Writes it as a model folder.
-    fn write(&self, out: &Path, kind: Kind) -> Result<()> {
+    fn write(&self, out: &Path, formats: Formats) -> Result<()> {
         match self {
-            Source::Gguf(path) => gguf::import(path, out, kind)?,
+            Source::Gguf(path) => gguf::import(path, out, formats)?,
             Source::Folder(folder) => {
                 let (config, _) = hf::load_config(folder)?;
                 let tokenizer = model::fitted(folder, config.vocab_size)?;
                 let recommended = hf::load_generation(folder)?;
-                let hf::LoadedModel { decoder, mut ids } = hf::load(folder, kind, Device::Cpu)?;
+                let hf::LoadedModel { decoder, mut ids } =
+                    hf::load_in(folder, formats, Device::Cpu)?;
                 ids.pad = ids.pad.filter(|&id| i64::from(id) < config.vocab_size);
                 hf::save(&decoder, &ids, out)?;
                 hf::save_generation(&recommended, out)?;

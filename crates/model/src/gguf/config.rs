@@ -330,24 +330,36 @@ pub(super) fn write(
 
 /// The special tokens that a file names: beginning, all ends (of the text, of a turn, of a message), filler.
 pub(super) fn token_ids(metadata: &Metadata) -> Result<TokenIds, GgufError> {
-    let id = |name: &str| -> Result<Option<u32>, GgufError> {
-        let key = format!("tokenizer.ggml.{name}_token_id");
-        let Some(found) = metadata.int(&key)? else {
-            return Ok(None);
-        };
-        let id = u32::try_from(found).map_err(|_| metadata.error(&key, format!("is {found}")))?;
-        // Some writers mean "none" by the largest number.
-        Ok((id != u32::MAX).then_some(id))
-    };
     let mut eos = Vec::new();
-    for name in ["eos", "eot", "eom"] {
-        eos.extend(id(name)?.filter(|id| !eos.contains(id)));
+    for (_, id) in end_ids(metadata)? {
+        if !eos.contains(&id) {
+            eos.push(id);
+        }
     }
     Ok(TokenIds {
-        bos: id("bos")?,
+        bos: token_id(metadata, "bos")?,
         eos,
-        pad: id("padding")?,
+        pad: token_id(metadata, "padding")?,
     })
+}
+
+/// The ends among them, with the words that their keys have for them.
+pub(super) fn end_ids(metadata: &Metadata) -> Result<Vec<(&'static str, u32)>, GgufError> {
+    let mut ends = Vec::new();
+    for name in ["eos", "eot", "eom"] {
+        ends.extend(token_id(metadata, name)?.map(|id| (name, id)));
+    }
+    Ok(ends)
+}
+
+fn token_id(metadata: &Metadata, name: &str) -> Result<Option<u32>, GgufError> {
+    let key = format!("tokenizer.ggml.{name}_token_id");
+    let Some(found) = metadata.int(&key)? else {
+        return Ok(None);
+    };
+    let id = u32::try_from(found).map_err(|_| metadata.error(&key, format!("is {found}")))?;
+    // Some writers mean "none" by the largest number.
+    Ok((id != u32::MAX).then_some(id))
 }
 
 /// How the file's publisher would have the model sampled, where it says so.

@@ -70,13 +70,12 @@ pub fn export(
         let reason = "llama.cpp knows its family without the biases that it has";
         return Err(GgufError::unexportable(reason));
     }
-    let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let mut metadata = vec![
         (
             "general.architecture".to_owned(),
             Value::Text(architecture.to_owned()),
         ),
-        ("general.name".to_owned(), Value::Text(name.into_owned())),
+        ("general.name".to_owned(), Value::Text(model_name(path))),
         (
             "general.file_type".to_owned(),
             Value::Unsigned(format.file_type()),
@@ -90,11 +89,48 @@ pub fn export(
     metadata.extend(tokenizer::write(tokenizer, ids, config.vocab_size)?);
 
     let (plan, tensors) = tensors(decoder, format);
+    for (planned, values) in plan.iter().zip(&tensors) {
+        demand_fit(planned, values)?;
+    }
     write::write(path, &metadata, &plan, |index| {
         let values = tensors[index].to_kind(Kind::Float).flatten(0, -1);
         let values = Vec::<f32>::try_from(values).expect("one dimension of float32");
         quantize(plan[index].format, &values)
     })
+}
+
+/// What comes before `.gguf` in a file's name, also while that is a hidden one that the file is finished under.
+fn model_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.trim_start_matches('.');
+    let end = name.find(".gguf").unwrap_or(name.len());
+    name[..end].to_owned()
+}
+
+/// Refuses numbers that the format of their tensor does not hold.
+fn demand_fit(planned: &Planned, values: &Tensor) -> Result<(), GgufError> {
+    // What rounds to float16's largest, 65,504; the scales of Q8_0 are float16 as well.
+    let most = match planned.format {
+        TensorFormat::F16 => 65_519.0,
+        TensorFormat::Q8_0 => 65_519.0 * 127.0,
+        _ => f64::from(f32::MAX),
+    };
+    let largest = values.abs().max().to_kind(Kind::Double).double_value(&[]);
+    if largest <= most {
+        return Ok(());
+    }
+    let reason = match largest.is_finite() {
+        true => format!(
+            "`{}` holds {largest}, which is more than {} does; export it as f32",
+            planned.name,
+            planned.format.name()
+        ),
+        false => format!(
+            "`{}` holds what is no number, or no finite one",
+            planned.name
+        ),
+    };
+    Err(GgufError::unexportable(reason))
 }
 
 /// What is to be written, and the values.

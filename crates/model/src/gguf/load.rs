@@ -9,18 +9,19 @@ use super::config;
 use super::dequantize::dequantize;
 use super::error::GgufError;
 use super::file::{GgufFile, TensorInfo};
+use super::format::TensorFormat;
 use super::names::{self, ROPE_FACTORS};
 use super::tokenizer;
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
-use crate::hf::{self, LoadedModel};
+use crate::hf::{self, Formats, LoadedModel};
 
 /// Reads the model in a file onto `device` in `kind`; quantized weights become ordinary numbers.
 ///
 /// # Errors
 /// The key or tensor and what is wrong with it.
 pub fn load(path: &Path, kind: Kind, device: Device) -> Result<LoadedModel, GgufError> {
-    from_file(&GgufFile::open(path)?, kind, device)
+    from_file(&GgufFile::open(path)?, Formats::one(kind), device)
 }
 
 /// Rebuilds the tokenizer in a file, with its chat template.
@@ -38,12 +39,31 @@ pub fn load_tokenizer(path: &Path) -> Result<Tokenizer, GgufError> {
     })
 }
 
-/// Turns a file into an ordinary model folder: the weights in `kind`, and the tokenizer with its chat
+/// The narrowest formats that hold a file's weights, float32 for what is quantized.
+///
+/// # Errors
+/// A file that is none.
+pub fn stored_formats(path: &Path) -> Result<Formats, GgufError> {
+    let file = GgufFile::open(path)?;
+    let kind = |format: TensorFormat| match format {
+        TensorFormat::F16 => Kind::Half,
+        TensorFormat::Bf16 => Kind::BFloat16,
+        _ => Kind::Float,
+    };
+    let tensors = file
+        .tensors()
+        .iter()
+        .filter(|(name, _)| *name != ROPE_FACTORS);
+    let tensors = tensors.map(|(_, tensor)| (&tensor.shape[..], kind(tensor.format)));
+    Ok(Formats::holding(tensors).unwrap_or(Formats::one(Kind::Float)))
+}
+
+/// Turns a file into an ordinary model folder: the weights in `formats`, and the tokenizer with its chat
 /// template. `folder` exists; what is in it under the same names is written over.
 ///
 /// # Errors
 /// As [`load`]; a tokenizer that is not understood; a folder that cannot be written.
-pub fn import(path: &Path, folder: &Path, kind: Kind) -> Result<(), GgufError> {
+pub fn import(path: &Path, folder: &Path, formats: Formats) -> Result<(), GgufError> {
     let file = GgufFile::open(path)?;
     let config = config::read(&file)?;
     // First what is cheap to refuse.
@@ -54,13 +74,17 @@ pub fn import(path: &Path, folder: &Path, kind: Kind) -> Result<(), GgufError> {
         source,
     };
     Tokenizer::load(folder).map_err(wrong)?;
-    let model = from_file(&file, kind, Device::Cpu)?;
+    let model = from_file(&file, formats, Device::Cpu)?;
+    hf::demand_finite(&model.decoder, path)?;
+    if formats.matrices != formats.others {
+        hf::narrow_what_fits(&model.decoder);
+    }
     hf::save(&model.decoder, &model.ids, folder)?;
     hf::save_generation(&recommended, folder)?;
     Ok(())
 }
 
-fn from_file(file: &GgufFile, kind: Kind, device: Device) -> Result<LoadedModel, GgufError> {
+fn from_file(file: &GgufFile, formats: Formats, device: Device) -> Result<LoadedModel, GgufError> {
     let config = config::read(file)?;
     let ids = config::token_ids(file.metadata())?;
     check(file, &config)?;
@@ -68,7 +92,8 @@ fn from_file(file: &GgufFile, kind: Kind, device: Device) -> Result<LoadedModel,
         path: file.path().to_owned(),
         source,
     };
-    let decoder = Decoder::over(config, Params::blank(device, kind)).map_err(invalid)?;
+    let params = Params::blank(device, formats.others).with_matrices(formats.matrices);
+    let decoder = Decoder::over(config, params).map_err(invalid)?;
     for param in decoder.params().entries() {
         let place = names::place(decoder.config(), &param.name);
         let parts: Vec<Tensor> = place

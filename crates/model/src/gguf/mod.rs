@@ -28,6 +28,6 @@ pub use error::GgufError;
 pub use export::{ExportFormat, export};
 pub use file::{GgufFile, TensorInfo};
 pub use format::TensorFormat;
-pub use load::{import, load, load_tokenizer};
+pub use load::{import, load, load_tokenizer, stored_formats};
 pub use metadata::{Metadata, Value};
 pub use quantize::quantize;

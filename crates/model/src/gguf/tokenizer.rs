@@ -87,8 +87,8 @@ pub(super) fn read(file: &GgufFile, config: &ModelConfig) -> Result<TokenizerFil
     let bos = named(ids.bos, "bos")?;
     let eos = named(ids.eos.first().copied(), "eos")?;
     let pad = named(ids.pad, "padding")?;
-    for id in &ids.eos {
-        named(Some(*id), "eos")?;
+    for (key, id) in config::end_ids(metadata)? {
+        named(Some(id), key)?;
     }
     let unknown = metadata.int("tokenizer.ggml.unknown_token_id")?;
     let unknown = named(unknown.and_then(|id| u32::try_from(id).ok()), "unknown")?;

@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::error::FolderError;
+use super::window;
 use crate::config::{
     Family, MlpKind, ModelConfig, NormKind, Position, QkNorm, RotaryScaling, Sizes,
 };
@@ -177,12 +178,12 @@ fn llama_like(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, Folder
         tied: fields.flag("tie_word_embeddings", false)?,
     };
     let base = ModelConfig::new(family, sizes);
-    let activation = if family == Family::NanoChat {
-        "relu2"
-    } else {
-        "silu"
+    // Of the latter two names Transformers means the same by both.
+    let activations = match family {
+        Family::NanoChat => vec![json!("relu2")],
+        _ => vec![json!("silu"), json!("swish")],
     };
-    fields.refuse("hidden_act", &[json!(activation)])?;
+    fields.refuse("hidden_act", &activations)?;
     let Position::Rotary { flipped, .. } = base.position else {
         unreachable!("this branch's families are rotary")
     };
@@ -195,20 +196,6 @@ fn llama_like(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, Folder
         (Some(width), _) => width,
         (None, Family::Qwen3) => 128,
         (None, _) => n_embd / n_head.max(1),
-    };
-    let window = match (family, fields.flag("use_sliding_window", false)?) {
-        // Transformers' default of Mistral is a number, and null is none.
-        (Family::Mistral, _) => match fields.object.get("sliding_window") {
-            None => Some(4096),
-            Some(_) => fields.int_or_none(&["sliding_window"])?,
-        },
-        (_, true) => {
-            return Err(fields.error(
-                "use_sliding_window",
-                "is true, which is supported for mistral alone",
-            ));
-        }
-        _ => None,
     };
     let usual_eps = if family == Family::Olmo2 { 1e-5 } else { 1e-6 };
     // Transformers' default of nanochat is a number, and null is none.
@@ -229,7 +216,7 @@ fn llama_like(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, Folder
         out_bias: bias,
         mlp_bias: family == Family::Llama && fields.flag("mlp_bias", false)?,
         logit_cap,
-        sliding_window: window,
+        sliding_window: window::read(fields, &base)?,
         ..base
     })
 }

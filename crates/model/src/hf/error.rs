@@ -74,6 +74,26 @@ pub enum FolderError {
         /// The tensor.
         tensor: String,
     },
+    /// Numbers that a format does not hold.
+    #[error(
+        "{path}: `{tensor}` holds a number that {format} does not, or that is none; say --dtype float32, or look at the tensor"
+    )]
+    Infinite {
+        /// The folder or file.
+        path: PathBuf,
+        /// The tensor, or those that lie in one parameter.
+        tensor: String,
+        /// What it was to be stored in.
+        format: &'static str,
+    },
+    /// A shard that the index names and that is not there.
+    #[error("{path}: the shard `{shard}` is missing; fetch it, or the whole folder, again")]
+    Shard {
+        /// The folder.
+        path: PathBuf,
+        /// The file.
+        shard: String,
+    },
     /// A tensor of another shape than config.json says.
     #[error("{path}: tensor `{tensor}` has shape {found:?}, config.json says {expected:?}")]
     Shape {

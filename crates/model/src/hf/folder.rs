@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::config::{self, TokenIds};
 use super::error::FolderError;
+use super::formats::{self, Formats};
 use super::names::{self, HfTensor};
 use super::peft;
 use crate::config::ModelConfig;
@@ -80,12 +81,30 @@ fn settings(folder: &Path) -> Result<(ModelConfig, TokenIds), FolderError> {
 /// # Errors
 /// The file, tensor and what is wrong with it.
 pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<LoadedModel, FolderError> {
-    if peft::is_adapter(folder) {
-        let mut loaded = load(&peft::base(folder)?, kind, device)?;
+    load_in(folder, Formats::one(kind), device)
+}
+
+/// The same in `formats`. Numbers that they do not hold are refused. Where they are several, the model is for writing out.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_in(
+    folder: &Path,
+    formats: Formats,
+    device: Device,
+) -> Result<LoadedModel, FolderError> {
+    let loaded = if peft::is_adapter(folder) {
+        let mut loaded = load_in(&peft::base(folder)?, formats, device)?;
         peft::merge(&mut loaded.decoder, &[(folder.to_owned(), 1.0)])?;
-        return Ok(loaded);
+        loaded
+    } else {
+        read(folder, |_, _| formats, device)?
+    };
+    formats::demand_finite(&loaded.decoder, folder)?;
+    if formats.matrices != formats.others {
+        formats::narrow_what_fits(&loaded.decoder);
     }
-    read(folder, kind, device, false)
+    Ok(loaded)
 }
 
 /// Reads a model folder that is only asked, in float32; but on the CPU, where all matrices lie there in bfloat16, they
@@ -98,29 +117,35 @@ pub fn load_to_ask(folder: &Path, device: Device) -> Result<LoadedModel, FolderE
     if peft::is_adapter(folder) {
         return load(folder, Kind::Float, device);
     }
-    read(folder, Kind::Float, device, device == Device::Cpu)
+    let as_they_lie = |files: &[SafetensorsFile], index: &Index| {
+        let narrow = |(name, (file, shape)): (&String, &(usize, Vec<i64>))| {
+            shape.len() != 2 || files[*file].kind(name) == Some(Kind::BFloat16)
+        };
+        let matrices = match device == Device::Cpu && index.iter().all(narrow) {
+            true => Kind::BFloat16,
+            false => Kind::Float,
+        };
+        Formats {
+            matrices,
+            others: Kind::Float,
+        }
+    };
+    read(folder, as_they_lie, device)
 }
 
-/// With `as_they_lie`, matrices that are all in bfloat16 stay so and are frozen.
+/// Matrices that are not in the format of the rest are frozen.
 fn read(
     folder: &Path,
-    kind: Kind,
+    formats: impl FnOnce(&[SafetensorsFile], &Index) -> Formats,
     device: Device,
-    as_they_lie: bool,
 ) -> Result<LoadedModel, FolderError> {
     let (mut config, ids) = settings(folder)?;
     let files = weight_files(folder)?;
     let index = index(&files)?;
     config.tied = config.tied && !has_own_head(&config, &files, &index)?;
     check(folder, &config, &index)?;
-    let narrow = |(name, (file, shape)): (&String, &(usize, Vec<i64>))| {
-        shape.len() != 2 || files[*file].kind(name) == Some(Kind::BFloat16)
-    };
-    let matrices = match as_they_lie && index.iter().all(narrow) {
-        true => Kind::BFloat16,
-        false => kind,
-    };
-    let params = Params::blank(device, kind).with_matrices(matrices);
+    let Formats { matrices, others } = formats(&files, &index);
+    let params = Params::blank(device, others).with_matrices(matrices);
     let decoder = Decoder::over(config, params).map_err(|source| FolderError::Config {
         path: folder.join(CONFIG),
         source,
@@ -137,7 +162,15 @@ fn read(
         for (name, &rows) in place.names.iter().zip(parts) {
             let target = param.tensor.detach().narrow(0, first, rows);
             let transposed = place.transposed && target.dim() == 2;
-            read_into(folder, &files, &index, name, &target, transposed)?;
+            read_into(
+                folder,
+                decoder.config(),
+                &files,
+                &index,
+                name,
+                &target,
+                transposed,
+            )?;
             first += rows;
         }
     }
@@ -151,8 +184,9 @@ fn has_own_head(
     files: &[SafetensorsFile],
     index: &Index,
 ) -> Result<bool, FolderError> {
-    let table = names::place(config, "embedding.weight").names.remove(0);
-    let (Some(head), Some(table)) = (index.get(names::HEAD), known_name(index, &table)) else {
+    let table = names::table(config);
+    let (Some(head), Some(table)) = (index.get(names::HEAD), known_name(config, index, &table))
+    else {
         return Ok(false);
     };
     let (file, shape) = &index[table];
@@ -182,6 +216,7 @@ fn index(files: &[SafetensorsFile]) -> Result<Index, FolderError> {
 
 fn read_into(
     folder: &Path,
+    config: &ModelConfig,
     files: &[SafetensorsFile],
     index: &Index,
     name: &str,
@@ -192,14 +227,16 @@ fn read_into(
         path: folder.to_owned(),
         tensor: name.to_owned(),
     };
-    let known = known_name(index, name).ok_or_else(missing)?;
+    let known = known_name(config, index, name).ok_or_else(missing)?;
     let (file, _) = index[known];
     Ok(files[file].copy_into(known, target, transposed)?)
 }
 
 /// Under which of its names a tensor lies in the files, if it does.
-fn known_name<'a>(index: &Index, name: &'a str) -> Option<&'a str> {
-    [Some(name), names::alias(name)]
+fn known_name<'a>(config: &ModelConfig, index: &Index, name: &'a str) -> Option<&'a str> {
+    // Of two tensors that share their memory some programs write one: the output layer for the embedding.
+    let twin = (config.tied && name == names::table(config)).then_some(names::HEAD);
+    [Some(name), names::alias(name), twin]
         .into_iter()
         .flatten()
         .find(|known| index.contains_key(*known))
@@ -223,7 +260,7 @@ fn check(folder: &Path, config: &ModelConfig, index: &Index) -> Result<(), Folde
     let mut claimed = HashSet::new();
     for param in outline.entries() {
         for HfTensor { name, tensor } in names::hf_tensors(config, param, &param.tensor) {
-            let known = known_name(index, &name).ok_or_else(|| missing(name.clone()))?;
+            let known = known_name(config, index, &name).ok_or_else(|| missing(name.clone()))?;
             let (_, found) = &index[known];
             if *found != tensor.size() {
                 return Err(FolderError::Shape {
@@ -285,9 +322,9 @@ fn weight_files(folder: &Path) -> Result<Vec<SafetensorsFile>, FolderError> {
         }
         let path = folder.join(shard);
         if !path.is_file() {
-            return Err(FolderError::NotAModel {
+            return Err(FolderError::Shard {
                 path: folder.to_owned(),
-                missing: shard.to_owned(),
+                shard: shard.to_owned(),
             });
         }
         files.push(SafetensorsFile::open(&path)?);
@@ -316,7 +353,13 @@ pub fn save_sharded(
 ) -> Result<Vec<PathBuf>, FolderError> {
     let config = decoder.config();
     let params = decoder.params();
-    let dtype = match params.kind() {
+    let tensors: Vec<HfTensor> = params
+        .entries()
+        .iter()
+        .flat_map(|param| names::hf_tensors(config, param, &decoder.merged(param)))
+        .collect();
+    let matrix = tensors.iter().find(|tensor| tensor.tensor.dim() == 2);
+    let dtype = match matrix.map_or(params.kind(), |matrix| matrix.tensor.kind()) {
         Kind::Double => "float64",
         Kind::BFloat16 => "bfloat16",
         Kind::Half => "float16",
@@ -326,11 +369,6 @@ pub fn save_sharded(
         write_json(folder.join(CONFIG), &config::to_json(config, ids, dtype))?,
         write_json(folder.join(GENERATION), &config::generation_json(ids))?,
     ];
-    let tensors: Vec<HfTensor> = params
-        .entries()
-        .iter()
-        .flat_map(|param| names::hf_tensors(config, param, &decoder.merged(param)))
-        .collect();
     let shards = shards(tensors, max_bytes);
     if let [only] = &shards[..] {
         written.push(write_shard(folder.join(WEIGHTS), only)?);

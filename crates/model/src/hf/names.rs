@@ -118,6 +118,11 @@ fn llama_modules(inner: &str, family: Family) -> &'static [&'static str] {
 /// The output layer's name, in all families.
 pub(super) const HEAD: &str = "lm_head.weight";
 
+/// The embedding's name.
+pub(super) fn table(config: &ModelConfig) -> String {
+    place(config, "embedding.weight").names.remove(0)
+}
+
 /// Whether a tensor that no parameter claims is a buffer that old files carry, or a tied copy.
 pub(super) fn harmless(config: &ModelConfig, name: &str) -> bool {
     name.ends_with(".attn.bias")

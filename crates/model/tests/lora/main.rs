@@ -11,7 +11,7 @@ use etude_model::{Decoder, Input, supervised_places};
 use etude_tensor::safetensors::SafetensorsFile;
 use etude_tensor::{Device, Kind, Tensor, no_grad, seed_everything};
 
-const ADAPTERS: [&str; 7] = [
+const ADAPTERS: [&str; 8] = [
     "llama",
     "gpt2",
     "qwen2",
@@ -19,9 +19,10 @@ const ADAPTERS: [&str; 7] = [
     "qwen2_dora",
     "gpt2_dora",
     "llama_head",
+    "llama_whole",
 ];
 /// Of these, what Etude merges and cannot go on training.
-const MERGED_ALONE: [&str; 2] = ["qwen2", "llama_head"];
+const MERGED_ALONE: [&str; 3] = ["qwen2", "llama_head", "llama_whole"];
 
 fn goldens(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -31,8 +32,11 @@ fn goldens(name: &str) -> PathBuf {
 
 /// The base of an adapter.
 fn base_of(name: &str) -> &str {
-    let stem = name.strip_suffix("_dora").or(name.strip_suffix("_head"));
-    stem.unwrap_or(name)
+    let kinds = ["_dora", "_head", "_whole"];
+    kinds
+        .iter()
+        .find_map(|kind| name.strip_suffix(kind))
+        .unwrap_or(name)
 }
 
 fn adapter(name: &str) -> PathBuf {

@@ -120,14 +120,15 @@ pub(in crate::gguf) fn write(
     entries.extend(of_its_kind);
     let unknown = model["unk_token"].as_str().filter(|_| is_pieces);
     let unknown = unknown.and_then(|token| tokenizer.token_id(token));
-    let eos = ids.eos.first().copied().or(tokenizer.eos_id());
+    let [eos, eot, eom] = ends(tokenizer, ids);
     for (key, id) in [
         (
             "tokenizer.ggml.bos_token_id",
             ids.bos.or(tokenizer.bos_id()),
         ),
         ("tokenizer.ggml.eos_token_id", eos),
-        ("tokenizer.ggml.eot_token_id", tokenizer.end_of_turn_id()),
+        ("tokenizer.ggml.eot_token_id", eot),
+        ("tokenizer.ggml.eom_token_id", eom),
         (
             "tokenizer.ggml.padding_token_id",
             ids.pad.or(tokenizer.pad_id()),
@@ -143,6 +144,17 @@ pub(in crate::gguf) fn write(
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))
         .collect())
+}
+
+/// Where llama.cpp stops: the ends of a text, of a turn and of a message, by which it means no more than three tokens.
+/// The one that ends a turn of the template is the second; the model's own take what places are left.
+fn ends(tokenizer: &Tokenizer, ids: &TokenIds) -> [Option<u32>; 3] {
+    let first = ids.eos.first().copied().or(tokenizer.eos_id());
+    let turn = tokenizer.end_of_turn_id();
+    let mut left = ids.eos.iter().copied();
+    let mut next = || left.find(|&id| Some(id) != first && Some(id) != turn);
+    let second = turn.or_else(&mut next);
+    [first, second, next()]
 }
 
 /// How a tokenizer makes tokens.

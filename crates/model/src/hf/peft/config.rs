@@ -9,7 +9,7 @@ use super::super::config::Fields;
 use super::super::error::FolderError;
 use crate::config::Family;
 use crate::decoder::Decoder;
-use crate::lora::{Adapter, Targets, matches};
+use crate::lora::{Adapter, Targets};
 
 /// What of a configuration decides the values.
 pub(super) struct PeftConfig {
@@ -134,11 +134,22 @@ fn plain(key: &str) -> bool {
         .all(|c| c.is_alphanumeric() || c == '_' || c == '.')
 }
 
+/// Whether a pattern's key means the module at `path`: PEFT takes the key for a regular expression of the path or of its
+/// end after a dot, and a dot in it for any character.
+fn is_meant(path: &str, key: &str) -> bool {
+    let Some(start) = path.len().checked_sub(key.len()) else {
+        return false;
+    };
+    let (before, end) = path.as_bytes().split_at(start);
+    let alike = |(one, other): (&u8, u8)| *one == other || other == b'.';
+    (before.is_empty() || before.ends_with(b".")) && end.iter().zip(key.bytes()).all(alike)
+}
+
 impl PeftConfig {
     /// Rank and scale of the module at `path`.
     pub(super) fn of(&self, path: &str) -> (i64, f64) {
         let pattern = |map: &Map<String, Value>| {
-            let (_, value) = map.iter().find(|(key, _)| matches(path, key))?;
+            let (_, value) = map.iter().find(|(key, _)| is_meant(path, key))?;
             value.as_f64()
         };
         let rank = pattern(&self.rank_pattern).map_or(self.rank, |rank| rank as i64);

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use etude_tensor::{LowRank, LowRankPart, no_grad};
 
+use read::Whole;
 pub use write::save;
 
 use super::error::FolderError;
@@ -60,7 +61,7 @@ pub fn base(folder: &Path) -> Result<PathBuf, FolderError> {
 /// # Errors
 /// What is wrong with a folder, or that it is an adapter for another base.
 pub fn merge(decoder: &mut Decoder, adapters: &[(PathBuf, f64)]) -> Result<(), FolderError> {
-    let mut retrained: Vec<String> = Vec::new();
+    let mut retrained: Vec<(String, i64)> = Vec::new();
     for (folder, weight) in adapters {
         let found = read::read(folder, decoder)?;
         let decomposed = |update: &read::Update| update.magnitude.is_some();
@@ -88,8 +89,13 @@ pub fn merge(decoder: &mut Decoder, adapters: &[(PathBuf, f64)]) -> Result<(), F
             };
             alone.merge_into(param, *weight);
         }
-        for (name, values) in found.whole {
-            if retrained.contains(&name) {
+        for Whole {
+            name,
+            start,
+            values,
+        } in found.whole
+        {
+            if retrained.contains(&(name.clone(), start)) {
                 return Err(FolderError::Adapter {
                     path: folder.clone(),
                     reason: format!(
@@ -97,19 +103,19 @@ pub fn merge(decoder: &mut Decoder, adapters: &[(PathBuf, f64)]) -> Result<(), F
                     ),
                 });
             }
-            let mut param = decoder
+            let param = decoder
                 .params()
                 .get(&name)
-                .expect("the module is the decoder's")
-                .shallow_clone();
+                .expect("the module is the decoder's");
             no_grad(|| {
+                let mut rows = param.narrow(0, start, values.size()[0]);
                 if *weight == 1.0 {
-                    param.copy_(&values);
+                    rows.copy_(&values);
                 } else {
-                    let _ = param.lerp_(&values.to_kind(param.kind()), *weight);
+                    let _ = rows.lerp_(&values.to_kind(param.kind()), *weight);
                 }
             });
-            retrained.push(name);
+            retrained.push((name, start));
         }
     }
     Ok(())
@@ -192,22 +198,22 @@ pub fn restore(decoder: &Decoder, folder: &Path) -> Result<(), FolderError> {
         }
     }
     for name in &adapter.whole {
-        let (_, values) = found
+        let whole = found
             .whole
             .iter()
-            .find(|(found, _)| found == name)
+            .find(|whole| whole.name == *name)
             .ok_or_else(|| {
                 differs(format!(
                     "does not hold `{name}`, which lora.modules_to_save names"
                 ))
             })?;
         let param = decoder.params().get(name).expect("the decoder's own");
-        no_grad(|| param.shallow_clone().copy_(values));
+        no_grad(|| param.shallow_clone().copy_(&whole.values));
     }
-    if let Some((name, _)) = found
+    if let Some(Whole { name, .. }) = found
         .whole
         .iter()
-        .find(|(name, _)| !adapter.whole.contains(name))
+        .find(|whole| !adapter.whole.contains(&whole.name))
     {
         return Err(differs(format!(
             "trains `{name}` whole, which is not among lora.modules_to_save"

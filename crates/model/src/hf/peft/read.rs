@@ -1,6 +1,6 @@
 //! Reading an adapter folder for a base: every tensor must have its place there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use etude_tensor::Tensor;
@@ -18,8 +18,18 @@ use crate::lora::{LinearModule, linear_modules, matches, output_module};
 pub(super) struct Found {
     /// In the decoder's order.
     pub(super) updates: Vec<Update>,
-    /// Modules that were trained whole: the decoder's name and layout.
-    pub(super) whole: Vec<(String, Tensor)>,
+    /// Modules that were trained whole.
+    pub(super) whole: Vec<Whole>,
+}
+
+/// The values of a module, or of one that lies in a parameter with others.
+pub(super) struct Whole {
+    /// The parameter's name in the decoder.
+    pub(super) name: String,
+    /// Its first row there.
+    pub(super) start: i64,
+    /// In the decoder's layout.
+    pub(super) values: Tensor,
 }
 
 /// A module's update.
@@ -77,8 +87,8 @@ pub(super) fn read(folder: &Path, decoder: &Decoder) -> Result<Found, FolderErro
             update => updates.extend(update),
         }
     }
-    file.base_head()?;
     let whole = file.whole(&config)?;
+    file.base_copies()?;
     file.demand_empty()?;
     if updates.is_empty() && whole.is_empty() {
         return Err(file.other_base("it updates nothing".to_owned()));
@@ -110,6 +120,17 @@ fn check_targets(
         }
     }
     Ok(())
+}
+
+/// Whether the module that a tensor is of, or one around it, ends in `whole`. PEFT's rule here: no dot is asked for.
+fn holds(whole: &str, tensor: &str) -> bool {
+    let dots = tensor.match_indices('.').map(|(place, _)| place);
+    dots.into_iter().any(|end| tensor[..end].ends_with(whole))
+}
+
+/// Whether two tensors are one but for rounding.
+fn same(copy: &Tensor, own: &Tensor) -> bool {
+    copy.allclose(&own.to_kind(copy.kind()), 1e-2, 1e-4, false)
 }
 
 /// The tensors of a file that nobody has claimed yet.
@@ -191,74 +212,76 @@ impl<'a> Tensors<'a> {
         }
     }
 
-    /// PEFT writes the base's own output layer beside an update of it. It must be the one that is here, but for the
-    /// rounding of another dtype.
-    fn base_head(&mut self) -> Result<(), FolderError> {
-        let Some(module) = output_module(self.decoder) else {
-            return Ok(());
-        };
-        let name = format!("{}.base_layer.weight", module.path);
-        let Some(copy) = self.take(&name, &[module.outputs, module.inputs])? else {
-            return Ok(());
-        };
-        let own = self
-            .decoder
-            .params()
-            .get(&format!("{}.weight", module.linear));
-        let own = own
-            .expect("the module is the decoder's")
-            .to_kind(copy.kind());
-        if copy.allclose(&own, 1e-2, 1e-4, false) {
-            return Ok(());
+    /// PEFT writes the base's own embedding and output layer beside the update of one, and on request. They must be those
+    /// that are here, but for the rounding of another dtype.
+    fn base_copies(&mut self) -> Result<(), FolderError> {
+        let config = self.decoder.config();
+        let table = names::table(config);
+        let mut copies = vec![(table, "embedding.weight")];
+        if !config.tied {
+            copies.push((names::HEAD.to_owned(), "head.weight"));
         }
-        Err(self.other_base(format!(
-            "`{PREFIX}{name}` is another output layer than the base's"
-        )))
+        for (name, param) in copies {
+            let own = self.decoder.params().get(param);
+            let own = own.expect("every decoder has it").shallow_clone();
+            let beneath = name.replace(".weight", ".base_layer.weight");
+            for name in [name, beneath] {
+                let Some(copy) = self.take(&name, &own.size())? else {
+                    continue;
+                };
+                if !same(&copy, &own) {
+                    let reason = format!("`{PREFIX}{name}` is not the base's");
+                    return Err(self.other_base(reason));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The modules that were trained whole, which the configuration must name.
-    fn whole(&mut self, config: &PeftConfig) -> Result<Vec<(String, Tensor)>, FolderError> {
+    fn whole(&mut self, config: &PeftConfig) -> Result<Vec<Whole>, FolderError> {
         let decoder = self.decoder;
         let mut found = Vec::new();
+        let mut used: BTreeSet<&str> = BTreeSet::new();
         for param in decoder.params().entries() {
             let place = names::place(decoder.config(), &param.name);
-            let [name] = &place.names[..] else { continue };
-            let module = name
-                .rsplit_once('.')
-                .map_or(name.as_str(), |(module, _)| module);
-            // PEFT's rule here: no dot is asked for.
-            if !config.whole.iter().any(|whole| module.ends_with(whole)) {
-                continue;
-            }
-            let mut shape = param.tensor.size();
-            let transposed = place.transposed && shape.len() == 2;
-            if transposed {
-                shape.reverse();
-            }
-            let Some(tensor) = self.take(name, &shape)? else {
-                continue;
+            let all = param.tensor.size();
+            let parts = match place.names.len() {
+                1 => &all[..1],
+                _ => &param.parts[..],
             };
-            let tensor = if transposed { tensor.tr() } else { tensor };
-            found.push((param.name.clone(), tensor));
+            let mut start = 0;
+            for (name, &rows) in place.names.iter().zip(parts) {
+                let mut shape = all.clone();
+                shape[0] = rows;
+                let transposed = place.transposed && shape.len() == 2;
+                if transposed {
+                    shape.reverse();
+                }
+                let meant = config.whole.iter().filter(|whole| holds(whole, name));
+                let meant: Vec<&str> = meant.map(String::as_str).collect();
+                if !meant.is_empty()
+                    && let Some(tensor) = self.take(name, &shape)?
+                {
+                    let values = if transposed { tensor.tr() } else { tensor };
+                    let name = param.name.clone();
+                    found.push(Whole {
+                        name,
+                        start,
+                        values,
+                    });
+                    used.extend(meant);
+                }
+                start += rows;
+            }
         }
         self.tied_copy(&found)?;
-        let decoder_name = |whole: &String| {
-            let names = found
-                .iter()
-                .map(|(name, _)| names::place(decoder.config(), name));
-            names.flat_map(|place| place.names).any(|name| {
-                let module = name
-                    .rsplit_once('.')
-                    .map_or(name.as_str(), |(module, _)| module);
-                module.ends_with(whole)
-            })
-        };
-        let embedding = found.iter().any(|(name, _)| name == "embedding.weight");
+        let embedding = found.iter().any(|whole| whole.name == "embedding.weight");
         let tied = decoder.config().tied && embedding;
         // The output layer of a tied model is its embedding.
         let is_head = |whole: &&String| tied && "lm_head".ends_with(whole.as_str());
         let mut missing = config.whole.iter().filter(|whole| !is_head(whole));
-        match missing.find(|whole| !decoder_name(whole)) {
+        match missing.find(|whole| !used.contains(whole.as_str())) {
             None => Ok(found),
             Some(whole) => Err(self.other_base(format!(
                 "modules_to_save names `{whole}`, and no tensor of it is there"
@@ -267,24 +290,26 @@ impl<'a> Tensors<'a> {
     }
 
     /// The output layer of a tied model is its embedding: a copy of that is welcome, another matrix not.
-    fn tied_copy(&mut self, found: &[(String, Tensor)]) -> Result<(), FolderError> {
-        if !self.decoder.config().tied {
+    fn tied_copy(&mut self, found: &[Whole]) -> Result<(), FolderError> {
+        let config = self.decoder.config();
+        if !config.tied {
             return Ok(());
         }
-        let embedding = found.iter().find(|(name, _)| name == "embedding.weight");
-        let config = self.decoder.config();
-        let head = self.take("lm_head.weight", &[config.vocab_size, config.n_embd])?;
+        let head = self.take(names::HEAD, &[config.vocab_size, config.n_embd])?;
+        let embedding = found.iter().find(|whole| whole.name == "embedding.weight");
+        let own = self.decoder.params().get("embedding.weight");
         let agree = match (embedding, &head) {
             (None, None) => true,
-            (Some((_, embedding)), Some(head)) => embedding.equal(head),
-            _ => false,
+            (Some(embedding), Some(head)) => embedding.values.equal(head),
+            (None, Some(head)) => same(head, own.expect("every decoder has it")),
+            (Some(_), None) => false,
         };
         if agree {
             return Ok(());
         }
         Err(FolderError::Adapter {
             path: self.path.to_owned(),
-            reason: "trains the embedding and the output layer apart, which the base ties together; untie the base first".to_owned(),
+            reason: "trains the embedding and the output layer apart, which the base ties together; merge it by PEFT's merge_and_unload, and import what that saves".to_owned(),
         })
     }
 

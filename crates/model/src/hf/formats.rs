@@ -1,0 +1,98 @@
+//! In which number formats weights are kept.
+
+use std::path::Path;
+
+use etude_tensor::{Kind, no_grad};
+
+use super::error::FolderError;
+use crate::decoder::Decoder;
+
+/// The number formats of a model's matrices, and of all else: norms, biases.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Formats {
+    /// Of what has two dimensions.
+    pub matrices: Kind,
+    /// Of the rest, which is small and often kept in float32.
+    pub others: Kind,
+}
+
+impl Formats {
+    /// One format for all.
+    pub fn one(kind: Kind) -> Self {
+        Self {
+            matrices: kind,
+            others: kind,
+        }
+    }
+
+    /// The narrowest that hold tensors of these shapes and formats exactly; none where there are no numbers.
+    pub fn holding<'a>(tensors: impl IntoIterator<Item = (&'a [i64], Kind)>) -> Option<Self> {
+        let (mut matrices, mut others) = (None, None);
+        for (shape, kind) in tensors {
+            let of_both = match shape.len() {
+                2 => &mut matrices,
+                _ => &mut others,
+            };
+            *of_both = Some(of_both.map_or(kind, |before| wider(before, kind)));
+        }
+        let matrices = matrices.or(others)?;
+        let others = others.unwrap_or(matrices);
+        Some(match wider(matrices, others) == others {
+            true => Self { matrices, others },
+            false => Self::one(wider(matrices, others)),
+        })
+    }
+}
+
+/// The narrowest format that holds what two hold.
+fn wider(one: Kind, other: Kind) -> Kind {
+    match (one, other) {
+        _ if one == other => one,
+        (Kind::Double, _) | (_, Kind::Double) => Kind::Double,
+        _ => Kind::Float,
+    }
+}
+
+/// Puts vectors into their matrices' format where that changes no number: float32 norms of a GGUF file often come of
+/// one in bfloat16.
+pub(crate) fn narrow_what_fits(decoder: &Decoder) {
+    let entries = decoder.params().entries();
+    let Some(matrix) = entries.iter().find(|param| param.tensor.dim() == 2) else {
+        return;
+    };
+    let kind = matrix.tensor.kind();
+    let vectors = || entries.iter().filter(|param| param.tensor.dim() != 2);
+    let fits =
+        |tensor: &etude_tensor::Tensor| tensor.to_kind(kind).to_kind(tensor.kind()).equal(tensor);
+    if vectors().all(|param| fits(&param.tensor)) {
+        for param in vectors() {
+            let mut tensor = param.tensor.set_requires_grad(false);
+            no_grad(|| tensor.set_data(&tensor.to_kind(kind)));
+        }
+    }
+}
+
+/// Refuses numbers that were beyond a narrow format, or no numbers before.
+///
+/// # Errors
+/// The parameter's name at `path`.
+pub(crate) fn demand_finite(decoder: &Decoder, path: &Path) -> Result<(), FolderError> {
+    for param in decoder.params().entries() {
+        let kind = param.tensor.kind();
+        let narrow = matches!(kind, Kind::Half | Kind::BFloat16);
+        if narrow && param.tensor.isfinite().all().int64_value(&[]) == 0 {
+            return Err(FolderError::Infinite {
+                path: path.to_owned(),
+                tensor: super::names::place(decoder.config(), &param.name)
+                    .names
+                    .join("`, `"),
+                format: if kind == Kind::Half {
+                    "float16"
+                } else {
+                    "bfloat16"
+                },
+            });
+        }
+    }
+    Ok(())
+}
