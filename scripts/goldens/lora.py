@@ -80,6 +80,13 @@ CASES = {
         ),
         False,
     ),
+    # The same and the embedding, each of a base that has one matrix for both.
+    "lora_llama_tied_head": ("llama_tied", dict(r=2, lora_alpha=4, target_modules=["q_proj", "lm_head"]), False),
+    "lora_llama_tied_table": (
+        "llama_tied",
+        dict(r=2, lora_alpha=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"]),
+        False,
+    ),
 }  # fmt: skip
 
 

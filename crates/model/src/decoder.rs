@@ -8,7 +8,7 @@ use etude_tensor::lora::frozen_linear;
 use etude_tensor::loss;
 use etude_tensor::ops;
 use etude_tensor::{
-    AttentionMask, Device, Embedding, Init, Kind, Linear, Norm, Param, Params, Tensor,
+    AttentionMask, Device, Embedding, Init, Kind, Linear, Norm, Param, Params, Tensor, no_grad,
     to_compute_kind,
 };
 
@@ -201,6 +201,20 @@ impl Decoder {
         let sum = own.copy();
         update.merge_into(&sum, 1.0);
         sum
+    }
+
+    /// Gives it an output layer of its own, for now the embedding's numbers.
+    pub(crate) fn untie(&mut self) {
+        if !self.config.tied {
+            return;
+        }
+        let table = self.embedding.weight.detach();
+        let mut root = self.params.root();
+        let mut scope = root.sub("head");
+        let head = scope.param("weight", &table.size(), Init::Zeros);
+        no_grad(|| head.shallow_clone().copy_(&table));
+        self.head = Some(head);
+        self.config.tied = false;
     }
 
     pub(crate) fn set_adapter(&mut self, adapter: Adapter) {

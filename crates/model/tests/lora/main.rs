@@ -11,7 +11,7 @@ use etude_model::{Decoder, Input, supervised_places};
 use etude_tensor::safetensors::SafetensorsFile;
 use etude_tensor::{Device, Kind, Tensor, no_grad, seed_everything};
 
-const ADAPTERS: [&str; 8] = [
+const ADAPTERS: [&str; 10] = [
     "llama",
     "gpt2",
     "qwen2",
@@ -20,9 +20,17 @@ const ADAPTERS: [&str; 8] = [
     "gpt2_dora",
     "llama_head",
     "llama_whole",
+    "llama_tied_head",
+    "llama_tied_table",
 ];
 /// Of these, what Etude merges and cannot go on training.
-const MERGED_ALONE: [&str; 3] = ["qwen2", "llama_head", "llama_whole"];
+const MERGED_ALONE: [&str; 5] = [
+    "qwen2",
+    "llama_head",
+    "llama_whole",
+    "llama_tied_head",
+    "llama_tied_table",
+];
 
 fn goldens(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -32,7 +40,7 @@ fn goldens(name: &str) -> PathBuf {
 
 /// The base of an adapter.
 fn base_of(name: &str) -> &str {
-    let kinds = ["_dora", "_head", "_whole"];
+    let kinds = ["_dora", "_head", "_whole", "_table"];
     kinds
         .iter()
         .find_map(|kind| name.strip_suffix(kind))

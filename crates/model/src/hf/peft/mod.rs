@@ -56,13 +56,17 @@ pub fn base(folder: &Path) -> Result<PathBuf, FolderError> {
 }
 
 /// Adds adapters, each so many times over, to a decoder's weights. A module that an adapter trained whole
-/// moves as far from the base's towards the adapter's.
+/// moves as far from the base's towards the adapter's. Where one makes the output layer another matrix than the
+/// embedding that it was, the decoder has both from then on.
 ///
 /// # Errors
 /// What is wrong with a folder, or that it is an adapter for another base.
 pub fn merge(decoder: &mut Decoder, adapters: &[(PathBuf, f64)]) -> Result<(), FolderError> {
     let mut retrained: Vec<(String, i64)> = Vec::new();
     for (folder, weight) in adapters {
+        if decoder.config().tied && read::unties(folder, decoder)? {
+            decoder.untie();
+        }
         let found = read::read(folder, decoder)?;
         let decomposed = |update: &read::Update| update.magnitude.is_some();
         if adapters.len() > 1 && found.updates.iter().any(decomposed) {

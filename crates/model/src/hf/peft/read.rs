@@ -44,6 +44,35 @@ pub(super) struct Update {
     pub(super) magnitude: Option<Tensor>,
 }
 
+/// Whether an adapter of a decoder whose output layer is its embedding makes the two differ.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub(super) fn unties(folder: &Path, decoder: &Decoder) -> Result<bool, FolderError> {
+    let (config_path, weights) = (folder.join(CONFIG), folder.join(WEIGHTS));
+    if !config_path.is_file() || !weights.is_file() {
+        return Ok(false); // as is told when it is read
+    }
+    let config = config::parse(&config_path, &read_json(&config_path)?)?;
+    let file = SafetensorsFile::open(&weights)?;
+    let table = names::table(decoder.config());
+    let name_of = |tensor: &str| format!("{PREFIX}{tensor}");
+    let trained = |tensor: &str| {
+        let meant = config.whole.iter().any(|whole| holds(whole, tensor));
+        meant && file.kind(&name_of(tensor)).is_some()
+    };
+    if file.kind(&name_of("lm_head.lora_A.weight")).is_some() {
+        return Ok(true);
+    }
+    Ok(match (trained(&table), trained(names::HEAD)) {
+        (true, true) => {
+            let [table, head] = [&table[..], names::HEAD].map(|name| file.tensor(&name_of(name)));
+            !table?.equal(&head?)
+        }
+        (table, head) => table != head,
+    })
+}
+
 /// Reads `folder`, an adapter for `decoder`'s weights.
 pub(super) fn read(folder: &Path, decoder: &Decoder) -> Result<Found, FolderError> {
     let config_path = folder.join(CONFIG);
@@ -106,7 +135,7 @@ fn check_targets(
         if !modules.iter().any(|module| matches(&module.path, name)) {
             let why = match tied && matches("lm_head", name) {
                 true => {
-                    "which the base has no matrix of its own for, its embedding is the output layer as well"
+                    "which the base has no matrix of its own for, its embedding is the output layer as well; such an adapter can be merged, not trained"
                 }
                 false => {
                     "which is no linear layer of the base; the adapter is for another base, or of a kind that Etude does not read"
@@ -309,7 +338,7 @@ impl<'a> Tensors<'a> {
         }
         Err(FolderError::Adapter {
             path: self.path.to_owned(),
-            reason: "trains the embedding and the output layer apart, which the base ties together; merge it by PEFT's merge_and_unload, and import what that saves".to_owned(),
+            reason: "trains the embedding and the output layer apart, which the base ties together; such an adapter can be merged, not gone on from".to_owned(),
         })
     }
 
