@@ -15,6 +15,8 @@ mod data;
 mod errors;
 #[path = "cli/faults.rs"]
 mod faults;
+#[path = "cli/folders.rs"]
+mod folders;
 #[path = "cli/generate.rs"]
 mod generate;
 #[path = "cli/help.rs"]
@@ -27,6 +29,8 @@ mod inspect;
 mod lora;
 #[path = "cli/model.rs"]
 mod model;
+#[path = "cli/own_data.rs"]
+mod own_data;
 #[path = "cli/plan.rs"]
 mod plan;
 #[path = "cli/replay.rs"]

@@ -87,6 +87,12 @@ CASES = {
         dict(r=2, lora_alpha=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"]),
         False,
     ),
+    # Kept alike in training, the two are written both and one is named.
+    "lora_llama_tied_kept": (
+        "llama_tied",
+        dict(r=2, lora_alpha=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"], ensure_weight_tying=True),
+        False,
+    ),
 }  # fmt: skip
 
 

@@ -93,6 +93,23 @@ fn what_is_wrong_with_data_is_told_with_file_and_line() {
         "bad-manifests/x.toml",
         MANIFEST.replace("licence", "license"),
     );
+    write(
+        "short-manifests/x.toml",
+        MANIFEST.replace("licence = \"MIT\"\n", ""),
+    );
+    wrong(
+        &[
+            "data",
+            "list",
+            "--datasets",
+            text(&scratch("short-manifests")),
+        ],
+        &[
+            "missing field `licence`",
+            "add `licence`",
+            "above the first table",
+        ],
+    );
     let folder = scratch("bad-manifests");
     wrong(
         &["data", "list", "--datasets", text(&folder)],

@@ -96,6 +96,18 @@ fn examples_that_cannot_be_learnt_are_the_users_to_mend() {
         ];
         wrong(&arguments, &[expected, "try: "]);
     }
+    let few = task("few", &[example("one"), example("two")], "");
+    let folder = scratch("faults/few-run");
+    let none = "holds out no example for validation";
+    let arguments = ["finetune", &few, "--run", text(&folder), "--quiet"];
+    wrong(
+        &arguments,
+        &[none, "give at least 3 examples with different prompts"],
+    );
+    wrong(
+        &[&arguments[..], &["--set", "task.local.validation=0"]].concat(),
+        &[none, "set task.local.validation to a percentage"],
+    );
     let task = examples("good", "rose", "red");
     wrong(
         &["pretrain", &task],

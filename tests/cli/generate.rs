@@ -80,6 +80,27 @@ fn a_tokenizer_that_begins_texts_does_so_here() {
 }
 
 #[test]
+fn a_special_token_that_is_spelt_may_be_meant() {
+    let ids = |more: &[&str]| {
+        let own = [
+            "generate",
+            model(),
+            "--temperature",
+            "0",
+            "--max-tokens",
+            "12",
+            "--json",
+        ];
+        json(&[&own[..], more].concat())["ids"].clone()
+    };
+    let spelt = "<|endoftext|>A rose";
+    let begun = ids(&["--prompt", "A rose", "--bos"]);
+    assert_eq!(ids(&["--prompt", spelt, "--special"]), begun);
+    assert_eq!(ids(&["--prompt", spelt, "--special", "--bos"]), begun);
+    assert_ne!(ids(&["--prompt", spelt]), begun);
+}
+
+#[test]
 fn text_streams_to_stdout_and_figures_to_stderr() {
     let arguments = [
         "generate",
@@ -185,6 +206,7 @@ fn sampling_settings_that_mean_nothing_are_refused_before_loading() {
     with("--repetition-penalty", "0", &["repetition_penalty"]);
     with("--max-tokens", "0", &["max_tokens"]);
     with("--stop", "", &["stop"]);
+    with("--stop", "\\x", &["--stop", "backslash"]);
 }
 
 #[test]

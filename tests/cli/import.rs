@@ -181,6 +181,8 @@ fn a_number_that_float16_does_not_hold_is_refused() {
         &["export", text(&folder), text(&out)],
         &["100000", "F16", "f32"],
     );
+    let slash = format!("{}/", text(&out));
+    wrong(&["export", text(&folder), &slash], &["names a folder"]);
     assert!(!out.exists());
     for command in ["export", "import"] {
         let out = scratch("large-half");

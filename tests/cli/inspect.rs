@@ -98,7 +98,11 @@ fn a_recipe_s_books_examples_and_batches_are_shown() {
 
 #[test]
 fn what_is_not_there_to_inspect_is_said() {
-    let (_, finetune) = recipes("inspect-wrong");
+    let (pretrain, finetune) = recipes("inspect-wrong");
+    for (recipe, step) in [(&pretrain, "3"), (&finetune, "4")] {
+        let asked = ["data", "inspect", recipe, "--batch", step];
+        wrong(&asked, &["train.steps is", "give 1 to"]);
+    }
     wrong(
         &["data", "inspect", &finetune, "--example", "999"],
         &["give 1 to"],

@@ -62,6 +62,12 @@ fn an_adapter_is_trained_used_and_merged() {
         expected,
         ids(&[model(), "--adapter", &half, "--adapter", &half])
     );
+    // Beside an adapter that is given as the model, others count from the same base.
+    let undone = format!("{}:-1", text(&run));
+    assert_eq!(
+        ids(&[text(&base)]),
+        ids(&[text(&adapter), "--adapter", &undone])
+    );
     assert!(good(&["doctor", text(&adapter)]).contains("The folder is whole"));
     for given in [&run, &checkpoint] {
         good(&["doctor", text(given)]);
@@ -99,6 +105,67 @@ fn an_adapter_is_trained_used_and_merged() {
     good(&["export", text(&adapter), text(&merged)]);
     assert_eq!(expected, ids(&[text(&merged)]));
     assert!(merged.join("tokenizer.json").is_file());
+
+    // It may have a tokenizer with another template, which then goes with it, in what is exported as well.
+    let own = scratch("lora/own-template");
+    fs::create_dir_all(&own).unwrap();
+    for entry in fs::read_dir(&adapter).unwrap() {
+        let file = entry.unwrap();
+        fs::copy(file.path(), own.join(file.file_name())).unwrap();
+    }
+    let settings = own.join("tokenizer_config.json");
+    let mut changed: serde_json::Value =
+        serde_json::from_slice(&fs::read(&settings).unwrap()).unwrap();
+    changed["chat_template"] = "Rose: {{ messages[0].content }}{{ eos_token }}".into();
+    fs::write(&settings, changed.to_string()).unwrap();
+    let exported = scratch("lora/own-exported");
+    let beside = [text(&base), "--adapter", text(&own)];
+    good(&[&["export"], &beside[..1], &[text(&exported)], &beside[1..]].concat());
+    let answers = [
+        &[text(&own)][..],
+        &beside,
+        &[text(&exported)],
+        &[text(&base)],
+    ]
+    .map(|model| ids(&[model, &["--chat"]].concat()));
+    assert_eq!(answers[0], answers[1]);
+    assert_eq!(answers[0], answers[2]);
+    assert_ne!(answers[0], answers[3]);
+
+    // Another base than it was trained on is told.
+    let arguments = [
+        "generate",
+        model(),
+        "--adapter",
+        text(&adapter),
+        "--max-tokens",
+        "2",
+    ];
+    let done = program(&arguments);
+    assert!(
+        done.err.contains("was trained on the model in"),
+        "{}",
+        done.err
+    );
+
+    let lengths = scratch("lora/lengths");
+    let arguments = [
+        "finetune",
+        &recipe,
+        "--run",
+        text(&lengths),
+        "--quiet",
+        "--set",
+        "lora.dora=true",
+    ];
+    good(&arguments);
+    let adapter_of = lengths.join("adapter");
+    assert_eq!(ids(&[text(&lengths)]), ids(&[text(&adapter_of)]));
+    let two = [text(&adapter_of), "--adapter", text(&adapter)];
+    wrong(
+        &[&["generate"], &two[..]].concat(),
+        &["use_dora", "no other adapter"],
+    );
 
     // An adapter that names a base which is not here, as one from elsewhere does, goes with the base that is given.
     let config = adapter.join("adapter_config.json");

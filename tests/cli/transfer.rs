@@ -11,7 +11,7 @@ use crate::support::{corpus, good, json, run, scratch, signalled, text, write, w
 
 /// The files of a tiny experiment below `place`, whose base model is there or made first: the fine-tuning recipe and the
 /// transfer recipe with these rates.
-fn experiment(place: &str, rates: &str) -> (String, String) {
+pub(crate) fn experiment(place: &str, rates: &str) -> (String, String) {
     let corpus = write(&format!("{place}/corpus.txt"), corpus());
     let base = text(&scratch(&format!("{place}/base"))).to_owned();
     let pretrain = write(&format!("{place}/pretrain.toml"), pretraining(&corpus));

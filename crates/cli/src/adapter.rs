@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
-use etude_model::Decoder;
-use etude_model::hf::peft;
+use etude_model::hf::{self, Formats, LoadedModel, peft};
+use etude_tensor::Device;
+use etude_tokenizer::Tokenizer;
 
-use crate::output;
+use crate::{model, output};
 
 /// Adapters, and how often each counts.
 #[derive(Debug, Clone, Default, Args)]
@@ -18,16 +19,50 @@ pub(crate) struct AdapterArgs {
 }
 
 impl AdapterArgs {
-    /// Merges the adapters.
+    /// Loads a model with the adapters merged. Of each whose base is another folder, that is said; it may be the same
+    /// model all the same.
     ///
     /// # Errors
-    /// What is wrong with a folder, or that it is for another base.
-    pub(crate) fn merge(&self, decoder: &mut Decoder) -> Result<()> {
-        Ok(peft::merge(decoder, &self.adapters)?)
+    /// What is wrong with a folder, or that an adapter is for another base.
+    pub(crate) fn load(
+        &self,
+        folder: &Path,
+        formats: Formats,
+        device: Device,
+    ) -> Result<LoadedModel> {
+        let base = match peft::is_adapter(folder) {
+            true => peft::base(folder)?,
+            false => folder.to_owned(),
+        };
+        self.tell_other_base(&base);
+        Ok(hf::load_merged(folder, &self.adapters, formats, device)?)
     }
 
-    /// Says of each adapter whose base is another folder than `base` that it is. That may be the same model all the same.
-    pub(crate) fn tell_other_base(&self, base: &Path) {
+    /// The tokenizer that goes with a model and these adapters: that of the last one, if it brings one that fits.
+    ///
+    /// # Errors
+    /// None that can be read, or one that is not the model's.
+    pub(crate) fn tokenizer(&self, folder: &Path, vocab_size: i64) -> Result<Tokenizer> {
+        let own = self
+            .folder()
+            .filter(|own| own.join("tokenizer.json").is_file());
+        if let Some(own) = own {
+            let tokenizer = model::tokenizer(own)?;
+            if tokenizer.vocab_size() as i64 <= vocab_size {
+                return Ok(tokenizer);
+            }
+            output::note(&format!(
+                "note: {} has {} tokens, the model knows {vocab_size}; the model's own tokenizer is taken",
+                own.display(),
+                tokenizer.vocab_size()
+            ));
+        }
+        let tokenizer = model::tokenizer(folder)?;
+        model::check_fit(folder, &tokenizer, vocab_size)?;
+        Ok(tokenizer)
+    }
+
+    fn tell_other_base(&self, base: &Path) {
         let place = |folder: &Path| folder.canonicalize().unwrap_or(folder.to_owned());
         for (adapter, _) in &self.adapters {
             let Ok(own) = peft::base(adapter) else {

@@ -157,3 +157,15 @@ pub(crate) fn stream(
         None => Ok(made.into_iter().next().expect("one prompt, one generation")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_may_have_line_breaks() {
+        let meant = unescaped(r"a\n\\n\t");
+        assert_eq!(meant.as_deref(), Ok("a\n\\n\t"));
+        assert!(unescaped(r"\d").is_err() && unescaped("\\").is_err());
+    }
+}

@@ -12,6 +12,7 @@ mod args;
 mod certificate;
 mod commands;
 mod error;
+mod files;
 mod generation;
 mod model;
 mod output;

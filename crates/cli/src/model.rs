@@ -54,27 +54,14 @@ impl DeviceArgs {
         let folder = folder(model)?;
         let device = self.device()?;
         let (config, _) = hf::load_config(&folder)?;
-        // An adapter may bring the tokenizer and template that it was trained with.
-        let own = |adapter: &Path| {
-            adapter
-                .join("tokenizer.json")
-                .is_file()
-                .then(|| adapter.to_owned())
-        };
-        let written = self
-            .adapters
-            .folder()
-            .and_then(own)
-            .unwrap_or(folder.clone());
-        let tokenizer = tokenizer(&written)?;
-        check_fit(&written, &tokenizer, config.vocab_size)?;
-        self.adapters.tell_other_base(&folder);
+        let tokenizer = self.adapters.tokenizer(&folder, config.vocab_size)?;
         // An adapter is added in float32.
-        let hf::LoadedModel { mut decoder, ids } = match self.adapters.folder() {
+        let hf::LoadedModel { decoder, ids } = match self.adapters.folder() {
             None => hf::load_to_ask(&folder, device)?,
-            Some(_) => hf::load(&folder, Kind::Float, device)?,
+            Some(_) => self
+                .adapters
+                .load(&folder, Formats::one(Kind::Float), device)?,
         };
-        self.adapters.merge(&mut decoder)?;
         Ok(Loaded {
             base: folder.clone(),
             folder: self.adapters.folder().map_or(folder, Path::to_owned),

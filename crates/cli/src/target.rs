@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use etude_model::hf::{Formats, peft};
 use etude_tensor::Kind;
-use etude_tensor::safetensors::SafetensorsFile;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
 use serde_json::{Value, json};
@@ -32,29 +30,6 @@ impl DtypeArg {
             DtypeArg::Float16 => Kind::Half,
         }
     }
-}
-
-/// The narrowest formats that hold a folder's weights, the base's for an adapter. What config.json says of them is not
-/// always so.
-pub(crate) fn stored_formats(folder: &Path) -> Formats {
-    if peft::is_adapter(folder) {
-        let base = peft::base(folder);
-        return base.map_or(Formats::one(Kind::Float), |base| stored_formats(&base));
-    }
-    let files = fs::read_dir(folder).into_iter().flatten().flatten();
-    let files = files.map(|entry| entry.path());
-    let weights = files.filter(|path| path.extension().is_some_and(|ext| ext == "safetensors"));
-    let numbers = [Kind::Float, Kind::BFloat16, Kind::Half, Kind::Double];
-    let mut all: Vec<(Vec<i64>, Kind)> = Vec::new();
-    for file in weights.filter_map(|path| SafetensorsFile::open(&path).ok()) {
-        let shapes = file.shapes().unwrap_or_default();
-        all.extend(shapes.into_iter().filter_map(|(name, shape)| {
-            let kind = file.kind(&name).filter(|kind| numbers.contains(kind))?;
-            Some((shape, kind))
-        }));
-    }
-    let tensors = all.iter().map(|(shape, kind)| (&shape[..], *kind));
-    Formats::holding(tensors).unwrap_or(Formats::one(Kind::Float))
 }
 
 /// Refuses a folder to write that is there already with something in it.

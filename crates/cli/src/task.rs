@@ -52,6 +52,13 @@ pub(crate) fn origin(model: &Path) -> Result<Origin> {
     )))
 }
 
+/// The fingerprint of the examples that a run was made from: of their files and how they were split.
+pub(crate) fn fingerprint(run: &Path) -> Option<String> {
+    let text = std::fs::read(run.join("data.json")).ok()?;
+    let data: serde_json::Value = serde_json::from_slice(&text).ok()?;
+    data["sources"][0]["sha256"].as_str().map(str::to_owned)
+}
+
 /// The settings of a model that tells none: the recipe's defaults for this source.
 ///
 /// # Errors

@@ -113,6 +113,20 @@ impl Dataset {
     /// # Errors
     /// When a local file cannot be read.
     pub fn fingerprint(&self) -> Result<String, DataError> {
+        self.fingerprint_of(&self.0.names)
+    }
+
+    /// Whether `fingerprint` is of these files, read and split as here. A single file may have been called `name` then.
+    ///
+    /// # Errors
+    /// As [`Dataset::fingerprint`].
+    pub fn is_same(&self, fingerprint: &str, name: &str) -> Result<bool, DataError> {
+        let known = |names: &[String]| Ok(self.fingerprint_of(names)? == fingerprint);
+        Ok(known(&self.0.names)? || self.0.names.len() == 1 && known(&[name.to_owned()])?)
+    }
+
+    /// The fingerprint, were the files called `names`.
+    fn fingerprint_of(&self, names: &[String]) -> Result<String, DataError> {
         let manifest = &self.0.manifest;
         let mut hasher = Sha256::new();
         let rules = (
@@ -127,7 +141,7 @@ impl Dataset {
         for archive in &manifest.source.more {
             hasher.update(&archive.sha256);
         }
-        for (name, path) in self.0.names.iter().zip(self.files()) {
+        for (name, path) in names.iter().zip(self.files()) {
             hasher.update([0]);
             hasher.update(name);
             if manifest.source.sha256.is_empty() {

@@ -220,9 +220,9 @@ pub struct Map {
     pub fields: BTreeMap<String, Vec<String>>,
     /// Words for values: `values.label.1 = "positive"`. A value without a word is an error.
     pub values: BTreeMap<String, BTreeMap<String, String>>,
-    /// Fields cut to so many characters, at the end of a word.
+    /// Fields cut to so many characters, at the end of a word; 0 keeps all.
     pub cut: BTreeMap<String, usize>,
-    /// The whole prompt cut to so many characters, at the end of a word.
+    /// The whole prompt cut to so many characters, at the end of a word; 0 keeps all.
     pub prompt_chars: Option<usize>,
 }
 

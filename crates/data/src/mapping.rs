@@ -1,6 +1,7 @@
 //! Turns records into documents and task examples as a manifest's `map` and `filter` say. What is
 //! left out is left out for a reason that is counted; what is wrong is an error that names the line.
 
+mod answers;
 mod chat;
 
 use std::cell::RefCell;
@@ -280,7 +281,7 @@ impl<'m> Mapping<'m> {
                 return words.get(&value_text(&value)).cloned().map(Value::from);
             }
             match map.cut.get(name) {
-                Some(&limit) => Some(Value::from(cut_at_word(&value_text(&value), limit))),
+                Some(&limit) => Some(Value::from(shortened(&value_text(&value), limit))),
                 None => Some(value),
             }
         });
@@ -357,48 +358,17 @@ impl<'m> Mapping<'m> {
             return Ok(Err(format!("completion above {max} characters")));
         }
         if let Some(limit) = self.manifest.map.prompt_chars {
-            prompt.truncate(cut_at_word(&prompt, limit).len());
+            prompt.truncate(shortened(&prompt, limit).len());
         }
         Ok(Ok((TaskBody::Completion { prompt, completion }, also)))
     }
+}
 
-    /// The right answers of `map.answers`, without those that are empty.
-    fn answers(&self, row: &Row<'_>) -> Result<Vec<String>, DataError> {
-        let Some(path) = &self.manifest.map.answers else {
-            return Ok(Vec::new());
-        };
-        let answers = match self
-            .raw(path, row)
-            .ok_or_else(|| missing_field(path, row))?
-        {
-            Value::Array(answers) => answers,
-            answer => vec![answer],
-        };
-        if answers
-            .iter()
-            .any(|answer| answer.is_array() || answer.is_object())
-        {
-            return Err(DataError::at(
-                row.source,
-                format!("`{path}` is no list of texts"),
-                format!(
-                    "give the path of one: `answers.text`, say, or `{path}` without lists in it"
-                ),
-            ));
-        }
-        // As a template's field would be written: with the words for values, and cut.
-        let written = Template::field(path);
-        let mut texts: Vec<String> = Vec::with_capacity(answers.len());
-        for answer in &answers {
-            if self.is_empty(answer) {
-                continue;
-            }
-            let text = self.fill(&written, row, &|_| Some(answer.clone()))?;
-            if !text.trim().is_empty() && !texts.contains(&text) {
-                texts.push(text);
-            }
-        }
-        Ok(texts)
+/// A text cut to `limit` characters at the end of a word; 0 keeps all of it, as in a recipe.
+fn shortened(text: &str, limit: usize) -> &str {
+    match limit {
+        0 => text,
+        limit => cut_at_word(text, limit),
     }
 }
 

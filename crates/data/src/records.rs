@@ -144,15 +144,8 @@ fn jsonl(path: &Path, sink: &mut Sink<'_>) -> Result<bool, DataError> {
             continue;
         }
         index += 1;
-        let value: Value = serde_json::from_str(text).map_err(|error| {
-            let what = format!("not valid JSON: {}", json::message(&error));
-            DataError::at_line(
-                path,
-                line,
-                what,
-                "correct or delete the line; each line is one JSON object",
-            )
-        })?;
+        let value: Value = serde_json::from_str(text.trim_end_matches(['\n', '\r']))
+            .map_err(|error| json::invalid_line(path, line, &error))?;
         if !value.is_object() {
             let remedy = "write one object a line, such as {\"text\": \"…\"}";
             return Err(DataError::at_line(
@@ -192,6 +185,11 @@ fn csv(
         .iter()
         .map(|name| name.trim_start_matches('\u{feff}').trim().to_string())
         .collect();
+    check_header(
+        path,
+        &names,
+        header.position().map_or(1, csv::Position::line),
+    )?;
     for (row, record) in reader.records().enumerate() {
         let record = record.map_err(|error| csv_error(path, &error))?;
         if row < skip_rows {
@@ -212,6 +210,23 @@ fn csv(
         }
     }
     Ok(true)
+}
+
+/// Refuses two columns of one name: a row's cells go by their names. Columns without one cannot be asked for.
+fn check_header(path: &Path, names: &[String], line: u64) -> Result<(), DataError> {
+    let again = |&at: &usize| !names[at].is_empty() && names[..at].contains(&names[at]);
+    let Some(at) = (0..names.len()).find(again) else {
+        return Ok(());
+    };
+    let first = names.iter().position(|name| *name == names[at]);
+    let what = format!(
+        "the columns {} and {} are both called `{}`",
+        first.map_or(0, |first| first + 1),
+        at + 1,
+        names[at]
+    );
+    let remedy = "give every column a name of its own, or take one of the two out";
+    Err(DataError::at_line(path, line, what, remedy))
 }
 
 fn csv_error(path: &Path, error: &csv::Error) -> DataError {

@@ -14,8 +14,20 @@ use crate::error::DataError;
 /// nearest known one (where `T` denies unknown fields).
 pub fn parse_toml<T: DeserializeOwned>(text: &str, file: &Path) -> Result<T, DataError> {
     toml::from_str(text).map_err(|error| {
-        let line = error.span().map_or(1, |span| line_of(text, span.start));
-        let (what, remedy) = explain(error.message());
+        let span = error.span().unwrap_or(0..0);
+        let line = line_of(text, span.start);
+        let (what, remedy) = match missing(error.message()) {
+            // Of the file itself it is told at the beginning, of a table at that table's header.
+            Some(name) if span == (0..0) => (
+                format!("missing field `{name}`"),
+                format!("add `{name}`; a key stands above the first table, a table anywhere"),
+            ),
+            Some(name) => (
+                format!("missing field `{name}`"),
+                format!("add `{name} = …` to this table"),
+            ),
+            None => explain(error.message()),
+        };
         DataError::at_line(file, line, what, remedy)
     })
 }
@@ -35,6 +47,12 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
 fn line_of(text: &str, offset: usize) -> u64 {
     let before = &text.as_bytes()[..offset.min(text.len())];
     1 + before.iter().filter(|&&b| b == b'\n').count() as u64
+}
+
+/// The field that one of serde's messages misses.
+fn missing(message: &str) -> Option<&str> {
+    let name = message.trim().strip_prefix("missing field `")?;
+    name.strip_suffix('`')
 }
 
 /// Splits one of serde's messages into what is wrong and what to do.
@@ -131,6 +149,30 @@ mod tests {
             "r.toml:3: unknown key `stesp`: did you mean `steps`? (known here: `steps`)"
         );
         assert!(error.is_input());
+    }
+
+    #[test]
+    fn a_missing_key_is_named_with_where_it_belongs() {
+        #[derive(Debug, serde::Deserialize)]
+        struct Whole {
+            #[allow(dead_code)]
+            name: String,
+            #[allow(dead_code)]
+            inner: Inner,
+        }
+        for (text, expected) in [
+            (
+                "[inner]\nsteps = 1\n",
+                "r.toml:1: missing field `name`: add `name`; a key stands above the first table, a table anywhere",
+            ),
+            (
+                "name = \"a\"\n[inner]\n",
+                "r.toml:2: missing field `steps`: add `steps = …` to this table",
+            ),
+        ] {
+            let error = parse_toml::<Whole>(text, Path::new("r.toml")).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        }
     }
 
     #[test]

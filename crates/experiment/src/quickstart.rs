@@ -7,14 +7,36 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use etude_data::DataError;
 use etude_eval::{TaskResult, compare};
 use etude_scores::{Bootstrap, Difference, Score};
 use etude_train::interrupt::unless_stopped;
-use etude_train::{Ended, RunContext, Summary, durable};
+use etude_train::{Ended, FolderKind, RUN, RunContext, Summary, durable, holds_no_file};
 use serde::Serialize;
 use serde_json::json;
 
 use crate::arms::{self, Questions};
+
+/// Quickstarts' folders.
+const QUICKSTART: FolderKind = FolderKind {
+    mark: ".quickstart",
+    name: "folder of a quickstart",
+    otherwise: |folder| RUN.is(&folder.join("base")) && holds_nothing_else(folder),
+};
+
+/// The runs of a quickstart, by their folders.
+const RUNS: [&str; 3] = ["base", "task", "scratch"];
+
+/// Whether all that lies in the folder, but for hidden files, is of a quickstart.
+fn holds_nothing_else(folder: &Path) -> bool {
+    let made = ["summary.json", "examples.jsonl", "report.html"];
+    let mut entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.all(|entry| {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        RUNS.contains(&&*name) || made.contains(&&*name) || name.starts_with('.')
+    })
+}
 
 /// The metric that the summary's two gains are in.
 const METRIC: &str = "rouge_l";
@@ -106,11 +128,13 @@ pub struct TaskSummary {
 /// start of each part.
 ///
 /// # Errors
-/// As the stages.
+/// As the stages; and when something else lies in the folder.
 pub fn quickstart(plan: &Plan, context: &RunContext, say: &mut dyn FnMut(&str)) -> Result<Outcome> {
     let started = Instant::now();
     let folder = &context.folder;
-    let [base, task, scratch] = ["base", "task", "scratch"].map(|name| folder.join(name));
+    plan.pretrain.validate()?;
+    QUICKSTART.claim(folder)?;
+    let [base, task, scratch] = RUNS.map(|name| folder.join(name));
 
     say(
         "Part 1 of 4: pre-training. The model reads general text and learns to predict the next token.",
@@ -179,21 +203,33 @@ pub fn quickstart(plan: &Plan, context: &RunContext, say: &mut dyn FnMut(&str)) 
     })))
 }
 
-/// Sets a finished quickstart aside, so that the command runs anew. True when there was one.
+/// Sets a finished quickstart aside as `FOLDER.previous`, so that the command runs anew; the quickstart that was set
+/// aside before it is removed. True when there was one to set aside.
 ///
 /// # Errors
-/// When the folders cannot be moved.
+/// When something else than a quickstart lies in either folder; and when they cannot be moved.
 pub fn set_aside(folder: &Path) -> Result<bool> {
+    QUICKSTART.check(folder)?;
     if !folder.join("summary.json").is_file() {
         return Ok(false);
     }
-    let mut name = folder
-        .file_name()
-        .context("a run folder has a name")?
-        .to_owned();
+    let Some(name) = folder.file_name() else {
+        let what = "a finished quickstart is set aside under another name, and this is none";
+        return Err(DataError::in_file(folder, what, "give --run the folder's name").into());
+    };
+    let mut name = name.to_owned();
     name.push(".previous");
     let previous = folder.with_file_name(name);
     if previous.exists() {
+        let free = previous.is_dir() && holds_no_file(&previous)?;
+        if !free && !QUICKSTART.is(&previous) {
+            let what = format!(
+                "is no folder of a quickstart, and in the way of {}, which is to be set aside there",
+                folder.display()
+            );
+            let remedy = "move one of them elsewhere, or choose another --run";
+            return Err(DataError::in_file(&previous, what, remedy).into());
+        }
         fs::remove_dir_all(&previous)
             .with_context(|| format!("{}: cannot be removed", previous.display()))?;
     }
@@ -280,4 +316,55 @@ fn write_examples(path: &Path, results: &[TaskResult]) -> Result<()> {
         text.push('\n');
     }
     durable::write(path, text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder with these files.
+    fn filled(folder: &Path, files: &[&str]) {
+        for file in files {
+            let path = folder.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+    }
+
+    fn refusal(folder: &Path) -> String {
+        let error = set_aside(folder).unwrap_err();
+        let error = error.downcast::<DataError>().expect("bad input");
+        assert!(error.is_input(), "{error}");
+        error.to_string()
+    }
+
+    #[test]
+    fn only_a_quickstart_is_set_aside_and_only_a_quickstart_removed() {
+        let parent = tempfile::tempdir().unwrap();
+        let [folder, previous] = ["mine", "mine.previous"].map(|name| parent.path().join(name));
+        assert!(!set_aside(&folder).unwrap());
+        filled(&folder, &["summary.json", "thesis.txt"]);
+        let told = refusal(&folder);
+        assert!(told.contains("is no folder of a quickstart"), "{told}");
+        assert!(folder.join("thesis.txt").is_file());
+        fs::remove_dir_all(&folder).unwrap();
+
+        // One that was made before such folders were marked.
+        let old = ["summary.json", "base/.lock", "task/.lock", "report.html"];
+        filled(&folder, &old);
+        filled(&previous, &["thesis.txt"]);
+        let told = refusal(&folder);
+        assert!(told.contains("mine.previous: is no"), "{told}");
+        assert!(previous.join("thesis.txt").is_file() && folder.join("base").is_dir());
+        fs::remove_dir_all(&previous).unwrap();
+        assert!(set_aside(&folder).unwrap());
+        assert!(previous.join("base").is_dir() && !folder.exists());
+
+        // And one that is marked.
+        filled(&folder, &[".quickstart", "summary.json", "notes.txt"]);
+        assert!(set_aside(&folder).unwrap());
+        assert!(previous.join("notes.txt").is_file() && !previous.join("base").exists());
+        filled(&folder, &[".quickstart", "base/.lock"]);
+        assert!(!set_aside(&folder).unwrap(), "it goes on");
+    }
 }

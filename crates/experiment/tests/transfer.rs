@@ -222,6 +222,22 @@ fn an_experiment_tells_what_it_found_and_goes_on_where_it_stopped() {
     let (_, said) = place.run("halves", &plan);
     assert!(!said.iter().any(|line| line.starts_with('[')), "{said:#?}");
 
+    // Without what it hangs on, its runs are not set beside new ones.
+    let file = place.0.join("halves/experiment.json");
+    let kept = fs::read(&file).expect("it was begun");
+    fs::remove_file(&file).expect("removes");
+    let ended = transfer(&plan, &place.context("halves"), None, &mut |_| {});
+    let told = format!("{:#}", ended.expect_err("nobody knows"));
+    assert!(
+        told.contains("experiment.json: is missing") && told.contains("bring it back"),
+        "{told}"
+    );
+    fs::write(&file, kept).expect("writes");
+
+    // An experiment that was made before its folders were marked goes on as well.
+    fs::remove_file(place.0.join("halves/.transfer")).expect("removes");
+    place.run("halves", &plan);
+
     // Another experiment in the same folder is refused, by the key that differs.
     let mut other = plan.clone();
     other.finetune.train.batch_rows = 5;
@@ -267,6 +283,16 @@ fn impossible_experiments_are_refused_by_name() {
         let ended = transfer(plan, &place.context("refused"), None, &mut |_| {});
         format!("{:#}", ended.expect_err("is refused"))
     };
+    let mine = place.0.join("refused");
+    fs::create_dir(&mine).expect("makes");
+    fs::write(mine.join("examples.jsonl"), "years of work").expect("writes");
+    fs::write(mine.join("experiment.json"), "{\"mine\": 1}").expect("writes");
+    let message = refused(&place.plan(&[]));
+    assert!(message.contains("is no folder of a transfer"), "{message}");
+    assert_eq!(fs::read_dir(&mine).expect("is there").count(), 2);
+    assert!(!place.0.join("base").exists(), "nothing was trained");
+    fs::remove_dir_all(&mine).expect("removes");
+
     let mut plan = place.plan(&[]);
     plan.scratch.task.source = "wiki-description".to_owned();
     assert!(refused(&plan).contains("two tasks"));

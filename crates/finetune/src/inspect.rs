@@ -158,6 +158,9 @@ fn accounts(task: &Task, batches: &FinetuneBatches) -> Vec<Account> {
 /// When the base model's tokenizer or the data cannot be had, or there is no such example or step.
 pub fn inspect(recipe: &Recipe, context: &RunContext, asked: &Asked) -> Result<Inspection> {
     recipe.validate()?;
+    asked
+        .batch
+        .map_or(Ok(()), |step| recipe.train.check_step(step))?;
     let (tokenizer, positions) = base::outline(recipe)?;
     let task = prepare(&recipe.task, positions, &tokenizer, context)?;
     let batches = batches(recipe, &task, &tokenizer, positions)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, ensure};
+use anyhow::Result;
 use etude_data::ledger::{Amount, Ledger};
 use etude_data::{
     DataError, Dataset, ExampleSettings, Order, Progress, ReadAccount, RenderReport,
@@ -111,16 +111,14 @@ pub fn prepare(
     if validation.is_empty() {
         return Err(DataError::input(
             format!("{}: holds out no example for validation", settings.source),
-            "set task.local.validation to a percentage, or give more examples",
+            to_hold_out(&dataset),
         )
         .into());
     }
+    fits("task.context", settings.context, context)?;
     let mut row = positions(settings, context);
     if let Some(tokens) = row_tokens(settings) {
-        ensure!(
-            tokens <= context,
-            "task.row_tokens = {tokens}: the model has {context} positions"
-        );
+        fits("task.row_tokens", tokens, context)?;
         row = row.min(tokens);
     }
     let learnt = rendering(settings, row, tokenizer)?;
@@ -237,6 +235,42 @@ pub(crate) fn dataset(settings: &TaskSettings, run: &RunContext) -> Result<Datas
 
 fn read(dataset: &Dataset, split: Split) -> Result<Vec<TaskExample>, DataError> {
     dataset.examples(&[split])?.collect()
+}
+
+/// What to do about a data set that holds out no example for validation.
+fn to_hold_out(dataset: &Dataset) -> String {
+    let manifest = dataset.manifest();
+    let split = &manifest.split;
+    if split.validation > 0 {
+        // Each split that is asked for gets an example as long as another is left to learn from.
+        let (count, tested) = match split.test {
+            0 => (2, ""),
+            _ => (3, ", one to test with"),
+        };
+        return format!(
+            "give at least {count} examples with different prompts: one to learn from, one to validate with{tested}"
+        );
+    }
+    if manifest
+        .origin
+        .extension()
+        .is_some_and(|ending| ending == "toml")
+    {
+        return "set split.validation of the manifest to a percentage".to_owned();
+    }
+    if split.by_file {
+        return "give its file for validation an example, or take it out and set task.local.validation to a percentage".to_owned();
+    }
+    "set task.local.validation to a percentage".to_owned()
+}
+
+/// Refuses more positions than the model has.
+fn fits(key: &str, asked: usize, context: usize) -> Result<(), DataError> {
+    if asked <= context {
+        return Ok(());
+    }
+    let what = format!("{key} = {asked}: the model has {context} positions");
+    Err(DataError::input(what, "give as many at most"))
 }
 
 /// The positions that an example may take of the model's.

@@ -104,6 +104,9 @@ pub(crate) fn ledger(prepared: &Prepared, windows: &Windows, rows: usize) -> Led
 /// When the data cannot be had, or there is no such document or step.
 pub fn inspect(recipe: &Recipe, context: &RunContext, asked: &Asked) -> Result<Inspection> {
     recipe.validate()?;
+    asked
+        .batch
+        .map_or(Ok(()), |step| recipe.train.check_step(step))?;
     let prepared = prepare(recipe, context)?;
     let windows = windows(recipe, &prepared)?;
     let rows = recipe.train.batch_rows;

@@ -6,6 +6,7 @@
 
 mod inspect;
 mod origins;
+mod overlaps;
 mod plan;
 mod prepare;
 mod ready;

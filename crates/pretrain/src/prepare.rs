@@ -15,6 +15,7 @@ use etude_train::RunContext;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
+use crate::overlaps::overlaps;
 use crate::recipe::Recipe;
 
 /// Data that is ready to be trained on.
@@ -201,7 +202,7 @@ pub(crate) fn prepare(recipe: &Recipe, context: &RunContext) -> Result<Prepared>
         tokenizer,
         train,
         validation,
-        warnings: overlaps(&read),
+        warnings: overlaps(&read)?,
         sources: read,
         description,
         fingerprint: hex(&hasher.finalize()),
@@ -356,72 +357,6 @@ fn account(source: &Source, context: &RunContext) -> Result<ReadAccount> {
     let account = source.dataset.account()?;
     write_note(&note, &serde_json::to_string(&account).context("counts")?)?;
     Ok(account)
-}
-
-/// Documents that stand in the files twice, or nearly so, within the training split and between it and what is held
-/// out.
-fn overlaps(sources: &[Read]) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for source in sources {
-        let (name, read) = (&source.dataset.manifest().name, &source.read);
-        let (near, near_held_out) = (&read.nearly_repeated, &read.held_out_nearly_repeated);
-        let mut tell = |kind: &str, count: u64, places: &[String], [one, many]: [&str; 2]| {
-            if count > 0 {
-                found.push(Finding {
-                    kind: kind.into(),
-                    text: format!("{name}: {count} {}", if count == 1 { one } else { many }),
-                    count,
-                    places: places.to_vec(),
-                });
-            }
-        };
-        tell(
-            "duplicate",
-            read.repeated.amount.items,
-            &read.repeated.places,
-            [
-                "training document repeats an earlier one",
-                "training documents repeat an earlier one",
-            ],
-        );
-        tell(
-            "near-duplicate",
-            near.documents,
-            &near.places,
-            [
-                "training document is nearly an earlier one",
-                "training documents are nearly an earlier one",
-            ],
-        );
-        tell(
-            "overlap",
-            read.held_out_repeated.amount.items,
-            &read.held_out_repeated.places,
-            [
-                "held-out document stands among the training documents too, so the validation loss is too low",
-                "held-out documents stand among the training documents too, so the validation loss is too low",
-            ],
-        );
-        tell(
-            "near-overlap",
-            near_held_out.documents,
-            &near_held_out.places,
-            [
-                "held-out document is nearly a training document, so the validation loss is too low",
-                "held-out documents are nearly a training document, so the validation loss is too low",
-            ],
-        );
-        tell(
-            "not-compared",
-            read.not_compared,
-            &[],
-            [
-                "document was not compared with the others, as there are too many",
-                "documents were not compared with the others, as there are too many",
-            ],
-        );
-    }
-    found
 }
 
 fn write_note(path: &Path, name: &str) -> Result<()> {

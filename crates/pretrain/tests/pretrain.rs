@@ -248,6 +248,10 @@ fn impossible_settings_are_refused_by_name() {
             &["--set train.stesp=3", "did you mean `steps`"][..],
         ),
         ("optimizer.lr=-0.1", &["optimizer.lr = -0.1", "above 0"]),
+        (
+            "optimizer.lr=inf",
+            &["optimizer.lr = inf", "a finite number above 0"],
+        ),
         ("optimizer.lr=nan", &["optimizer.lr = NaN", "above 0"]),
         (
             "tokenizer.vocab_size=100",

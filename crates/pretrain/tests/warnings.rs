@@ -23,8 +23,13 @@ fn warnings(root: &Path, documents: &[String]) -> Vec<Finding> {
         .iter()
         .map(|text| json!({ "text": text }).to_string() + "\n");
     fs::write(&file, lines.collect::<String>()).expect("writes");
+    warnings_of(root, &format!("{file:?}"))
+}
+
+/// The warnings about `sources`, as they stand in a recipe's list.
+fn warnings_of(root: &Path, sources: &str) -> Vec<Finding> {
     let text = format!(
-        "[data]\nsources = [{file:?}]\nlocal = {{ validation = 30 }}\n[tokenizer]\nvocab_size = 280\n\
+        "[data]\nsources = [{sources}]\nlocal = {{ validation = 30 }}\n[tokenizer]\nvocab_size = 280\n\
          [model]\nn_layer = 1\nn_head = 2\nn_embd = 16\ncontext = 32\n[optimizer]\nkind = \"muon\"\n\
          [train]\nsteps = 1\nbatch_rows = 4\ndevice = \"cpu\"\n[eval]\nsample_tokens = 8\n"
     );
@@ -95,4 +100,34 @@ fn documents_that_are_there_twice_or_nearly_are_told() {
     let mut other = good.clone();
     other.extend((0..80).map(|n| good[n][..good[n].len() / 2].to_owned() + &document(n + 500)));
     assert_eq!(warnings(root.path(), &other), []);
+}
+
+#[test]
+fn a_file_inside_another_source_is_told() {
+    let root = tempfile::tempdir().expect("a folder");
+    let corpus = root.path().join("corpus");
+    fs::create_dir_all(&corpus).expect("a folder");
+    for (name, number) in [("a.txt", 1), ("b.txt", 2), ("c.txt", 3)] {
+        fs::write(corpus.join(name), document(number)).expect("writes");
+    }
+    let lines = |from| (from..from + 9).map(|n| json!({ "text": document(n) }).to_string() + "\n");
+    fs::create_dir_all(root.path().join("records")).expect("a folder");
+    for (name, from) in [("a.jsonl", 10), ("b.jsonl", 30)] {
+        let text: String = lines(from).collect();
+        fs::write(root.path().join("records").join(name), text).expect("writes");
+    }
+    let of = |names: [&str; 2]| {
+        let paths = names.map(|name| format!("{:?}", root.path().join(name)));
+        warnings_of(root.path(), &paths.join(", "))
+    };
+    let found = of(["corpus", "corpus/c.txt"]);
+    assert_eq!(counts(&found), [("overlap", 1)]);
+    assert!(
+        found[0].text.contains("belongs to both corpus and c")
+            && found[0].places[0].ends_with("c.txt"),
+        "{found:?}"
+    );
+    assert_eq!(of(["corpus/a.txt", "corpus/c.txt"]), []);
+    // The same records are held out of both.
+    assert_eq!(of(["records", "records/b.jsonl"]), []);
 }

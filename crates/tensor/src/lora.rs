@@ -154,7 +154,7 @@ pub fn frozen_linear(
 ) -> Tensor {
     if let Some(gains) = update.and_then(|update| update.gains(weight)) {
         let y = updated(x, weight, None, update, places);
-        let y = &y * gains.to_kind(y.kind());
+        let y = (&y * gains).to_kind(y.kind()); // the product in the wider dtype: gains are near 1
         return match bias {
             None => y,
             Some(bias) => &y + bias.to_kind(y.kind()),

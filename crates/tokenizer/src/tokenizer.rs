@@ -184,7 +184,7 @@ impl Tokenizer {
     }
 
     /// This tokenizer for a model that knows the first `vocab_size` ids alone, where all others are tokens that were added
-    /// to the vocabulary and that the chat template does not write: without them. Their spelling is ordinary text then.
+    /// to the vocabulary and that neither the chat template nor the post-processor writes: without them. Their spelling is ordinary text then.
     /// None where that cannot be.
     pub fn within(&self, vocab_size: usize) -> Option<Self> {
         let ids = u32::try_from(vocab_size).ok()?..self.vocab_size() as u32;
@@ -192,10 +192,17 @@ impl Tokenizer {
         let source = self
             .chat_template()
             .map_or("", |template| template.source());
-        if gone.iter().any(|text| source.contains(text.as_str())) {
+        let mut json: Value = serde_json::from_str(&self.to_json()).ok()?;
+        let processor = json.get("post_processor").map(Value::to_string);
+        let written = [source, processor.as_deref().unwrap_or_default()].concat();
+        let roles = self.parts.config.named_tokens().ok()?;
+        let is_written = |text: &String| {
+            let mut roles = roles.iter().filter(|(_, token)| token == text);
+            written.contains(text.as_str()) || roles.any(|(role, _)| source.contains(role))
+        };
+        if gone.iter().any(is_written) {
             return None;
         }
-        let mut json: Value = serde_json::from_str(&self.to_json()).ok()?;
         let added = json.get_mut("added_tokens")?.as_array_mut()?;
         added.retain(|token| {
             token["id"]

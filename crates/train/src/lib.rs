@@ -9,6 +9,8 @@ pub mod bench;
 pub mod checkpoint;
 mod data_record;
 pub mod durable;
+mod environment;
+mod folder_kind;
 pub mod forecast;
 pub mod interrupt;
 mod log;
@@ -27,10 +29,12 @@ mod tensorboard;
 pub mod trainer;
 mod weights;
 
+pub use environment::Environment;
+pub use folder_kind::{FolderKind, holds_no_file};
 pub use optimizer::Optimizer;
 pub use recipe::RecipeText;
 pub use replay::{Replay, ReplayRequest, replay};
-pub use run::{Environment, RunContext, RunFolder};
+pub use run::{RUN, RunContext, RunFolder};
 pub use schedule::learning_rate_scale;
 pub use settings::{
     ModelSettings, OptimizerKind, OptimizerSettings, ScheduleKind, ScheduleSettings, TrainSettings,

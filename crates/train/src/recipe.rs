@@ -99,7 +99,17 @@ fn apply(table: &mut Table, setting: &str) -> Result<()> {
             .as_table_mut()
             .with_context(|| format!("--set {setting}: `{key}` is not a table"))?;
     }
-    here.insert(last.to_owned(), parse_value(value.trim()));
+    let value = parse_value(value.trim());
+    if let (Some(Value::Table(old)), Value::Table(new)) = (here.get(last), &value)
+        && let Some(lost) = old.keys().find(|&key| !new.contains_key(key))
+    {
+        let path = path.trim();
+        let key = new.keys().next().map_or("KEY", String::as_str);
+        bail!(
+            "--set {setting}: the recipe's {path}.{lost} would be lost; set one key at a time, as {path}.{key}=…"
+        );
+    }
+    here.insert(last.to_owned(), value);
     Ok(())
 }
 
@@ -170,5 +180,23 @@ mod tests {
             .to_string();
         assert!(error.contains("--set train.steps=many"), "{error}");
         assert!(recipe("", &["train.steps"]).is_err());
+    }
+
+    #[test]
+    fn a_table_does_not_make_other_keys_lost() {
+        let written = "[train]\nsteps = 5\nseed = 2\n";
+        let error = recipe(written, &["train={steps=3}"]).expect_err("refused");
+        let told = error.to_string();
+        assert!(
+            told.contains("train.seed would be lost") && told.contains("as train.steps="),
+            "{told}"
+        );
+        for (written, setting) in [
+            ("", "train={steps=3}"),
+            (written, "train={steps=3, seed=4}"),
+        ] {
+            let made = recipe(written, &[setting]).expect("nothing is lost");
+            assert_eq!(made.train.steps, 3);
+        }
     }
 }

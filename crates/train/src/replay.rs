@@ -22,9 +22,9 @@ use serde::Serialize;
 
 use crate::checkpoint::{Checkpoint, Checkpoints};
 use crate::data_record::{self, Compared};
+use crate::environment::Environment;
 use crate::optimizer::Optimizer;
 use crate::progress::Bar;
-use crate::run::Environment;
 use crate::schedule::learning_rate_scale;
 use crate::stage::Ready;
 use crate::step::{StepSettings, train_step};

@@ -2,16 +2,17 @@
 
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
 use etude_data::{Cache, Catalog, DataError};
-use etude_tensor::{Device, Kind, LIBTORCH_VERSION, device, peak};
 use serde::Serialize;
 use toml::{Table, Value};
 
+use crate::checkpoint::Checkpoints;
 use crate::durable;
+use crate::folder_kind::FolderKind;
+use crate::forecast::{FORECAST, Forecast};
 use crate::interrupt::Interrupt;
 
 /// Where a stage runs and what it may use.
@@ -78,6 +79,22 @@ const FREE_KEYS: [&str; 14] = [
     "eval.test",
 ];
 
+/// Run folders. The mark is the lock as well.
+pub const RUN: FolderKind = FolderKind {
+    mark: ".lock",
+    name: "run folder",
+    otherwise: |folder| {
+        let begun = ["recipe.toml", "environment.json", "metrics.jsonl"];
+        begun.iter().all(|name| folder.join(name).is_file()) || only_planned(folder)
+    },
+};
+
+/// Whether a forecast is all that lies in the folder.
+fn only_planned(folder: &Path) -> bool {
+    let mut entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.all(|entry| entry.file_name() == FORECAST) && Forecast::read(folder).is_some()
+}
+
 /// A run folder that this process alone may write to, until it is dropped.
 #[derive(Debug)]
 pub struct RunFolder {
@@ -89,17 +106,10 @@ impl RunFolder {
     /// Makes or reopens a run folder for a recipe (resolved, as TOML).
     ///
     /// # Errors
-    /// When it cannot be written, another process has it, or it holds a run of another recipe: then the
-    /// message says what differs. A recipe that failed before its run began is in nobody's way.
+    /// When it cannot be written, another process has it, something else lies in it, or it holds a run of another
+    /// recipe: then the message says what differs. A recipe that failed before its run began is in nobody's way.
     pub fn open(path: &Path, recipe: &str) -> Result<Self> {
-        make(path)?;
-        let lock_path = path.join(".lock");
-        let lock = File::create(&lock_path).with_context(|| {
-            format!(
-                "{}: the run folder cannot be written; choose another --run",
-                path.display()
-            )
-        })?;
+        let lock = RUN.claim(path)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -111,8 +121,7 @@ impl RunFolder {
                 .into());
             }
             Err(TryLockError::Error(error)) => {
-                return Err(error)
-                    .with_context(|| format!("{}: cannot be locked", lock_path.display()));
+                return Err(error).with_context(|| format!("{}: cannot be locked", path.display()));
             }
         }
         let folder = Self {
@@ -120,9 +129,18 @@ impl RunFolder {
             _lock: lock,
         };
         let place = folder.file("recipe.toml");
-        let begun = folder.file("metrics.jsonl").is_file();
+        let begun =
+            folder.file("metrics.jsonl").is_file() || !Checkpoints::new(path).steps().is_empty();
         let mut kept = recipe.to_owned();
-        if begun && place.is_file() {
+        if begun {
+            if !place.exists() {
+                return Err(DataError::in_file(
+                    &place,
+                    "is missing, so nobody knows what this is a run of",
+                    "bring it back, or remove the run's folder to begin anew",
+                )
+                .into());
+            }
             let saved = fs::read_to_string(&place)
                 .with_context(|| format!("{}: cannot be read", place.display()))?;
             if saved.parse::<Table>().is_err() {
@@ -209,27 +227,6 @@ impl RunFolder {
     }
 }
 
-/// Makes a run folder, with those that it lies in.
-fn make(path: &Path) -> Result<()> {
-    use std::io::ErrorKind::{AlreadyExists, NotADirectory};
-    match fs::create_dir_all(path) {
-        Err(error) if matches!(error.kind(), AlreadyExists | NotADirectory) => {
-            Err(DataError::in_file(
-                path,
-                "the run folder cannot be made: a file of that name is in the way",
-                "choose another --run",
-            )
-            .into())
-        }
-        made => made.with_context(|| {
-            format!(
-                "{}: the run folder cannot be made; choose another --run",
-                path.display()
-            )
-        }),
-    }
-}
-
 /// The recipe as a finished run keeps it: `[train]` stays what made it, whatever this session would have.
 fn with_train_of(recipe: &str, saved: &str) -> Result<String> {
     let (mut kept, made): (Table, Table) = (recipe.parse()?, saved.parse()?);
@@ -283,88 +280,6 @@ fn flatten(prefix: &str, value: &Value, out: &mut Vec<(String, String)>) {
     }
 }
 
-/// `environment.json`: what the run was made with.
-#[derive(Debug, Clone, Serialize)]
-pub struct Environment {
-    /// Etude's version.
-    pub etude: &'static str,
-    /// libtorch's.
-    pub libtorch: &'static str,
-    /// The device's name.
-    pub device: String,
-    /// The processor, as the system names it.
-    pub processor: Option<String>,
-    /// Threads of an operation.
-    pub threads: usize,
-    /// The number format of products.
-    pub products: &'static str,
-    /// What a large matrix product in that format reaches here, in floating-point operations a second.
-    pub matmul_peak: f64,
-    /// Operating system and architecture.
-    pub system: String,
-    /// The revision of the folder that the command ran in, when that is a git checkout.
-    pub git_revision: Option<String>,
-    /// The command line.
-    pub command: Vec<String>,
-}
-
-impl Environment {
-    /// Looks around; takes about 0.1 s, most of it the matrix product.
-    pub fn measure(on: Device, kind: Kind) -> Self {
-        Self {
-            etude: env!("CARGO_PKG_VERSION"),
-            libtorch: LIBTORCH_VERSION,
-            device: device::device_name(on),
-            processor: processor(),
-            threads: device::threads(),
-            products: match kind {
-                Kind::BFloat16 => "bfloat16",
-                Kind::Double => "float64",
-                _ => "float32",
-            },
-            matmul_peak: matmul_peak(on, kind),
-            system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-            git_revision: git_revision(Path::new(".")),
-            command: std::env::args().collect(),
-        }
-    }
-}
-
-/// What a large product reaches, measured once a process: runs that follow each other share the machine.
-fn matmul_peak(on: Device, kind: Kind) -> f64 {
-    static MEASURED: Mutex<Vec<(Device, Kind, f64)>> = Mutex::new(Vec::new());
-    let mut measured = MEASURED.lock().unwrap_or_else(PoisonError::into_inner);
-    let known = measured
-        .iter()
-        .find(|(device, of, _)| (*device, *of) == (on, kind));
-    if let Some((_, _, peak)) = known {
-        return *peak;
-    }
-    let peak = peak::matmul_peak(on, kind);
-    measured.push((on, kind, peak));
-    peak
-}
-
-fn processor() -> Option<String> {
-    let text = fs::read_to_string("/proc/cpuinfo").ok()?;
-    let line = text.lines().find(|line| line.starts_with("model name"))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
-}
-
-/// The commit that `.git/HEAD` names, read from the files: git itself need not be installed.
-fn git_revision(start: &Path) -> Option<String> {
-    let start = fs::canonicalize(start).ok()?;
-    let git = start
-        .ancestors()
-        .map(|folder| folder.join(".git"))
-        .find(|git| git.is_dir())?;
-    let head = fs::read_to_string(git.join("HEAD")).ok()?;
-    match head.trim().strip_prefix("ref: ") {
-        Some(name) => Some(fs::read_to_string(git.join(name)).ok()?.trim().to_owned()),
-        None => Some(head.trim().to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use anyhow::bail;
@@ -399,6 +314,22 @@ mod tests {
             error.contains("train.steps: the run has 5, the recipe 6"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_run_that_lost_its_recipe_or_its_log_does_not_take_another_recipe() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("run");
+        let recipe = "[train]\nsteps = 5\n";
+        drop(RunFolder::open(&path, recipe).unwrap());
+        fs::create_dir_all(path.join("checkpoints/step-00000002")).unwrap();
+        let refused = |recipe: &str| RunFolder::open(&path, recipe).unwrap_err().to_string();
+        let told = refused("[train]\nsteps = 6\n");
+        assert!(told.contains("another recipe"), "{told}");
+        fs::remove_file(path.join("recipe.toml")).unwrap();
+        let told = refused(recipe);
+        assert!(told.contains("recipe.toml: is missing"), "{told}");
+        assert!(!path.join("recipe.toml").exists());
     }
 
     #[test]

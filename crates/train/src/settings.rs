@@ -2,6 +2,7 @@
 //! unknown keys are refused; `validate` names the key, its value and what it must be.
 
 use anyhow::{Result, ensure};
+use etude_data::DataError;
 use etude_model::{Family, ModelConfig, Sizes};
 use etude_tensor::Precision;
 use serde::{Deserialize, Serialize};
@@ -180,7 +181,7 @@ impl OptimizerSettings {
         for (key, rate) in [("lr", self.lr), ("muon_lr", self.muon_lr)] {
             ensure!(
                 rate.is_finite() && rate > 0.0,
-                "optimizer.{key} = {rate}: it must be above 0"
+                "optimizer.{key} = {rate}: it must be a finite number above 0"
             );
         }
         let or_zero = [
@@ -192,7 +193,7 @@ impl OptimizerSettings {
         for (key, value) in or_zero {
             ensure!(
                 value.is_finite() && value >= 0.0,
-                "optimizer.{key} = {value}: it must be 0 or more"
+                "optimizer.{key} = {value}: it must be a finite number, 0 or more"
             );
         }
         for (key, value) in [
@@ -207,7 +208,7 @@ impl OptimizerSettings {
         }
         ensure!(
             self.eps.is_finite() && self.eps > 0.0,
-            "optimizer.eps = {}: it must be above 0",
+            "optimizer.eps = {}: it must be a finite number above 0",
             self.eps
         );
         let steps = self.newton_schulz_steps;
@@ -336,6 +337,19 @@ impl Default for TrainSettings {
 }
 
 impl TrainSettings {
+    /// Refuses a step that the run does not make; steps count from 1.
+    ///
+    /// # Errors
+    /// The steps that it makes.
+    pub fn check_step(&self, step: u64) -> Result<(), DataError> {
+        let last = self.steps;
+        if (1..=last).contains(&step) {
+            return Ok(());
+        }
+        let what = format!("step {step}: train.steps is {last}");
+        Err(DataError::input(what, format!("give 1 to {last}")))
+    }
+
     /// Refuses values that no run can have.
     ///
     /// # Errors

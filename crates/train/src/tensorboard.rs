@@ -43,7 +43,7 @@ impl EventFile {
         Ok(events)
     }
 
-    /// Writes every number of `figures` as the scalar `kind/name`; those of a table within by its own names.
+    /// Writes every number of `figures` as the scalar `kind/name`.
     ///
     /// # Errors
     /// When the file cannot be written.

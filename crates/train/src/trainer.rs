@@ -10,10 +10,11 @@ use etude_model::Decoder;
 use etude_tensor::memory;
 
 use crate::checkpoint::{Checkpoint, Checkpoints, TrainerState};
+use crate::environment::Environment;
 use crate::forecast::{self, FirstSteps};
 use crate::log::{Figures, RunLog, Speed};
 use crate::optimizer::Optimizer;
-use crate::run::{Environment, RunContext, RunFolder};
+use crate::run::{RunContext, RunFolder};
 use crate::schedule::learning_rate_scale;
 use crate::stage::{Diverged, Ended, FinalLosses, Stage, Summary, TrainerSettings, validation};
 use crate::step::{StepReport, StepSettings, forward_backward, train_step, within_memory};

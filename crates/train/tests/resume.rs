@@ -245,6 +245,9 @@ fn a_run_that_died_before_its_first_checkpoint_starts_over() {
     settings.train.sample_every = 2;
     run(&Counting::default(), &settings, &whole).expect("runs");
     fs::create_dir_all(&again).expect("makes");
+    for name in [".lock", "recipe.toml"] {
+        fs::copy(whole.join(name), again.join(name)).expect("copies");
+    }
     for name in ["metrics.jsonl", "samples.jsonl"] {
         let log = fs::read_to_string(whole.join(name)).expect("reads");
         fs::write(again.join(name), &log[..log.len() / 2]).expect("writes");

@@ -102,15 +102,13 @@ pub(crate) fn run(args: &ExportArgs) -> Result<Exit> {
         target::check_folder(&args.out)?;
     }
     let (config, _) = hf::load_config(&folder)?;
-    let tokenizer = model::tokenizer(&folder)?;
-    model::check_fit(&folder, &tokenizer, config.vocab_size)?;
+    let tokenizer = args.adapters.tokenizer(&folder, config.vocab_size)?;
     let formats = match (to_file, args.dtype) {
         (true, _) => Formats::one(Kind::Float),
         (false, Some(dtype)) => Formats::one(dtype.kind()),
-        (false, None) => target::stored_formats(&folder),
+        (false, None) => hf::stored_formats(&folder)?,
     };
-    let hf::LoadedModel { mut decoder, ids } = hf::load_in(&folder, formats, Device::Cpu)?;
-    args.adapters.merge(&mut decoder)?;
+    let hf::LoadedModel { decoder, ids } = args.adapters.load(&folder, formats, Device::Cpu)?;
     // What was asked of the model before is asked of it again.
     let prompts = Certificate::load(&folder)?.map_or_else(Vec::new, |before| before.prompts());
     if to_file {

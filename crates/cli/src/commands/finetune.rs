@@ -5,7 +5,7 @@ use clap::Args;
 use etude_data::KnownModel;
 use etude_experiment::ready_base;
 use etude_finetune::Recipe;
-use etude_train::{Ended, RunContext};
+use etude_train::{Ended, RUN, RunContext};
 
 use crate::error::{Exit, bad_input};
 use crate::model;
@@ -47,6 +47,7 @@ pub(crate) fn run(args: &FinetuneArgs) -> Result<Exit> {
 
 /// Fine-tunes, after pre-training the base model where the recipe says how and it is not there.
 fn with_its_base(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
+    RUN.check(&context.folder)?; // before a base model is fetched or made
     let recipe = with_base(recipe)?;
     let pretrain = pretrain_recipe(&recipe, &[])?;
     let mut say = |line: &str| output::note(line);

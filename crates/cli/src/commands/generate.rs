@@ -152,8 +152,9 @@ fn prompt(args: &GenerateArgs, text: &str, loaded: &Loaded) -> Result<Prompt> {
     let begins = args.bos || text.is_empty() || loaded.tokenizer.begins_texts().is_some();
     Ok(match (args.special, begins) {
         (true, _) => {
-            let bos = loaded.tokenizer.bos_id().filter(|_| begins);
             let ids = loaded.tokenizer.encode_with_special(text)?;
+            let bos = loaded.tokenizer.bos_id().filter(|_| begins);
+            let bos = bos.filter(|bos| ids.first() != Some(bos)); // it may be spelt
             Prompt::Ids(bos.into_iter().chain(ids).collect())
         }
         (false, true) => Prompt::Document(text.to_owned()),

@@ -80,7 +80,7 @@ pub(crate) fn run(args: &ImportArgs) -> Result<Exit> {
     let given = args.reference.as_deref().map(Reference::load).transpose()?;
     let (source, found) = find(&args.source)?;
     let reference = given.or(found);
-    let stored = source.formats();
+    let stored = source.formats()?;
     let formats = args
         .dtype
         .map_or(stored, |dtype| Formats::one(dtype.kind()));
@@ -120,12 +120,11 @@ pub(crate) fn run(args: &ImportArgs) -> Result<Exit> {
 
 impl Source {
     /// The number formats that its weights have, or are read in.
-    fn formats(&self) -> Formats {
-        match self {
-            Source::Folder(folder) => target::stored_formats(folder),
-            // Reading it says what is wrong.
-            Source::Gguf(path) => gguf::stored_formats(path).unwrap_or(Formats::one(Kind::Float)),
-        }
+    fn formats(&self) -> Result<Formats> {
+        Ok(match self {
+            Source::Folder(folder) => hf::stored_formats(folder)?,
+            Source::Gguf(path) => gguf::stored_formats(path)?,
+        })
     }
 
     /// Compares what is there with a reference.
@@ -159,7 +158,10 @@ impl Source {
                 let recommended = hf::load_generation(folder)?;
                 let hf::LoadedModel { decoder, mut ids } =
                     hf::load_in(folder, formats, Device::Cpu)?;
-                ids.pad = ids.pad.filter(|&id| i64::from(id) < config.vocab_size);
+                let is_known = |id: &u32| i64::from(*id) < config.vocab_size;
+                ids.bos = ids.bos.filter(is_known);
+                ids.pad = ids.pad.filter(is_known);
+                ids.eos.retain(is_known);
                 hf::save(&decoder, &ids, out)?;
                 hf::save_generation(&recommended, out)?;
                 tokenizer.save(out)?;
@@ -201,6 +203,11 @@ fn find(source: &str) -> Result<(Source, Option<Reference>)> {
     ))
 }
 
+fn is_gguf(path: &Path) -> bool {
+    let ending = path.extension().unwrap_or_default();
+    ending.eq_ignore_ascii_case("gguf")
+}
+
 /// A model folder, or a folder with one GGUF file.
 fn in_folder(folder: &Path) -> Result<Source> {
     if folder.join("config.json").is_file() {
@@ -209,7 +216,7 @@ fn in_folder(folder: &Path) -> Result<Source> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut files: Vec<PathBuf> = entries
         .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|ending| ending == "gguf"))
+        .filter(|path| is_gguf(path))
         .collect();
     files.sort();
     match &files[..] {
@@ -226,7 +233,7 @@ fn in_folder(folder: &Path) -> Result<Source> {
 fn in_file(path: &Path) -> Result<Source> {
     let mut magic = [0; 4];
     let read = File::open(path).and_then(|mut file| file.read_exact(&mut magic));
-    let named = path.extension().is_some_and(|ending| ending == "gguf");
+    let named = is_gguf(path);
     if named || read.is_ok() && &magic == b"GGUF" {
         return Ok(Source::Gguf(path.to_owned()));
     }

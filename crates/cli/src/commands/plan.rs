@@ -9,8 +9,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 use etude_data::Cache;
 use etude_tensor::memory;
-use etude_train::RunContext;
 use etude_train::forecast::Forecast;
+use etude_train::{RUN, RunContext};
 
 use crate::commands::data::CatalogArgs;
 use crate::commands::finetune::with_base;
@@ -69,6 +69,9 @@ pub(crate) fn run(args: &PlanArgs) -> Result<Exit> {
         .run
         .clone()
         .unwrap_or_else(|| PathBuf::from("runs").join(&source.name));
+    if let Some(folder) = &args.run {
+        RUN.check(folder)?;
+    }
     let context = || {
         let catalog = args.catalog.catalog()?;
         RunContext::new(folder.clone(), catalog, Cache::user()?, !args.quiet)

@@ -22,7 +22,8 @@ task from scratch, and all three answer the same held-out questions.
 
 The folder then holds three runs (base, task, scratch), summary.json, examples.jsonl and report.html. \
 The same command goes on where an interrupted one stopped; when the last one was finished it is set \
-aside (FOLDER.previous) and everything is trained anew.";
+aside (FOLDER.previous) and everything is trained anew. The one that was set aside before it is then deleted. A \
+folder in which anything else lies is refused.";
 
 const EXAMPLES: &str = "\
 Examples:

@@ -8,6 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use crate::error::{Exit, Misuse, bad_input};
+use crate::files;
 use crate::output;
 
 const ABOUT: &str = "\
@@ -38,6 +39,9 @@ pub(crate) struct ReportArgs {
 }
 
 pub(crate) fn run(args: &ReportArgs) -> Result<Exit> {
+    if let Some(out) = &args.out {
+        files::replace_pages_only(out, "--out")?;
+    }
     let runs: Vec<&Path> = args.runs.iter().map(PathBuf::as_path).collect();
     let page = match (&runs[..], &args.out) {
         ([only], None) => etude_report::write(only),

@@ -76,6 +76,26 @@ impl Dataset {
     /// # Errors
     /// The first bad record; or that nothing at all is left to learn from, and why.
     pub fn scan(&self) -> Result<Scan, DataError> {
+        let scan = self.count()?;
+        if scan.train.documents == 0 {
+            return Err(self.nothing_left(&scan));
+        }
+        Ok(scan)
+    }
+
+    /// How many records are left out, by reason; whatever split they would be in.
+    ///
+    /// # Errors
+    /// The first bad record; or that no record at all is left, and why.
+    pub fn dropped(&self) -> Result<BTreeMap<String, u64>, DataError> {
+        let scan = self.count()?;
+        if scan.total().documents == 0 {
+            return Err(self.nothing_left(&scan));
+        }
+        Ok(scan.dropped)
+    }
+
+    fn count(&self) -> Result<Scan, DataError> {
         let mut scan = Scan::default();
         let mut dropped = BTreeMap::new();
         let mut on_drop = |reason: String| *dropped.entry(reason).or_insert(0) += 1;
@@ -101,9 +121,6 @@ impl Dataset {
             )?,
         }
         scan.dropped = dropped;
-        if scan.train.documents == 0 {
-            return Err(self.nothing_left(&scan));
-        }
         Ok(scan)
     }
 

@@ -15,12 +15,29 @@ use crate::manifest::Read;
 use crate::template::walk;
 
 /// A serde_json message without the position that the caller states itself.
-pub(super) fn message(error: &serde_json::Error) -> String {
+fn message(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rfind(" at line ") {
         Some(at) => format!("{} at column {}", &text[..at], error.column()),
         None => text,
     }
+}
+
+/// What is wrong with a line of a file that has one object a line.
+pub(super) fn invalid_line(path: &Path, line: u64, error: &serde_json::Error) -> DataError {
+    let text = message(error);
+    let unfinished = text.strip_prefix("EOF while parsing ").unwrap_or(&text);
+    let (what, remedy) = match unfinished.rsplit_once(" at column ") {
+        Some((inside, _)) if error.is_eof() => (
+            format!("the line ends inside {inside}"),
+            "finish or delete the line; each line is one whole JSON object, and a line break in a text is written \\n",
+        ),
+        _ => (
+            text,
+            "correct or delete the line; each line is one JSON object",
+        ),
+    };
+    DataError::at_line(path, line, format!("not valid JSON: {what}"), remedy)
 }
 
 fn invalid(path: &Path, error: &serde_json::Error) -> DataError {

@@ -88,3 +88,47 @@ fn line_ends_are_mended_beside_other_steps() {
     let dataset = home.open("a.txt", &options).unwrap();
     assert_eq!(texts(&dataset, Split::Train).concat().trim(), "one\ntwo");
 }
+
+#[test]
+fn a_copy_of_a_file_is_known_by_its_fingerprint() {
+    let home = Home::new();
+    home.write("a.jsonl", pairs("a", 30));
+    home.write("elsewhere/a.jsonl", pairs("a", 30));
+    home.write("copy.jsonl", pairs("a", 30));
+    home.write("other.jsonl", pairs("b", 30));
+    let tenth = LocalOptions {
+        validation: Some(10),
+        ..LocalOptions::default()
+    };
+    let open = |name: &str, options: &LocalOptions| home.open(name, options).unwrap();
+    let fingerprint = open("a.jsonl", &tenth).fingerprint().unwrap();
+    let is_same = |name: &str, options: &LocalOptions| {
+        open(name, options)
+            .is_same(&fingerprint, "a.jsonl")
+            .unwrap()
+    };
+    assert!(is_same("elsewhere/a.jsonl", &tenth) && is_same("copy.jsonl", &tenth));
+    assert!(!is_same("other.jsonl", &tenth));
+    assert!(
+        !is_same("a.jsonl", &LocalOptions::default()),
+        "split otherwise"
+    );
+}
+
+#[test]
+fn what_is_left_out_of_all_splits_is_counted() {
+    let home = Home::new();
+    let empty =
+        "{\"prompt\": \"\", \"completion\": \"c\"}\n{\"prompt\": \"p\", \"completion\": \" \"}\n";
+    home.write("own.jsonl", pairs("a", 3) + empty);
+    let dropped = |name: &str| {
+        home.open(name, &LocalOptions::default())
+            .and_then(|dataset| dataset.dropped())
+    };
+    let found: Vec<(String, u64)> = dropped("own.jsonl").unwrap().into_iter().collect();
+    let expected = ["empty completion", "empty prompt"].map(|reason| (reason.to_owned(), 1));
+    assert_eq!(found, expected);
+    home.write("none.jsonl", empty);
+    let error = dropped("none.jsonl").unwrap_err().to_string();
+    assert!(error.contains("nothing is left of it"), "{error}");
+}

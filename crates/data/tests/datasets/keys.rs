@@ -80,4 +80,11 @@ fn without_a_key_cuts_and_words_leave_the_split_as_it_is() {
         assert_ne!(prompts, whole, "{more}");
         assert_eq!(answers, expected, "{more}");
     }
+    // As in a recipe, no characters to keep means all of them.
+    for (name, more) in [
+        ("all.toml", "prompt_chars = 0"),
+        ("all-cut.toml", "cut = { a = 0 }"),
+    ] {
+        assert_eq!(tested(name, more), (whole.clone(), expected.clone()));
+    }
 }

@@ -54,6 +54,29 @@ fn bad_lines_are_named() {
         home.error("rows.csv")
     );
 
+    home.write("twice.csv", "text,more, more\na,b,c\n");
+    assert_eq!(
+        home.error("twice.csv"),
+        "twice.csv:1: the columns 2 and 3 are both called `more`: give every column a name of its own, or take one of the two out"
+    );
+    // Nothing can ask for a column without a name.
+    home.write(
+        "nameless.csv",
+        "text,,\na,b,c\n".to_owned() + &"d,e,f\n".repeat(9),
+    );
+    home.open("nameless.csv", &LocalOptions::default())
+        .and_then(|dataset| dataset.scan())
+        .unwrap();
+
+    for cut in ["{\"text\": \"b", "{\"text\": \"b\n\"}"] {
+        home.write("cut.jsonl", format!("{good}{cut}\n"));
+        let message = home.error("cut.jsonl");
+        assert!(
+            message.starts_with("cut.jsonl:2: not valid JSON: the line ends inside a string: "),
+            "{message}"
+        );
+    }
+
     home.write("broken.json", "[{\"text\": \"a\"},\n {\"text\": }]");
     assert!(
         home.error("broken.json")

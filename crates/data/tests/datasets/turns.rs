@@ -101,6 +101,9 @@ fn calls_of_tools_and_silent_turns_are_left_out() {
             said("\"\"")
         )),
         line("{\"role\": \"assistant\", \"content\": \"Well.\", \"tool_calls\": []}"),
+        // The only answer says nothing.
+        line(&said("\" \"")),
+        line(&said("null")),
     ];
     home.write("talk.jsonl", lines.concat());
     let scan = home
@@ -109,7 +112,20 @@ fn calls_of_tools_and_silent_turns_are_left_out() {
         .scan()
         .unwrap();
     let dropped: Vec<(String, u64)> = scan.dropped.clone().into_iter().collect();
-    let expected = ["a turn that calls tools", "an assistant turn without text"];
-    assert_eq!(dropped, expected.map(|reason| (reason.to_owned(), 1)));
+    let expected = [
+        ("a turn that calls tools", 1),
+        ("an assistant turn without text", 3),
+    ];
+    assert_eq!(
+        dropped,
+        expected.map(|(reason, count)| (reason.to_owned(), count))
+    );
     assert_eq!(scan.total().documents, 2);
+
+    home.write("silent.jsonl", line(&said("\"\"")));
+    let error = home.error("silent.jsonl");
+    assert!(
+        error.contains("nothing is left of it: 1 with an assistant turn without text"),
+        "{error}"
+    );
 }

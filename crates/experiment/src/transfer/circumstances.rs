@@ -2,17 +2,30 @@
 //! asked. Runs that were made under other circumstances cannot be set beside new ones.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use etude_data::{DataError, Progress, Split};
 use etude_finetune::{TaskSettings, base_fingerprint, model_folder};
-use etude_train::{RunContext, durable};
+use etude_train::{FolderKind, RunContext, durable};
 use serde::{Deserialize, Serialize};
 
+use super::runs::{BASE, Record};
 use super::{Transfer, TransferSettings};
 
 const FILE: &str = "experiment.json";
+
+/// Folders of transfer experiments.
+pub(super) const EXPERIMENT: FolderKind = FolderKind {
+    mark: ".transfer",
+    name: "folder of a transfer experiment",
+    otherwise: |folder| {
+        let begun = fs::read(folder.join(FILE)).ok();
+        begun.is_some_and(|text| serde_json::from_slice::<Circumstances>(&text).is_ok())
+            || Record::is_in(&folder.join("runs").join(BASE))
+    },
+};
 
 /// `experiment.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,17 +65,23 @@ impl Circumstances {
         })
     }
 
+    /// Whether an experiment's folder says under which it was begun.
+    pub(super) fn are_kept(folder: &Path) -> bool {
+        folder.join(FILE).is_file()
+    }
+
     /// Keeps them in the experiment's folder.
     pub(super) fn keep(&self, folder: &Path) -> Result<()> {
         let json = serde_json::to_vec_pretty(self).context("plain data")?;
         durable::write(&folder.join(FILE), &json)
     }
 
-    /// Refuses a folder in which an experiment was begun under others.
+    /// Refuses a folder in which an experiment was begun under others, or nobody knows under which.
     pub(super) fn check(&self, folder: &Path) -> Result<()> {
         let path = folder.join(FILE);
-        let Ok(text) = fs::read(&path) else {
-            return Ok(());
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return none_was_run(folder),
+            text => text.with_context(|| format!("{}: cannot be read", path.display()))?,
         };
         let begun: Self = serde_json::from_slice(&text).map_err(|error| {
             DataError::in_file(&path, error.to_string(), "choose another --run")
@@ -105,6 +124,23 @@ impl Circumstances {
         );
         Ok(())
     }
+}
+
+/// Refuses a folder without the file that has runs: it is written before the first of them.
+fn none_was_run(folder: &Path) -> Result<()> {
+    let mut runs = fs::read_dir(folder.join("runs"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    ensure!(
+        runs.all(|run| run.file_name() == BASE),
+        DataError::in_file(
+            &folder.join(FILE),
+            "is missing, so nobody knows what the runs that lie there hang on",
+            "bring it back, or remove the experiment's folder to begin anew"
+        )
+    );
+    Ok(())
 }
 
 /// The text on which forgetting is measured.

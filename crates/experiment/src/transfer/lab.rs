@@ -12,7 +12,7 @@ use etude_train::RunContext;
 
 use super::Transfer;
 use super::circumstances::{Circumstances, General};
-use super::runs::{self, Arm, Key, Record};
+use super::runs::{self, Arm, BASE, Key, Record};
 use super::summary;
 use crate::arms::{self, Questions};
 
@@ -400,7 +400,7 @@ impl<'a> Lab<'a> {
     }
 
     fn base_folder(&self) -> PathBuf {
-        self.context.folder.join("runs").join("base")
+        self.context.folder.join("runs").join(BASE)
     }
 
     /// Reads what the base model answered, where another process asked it.
@@ -415,7 +415,10 @@ impl<'a> Lab<'a> {
         let folder = self.base_folder();
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("{}: cannot be made", folder.display()))?;
-        let mut record = Record::read(&folder)?.unwrap_or_default();
+        let mut record = match Circumstances::are_kept(&self.context.folder) {
+            true => Record::read(&folder)?.unwrap_or_default(),
+            false => Record::default(), // nobody knows under which ones it was asked
+        };
         if !self.is_told(&mut record, &folder)? {
             (self.say)("The base model, before any fine-tuning");
             let recipe = &self.plan.finetune;

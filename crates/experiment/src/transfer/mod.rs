@@ -27,6 +27,7 @@ use etude_train::{RunContext, Summary, durable};
 
 use crate::base::ready_base;
 
+use circumstances::EXPERIMENT;
 use lab::Lab;
 
 pub use ratio::DataRatio;
@@ -63,7 +64,7 @@ pub enum Transferred {
 /// `workers`, several at once. `say` hears a line before and after each run.
 ///
 /// # Errors
-/// As the stages; and when the two recipes are not of one task.
+/// As the stages; when the two recipes are not of one task; and when something else lies in the folder.
 pub fn transfer(
     plan: &Transfer,
     context: &RunContext,
@@ -90,6 +91,7 @@ pub fn transfer(
         plan.finetune.base.from_scratch,
         plan.scratch.base.from_scratch
     );
+    EXPERIMENT.claim(&context.folder)?;
     if ready_base(&plan.finetune, plan.pretrain.as_ref(), context, say)?.is_some() {
         return Ok(Transferred::Interrupted);
     }

@@ -16,6 +16,8 @@ use etude_train::{Diverged, Ended, RunContext, RunFolder, durable, recipe};
 use serde::{Deserialize, Serialize};
 
 const RECORD: &str = "record.json";
+/// The folder of the base model's answers, below `runs/`.
+pub(super) const BASE: &str = "base";
 
 /// Where a run's weights start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -115,6 +117,11 @@ pub(super) struct Record {
 }
 
 impl Record {
+    /// Whether a run has one.
+    pub(super) fn is_in(run: &Path) -> bool {
+        run.join(RECORD).is_file()
+    }
+
     pub(super) fn read(run: &Path) -> Result<Option<Self>> {
         let path = run.join(RECORD);
         let Ok(text) = fs::read(&path) else {

@@ -125,7 +125,7 @@ impl TransferRecipe {
                     .iter()
                     .all(|&rate| rate.is_finite() && rate > 0.0)
                 && distinct(&settings.rates),
-            "transfer.rates = {:?}: give factors above 0, each once, such as [0.5, 1.0, 2.0]",
+            "transfer.rates = {:?}: give finite factors above 0, each once, such as [0.5, 1.0, 2.0]",
             settings.rates
         );
         ensure!(

@@ -103,7 +103,8 @@ pub fn export(
 fn model_name(path: &Path) -> String {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let name = name.trim_start_matches('.');
-    let end = name.find(".gguf").unwrap_or(name.len());
+    let end = name.to_ascii_lowercase().rfind(".gguf");
+    let end = end.unwrap_or(name.len());
     name[..end].to_owned()
 }
 

@@ -76,7 +76,7 @@ pub enum FolderError {
     },
     /// Numbers that a format does not hold.
     #[error(
-        "{path}: `{tensor}` holds a number that {format} does not, or that is none; say --dtype float32, or look at the tensor"
+        "{path}: `{tensor}` holds a number that {format} does not, or that is none; keep it in float32, or look at the tensor"
     )]
     Infinite {
         /// The folder or file.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use etude_tensor::safetensors::{self, SafetensorsFile};
+use etude_tensor::safetensors::SafetensorsFile;
 use etude_tensor::{Device, Kind, Params, Tensor};
 use serde_json::{Value, json};
 
@@ -14,6 +14,7 @@ use super::error::FolderError;
 use super::formats::{self, Formats};
 use super::names::{self, HfTensor};
 use super::peft;
+use super::shards::{INDEX, WEIGHTS, bytes, shards, weight_files, write_shard};
 use crate::config::ModelConfig;
 use crate::decoder::Decoder;
 
@@ -22,8 +23,6 @@ pub const MAX_SHARD_BYTES: u64 = 5_000_000_000;
 
 const CONFIG: &str = "config.json";
 pub(super) const GENERATION: &str = "generation_config.json";
-const WEIGHTS: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
 
 /// A model folder, read.
 #[derive(Debug)]
@@ -93,13 +92,28 @@ pub fn load_in(
     formats: Formats,
     device: Device,
 ) -> Result<LoadedModel, FolderError> {
-    let loaded = if peft::is_adapter(folder) {
-        let mut loaded = load_in(&peft::base(folder)?, formats, device)?;
-        peft::merge(&mut loaded.decoder, &[(folder.to_owned(), 1.0)])?;
-        loaded
+    load_merged(folder, &[], formats, device)
+}
+
+/// The same with adapters merged, each so many times over; where `folder` is one, beside it.
+///
+/// # Errors
+/// As [`load`]; adapters that cannot be merged.
+pub fn load_merged(
+    folder: &Path,
+    adapters: &[(PathBuf, f64)],
+    formats: Formats,
+    device: Device,
+) -> Result<LoadedModel, FolderError> {
+    let mut loaded;
+    if peft::is_adapter(folder) {
+        loaded = read(&peft::base(folder)?, |_, _| formats, device)?;
+        let all = [&[(folder.to_owned(), 1.0)], adapters].concat();
+        peft::merge(&mut loaded.decoder, &all)?;
     } else {
-        read(folder, |_, _| formats, device)?
-    };
+        loaded = read(folder, |_, _| formats, device)?;
+        peft::merge(&mut loaded.decoder, adapters)?;
+    }
     formats::demand_finite(&loaded.decoder, folder)?;
     if formats.matrices != formats.others {
         formats::narrow_what_fits(&loaded.decoder);
@@ -286,52 +300,6 @@ fn check(folder: &Path, config: &ModelConfig, index: &Index) -> Result<(), Folde
     }
 }
 
-fn weight_files(folder: &Path) -> Result<Vec<SafetensorsFile>, FolderError> {
-    let single = folder.join(WEIGHTS);
-    if single.is_file() {
-        return Ok(vec![SafetensorsFile::open(&single)?]);
-    }
-    let index = folder.join(INDEX);
-    if !index.is_file() {
-        return Err(FolderError::NotAModel {
-            path: folder.to_owned(),
-            missing: format!("{WEIGHTS} or {INDEX}"),
-        });
-    }
-    let json = read_json(&index)?;
-    let map = json
-        .get("weight_map")
-        .and_then(Value::as_object)
-        .ok_or_else(|| FolderError::Field {
-            path: index.clone(),
-            field: "weight_map".to_owned(),
-            reason: "is missing".to_owned(),
-        })?;
-    let mut shards: Vec<&str> = map.values().filter_map(Value::as_str).collect();
-    shards.sort_unstable();
-    shards.dedup();
-    let mut files = Vec::with_capacity(shards.len());
-    for shard in shards {
-        // A shard lies beside its index; anything else in the name could point outside the folder.
-        if Path::new(shard).components().count() != 1 || shard == ".." {
-            return Err(FolderError::Field {
-                path: index,
-                field: "weight_map".to_owned(),
-                reason: format!("names `{shard}`, which is not a file of this folder"),
-            });
-        }
-        let path = folder.join(shard);
-        if !path.is_file() {
-            return Err(FolderError::Shard {
-                path: folder.to_owned(),
-                shard: shard.to_owned(),
-            });
-        }
-        files.push(SafetensorsFile::open(&path)?);
-    }
-    Ok(files)
-}
-
 /// Writes `config.json`, `generation_config.json` and the weights into `folder`, which exists. An adapter
 /// is merged in what is written, not in the decoder.
 ///
@@ -387,35 +355,6 @@ pub fn save_sharded(
     let index = json!({"metadata": {"total_size": total}, "weight_map": map});
     written.push(write_json(folder.join(INDEX), &index)?);
     Ok(written)
-}
-
-fn bytes(tensor: &HfTensor) -> u64 {
-    (tensor.tensor.numel() * tensor.tensor.kind().elt_size_in_bytes()) as u64
-}
-
-fn shards(tensors: Vec<HfTensor>, max_bytes: u64) -> Vec<Vec<HfTensor>> {
-    let mut shards: Vec<Vec<HfTensor>> = vec![Vec::new()];
-    let mut filled = 0;
-    for tensor in tensors {
-        let size = bytes(&tensor);
-        let last = shards.last().expect("there is always one");
-        if !last.is_empty() && filled + size > max_bytes {
-            shards.push(Vec::new());
-            filled = 0;
-        }
-        filled += size;
-        shards.last_mut().expect("there is always one").push(tensor);
-    }
-    shards
-}
-
-fn write_shard(path: PathBuf, tensors: &[HfTensor]) -> Result<PathBuf, FolderError> {
-    let named: Vec<(String, Tensor)> = tensors
-        .iter()
-        .map(|tensor| (tensor.name.clone(), tensor.tensor.detach()))
-        .collect();
-    safetensors::write(&path, &named, &[])?;
-    Ok(path)
 }
 
 pub(super) fn read_json(path: &Path) -> Result<Value, FolderError> {

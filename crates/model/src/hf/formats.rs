@@ -5,6 +5,8 @@ use std::path::Path;
 use etude_tensor::{Kind, no_grad};
 
 use super::error::FolderError;
+use super::peft;
+use super::shards::weight_files;
 use crate::decoder::Decoder;
 
 /// The number formats of a model's matrices, and of all else: norms, biases.
@@ -51,6 +53,27 @@ fn wider(one: Kind, other: Kind) -> Kind {
         (Kind::Double, _) | (_, Kind::Double) => Kind::Double,
         _ => Kind::Float,
     }
+}
+
+/// The narrowest formats that hold a model folder's weights, the base's for an adapter. What config.json says of them is
+/// not always so.
+///
+/// # Errors
+/// A folder without weights that can be read.
+pub fn stored_formats(folder: &Path) -> Result<Formats, FolderError> {
+    if peft::is_adapter(folder) {
+        return stored_formats(&peft::base(folder)?);
+    }
+    let numbers = [Kind::Float, Kind::BFloat16, Kind::Half, Kind::Double];
+    let mut all: Vec<(Vec<i64>, Kind)> = Vec::new();
+    for file in weight_files(folder)? {
+        all.extend(file.shapes()?.into_iter().filter_map(|(name, shape)| {
+            let kind = file.kind(&name).filter(|kind| numbers.contains(kind))?;
+            Some((shape, kind))
+        }));
+    }
+    let tensors = all.iter().map(|(shape, kind)| (&shape[..], *kind));
+    Ok(Formats::holding(tensors).unwrap_or(Formats::one(Kind::Float)))
 }
 
 /// Puts vectors into their matrices' format where that changes no number: float32 norms of a GGUF file often come of

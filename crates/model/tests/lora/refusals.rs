@@ -172,6 +172,14 @@ fn settings_that_do_not_fit_are_refused_by_name() {
         .to_string();
     assert!(error.contains("use_dora"), "{error}");
 
+    // Nor is there a sum of an update and of what was trained whole.
+    let mut decoder = base("llama");
+    let two = ["llama", "llama_whole"].map(|name| (adapter(name), 1.0));
+    let error = peft::merge(&mut decoder, &two)
+        .expect_err("refused")
+        .to_string();
+    assert!(error.contains("one of them whole"), "{error}");
+
     // An adapter of other settings is not gone on from.
     for (settings, word) in [
         (config(2, 4.0, &[]), "rank"),

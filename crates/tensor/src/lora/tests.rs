@@ -159,6 +159,30 @@ fn rows_with_magnitudes_get_their_lengths() {
 }
 
 #[test]
+fn a_gain_near_one_is_seen_in_bf16() {
+    let float = (Kind::Float, Device::Cpu);
+    let weight = Tensor::eye(4, float);
+    let update = LowRank {
+        a: Tensor::zeros([1, 4], float),
+        parts: vec![LowRankPart {
+            start: 0,
+            b: Tensor::zeros([4, 1], float),
+            scale: 1.0,
+            magnitude: Some(Tensor::full([4], 1.003, float).set_requires_grad(true)),
+        }],
+        dropout: 0.0,
+        layer: 0,
+    };
+    // In bf16 the numbers from 1 to 2 are 2^-7 apart, and 1.003 is nearer to 1; 1.5 by it is nearer to 1.5078.
+    let x = Tensor::full([1, 4], 1.496_093_75, float).to_kind(Kind::BFloat16);
+    let y = frozen_linear(&x, &weight, None, Some(&update), None);
+    assert_eq!(y.kind(), Kind::BFloat16);
+    let exact = x.to_kind(Kind::Float) * 1.003;
+    assert!(y.equal(&exact.to_kind(Kind::BFloat16)));
+    assert!(!y.equal(&x), "{y}");
+}
+
+#[test]
 fn a_row_of_zeros_with_a_magnitude_is_no_nan() {
     let update = decomposed();
     let _ = no_grad(|| update.parts[0].b.shallow_clone().zero_());

@@ -22,6 +22,7 @@ use sha2::{Digest, Sha256};
 
 use crate::durable;
 use crate::optimizer::Optimizer;
+use crate::run::RUN;
 use crate::settings::TrainSettings;
 use crate::step::StepSettings;
 
@@ -278,14 +279,9 @@ impl Forecast {
     /// Writes it into a run folder, making that if need be.
     ///
     /// # Errors
-    /// When the folder cannot be written to.
+    /// When something else lies in the folder, or it cannot be written to.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        std::fs::create_dir_all(folder).with_context(|| {
-            format!(
-                "{}: the run folder cannot be made; choose another --run",
-                folder.display()
-            )
-        })?;
+        RUN.claim(folder)?;
         let mut json = serde_json::to_vec_pretty(self).context("a forecast is plain data")?;
         json.push(b'\n');
         durable::write(&folder.join(FORECAST), &json)

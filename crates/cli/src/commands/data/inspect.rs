@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::CatalogArgs;
 use crate::commands::finetune::with_base;
 use crate::error::{Misuse, bad_input};
+use crate::files;
 use crate::output;
 use crate::recipes::{self, Stage};
 
@@ -91,6 +92,9 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
             format!("--batch: the {} split has no steps", split.name()),
             "leave --split away, or ask for --example",
         ));
+    }
+    if let Some(page) = &args.html {
+        files::replace_pages_only(page, "--html")?;
     }
     let asked = Asked {
         split,

@@ -7,6 +7,7 @@ use etude_eval::{Comparison, TaskItem, TaskResult, TaskSettings, compare};
 use etude_scores::Score;
 use serde::Serialize;
 
+use crate::error::{Misuse, bad_input};
 use crate::output;
 
 /// What the other model made of the task, and how far the first is from it.
@@ -15,29 +16,45 @@ pub(super) struct Against {
     model: String,
     scores: BTreeMap<String, Score>,
     left_out: BTreeMap<String, u64>,
+    /// How many it answered.
+    #[serde(skip)]
+    answered: usize,
+    /// The split, where the two runs do not have the same examples in it.
+    #[serde(skip)]
+    other_split: Option<&'static str>,
     /// Over the examples that both answered.
     #[serde(flatten)]
     comparison: Comparison,
 }
 
 impl Against {
-    /// Compares the results of the first model and of `model` on the examples that fit both.
+    /// Compares the results of the first model and of `model` on the examples that both answered. `other_split` is
+    /// the split's name where the two models' runs do not have the same examples in it.
     pub(super) fn new(
         first: &TaskResult,
         other: TaskResult,
         model: String,
         settings: &TaskSettings,
+        other_split: Option<&'static str>,
     ) -> Result<Self> {
         let [mine, its] = [
             common(&first.items, &other.items),
             common(&other.items, &first.items),
         ];
-        let comparison = compare(&mine, &its, &settings.metrics, &settings.bootstrap)?;
+        if mine.is_empty() {
+            return Err(Misuse::error(
+                format!("{model}: has answered none of the examples that the first model has"),
+                "ask both the same: give examples that neither has learnt from with --data",
+            ));
+        }
+        let comparison = compare(&mine, &its, &settings.metrics, &settings.bootstrap);
         Ok(Self {
             model,
+            answered: other.items.len(),
+            other_split,
+            comparison: comparison.map_err(bad_input)?,
             scores: other.scores,
             left_out: other.left_out,
-            comparison,
         })
     }
 
@@ -61,11 +78,13 @@ impl Against {
         let mut text = output::columns(&rows);
         text += "\n95% intervals by bootstrap; the difference is paired, by example";
         let both = self.comparison.n;
-        if both < first.items.len() || !self.left_out.is_empty() {
+        let count = output::count(both as u64);
+        if let Some(split) = self.other_split {
             text += &format!(
-                ", over the {} that fit both models",
-                output::count(both as u64)
+                ", over the {count} that both were asked: the two runs have different {split} examples"
             );
+        } else if both < first.items.len().max(self.answered) {
+            text += &format!(", over the {count} that fit both models");
         }
         text + "\n"
     }

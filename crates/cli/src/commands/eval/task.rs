@@ -17,6 +17,7 @@ use super::bar::Bar;
 use super::{EvalArgs, SplitArg};
 use crate::adapter::AdapterArgs;
 use crate::error::{Misuse, bad_input};
+use crate::files;
 use crate::model::{DeviceArgs, Loaded, folder};
 use crate::output;
 use crate::recipes::{self, Stage};
@@ -27,6 +28,7 @@ pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
     let settings = settings(args);
     settings.validate().map_err(bad_input)?;
     let path = predictions_path(args, name)?;
+    files::spare_inputs(&path, "--predictions", inputs(args, name))?;
     check_writable(&path)?;
     if let Some(other) = &args.task.against {
         folder(other)?; // before the first model is asked anything
@@ -34,9 +36,15 @@ pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
     let first = Asked {
         device: &args.device,
         settings: &settings,
-        is_first: true,
+        predictions: &path,
+        first: None,
     };
-    let (result, settings) = answers(args, name, &args.model, &first)?;
+    let Answered {
+        result,
+        settings,
+        names,
+        local,
+    } = answers(args, name, &args.model, &first)?;
     write_predictions(&path, &result.items)?;
     let against = match &args.task.against {
         Some(other) => {
@@ -48,11 +56,20 @@ pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
             let asked = Asked {
                 device: &device,
                 settings: &settings,
-                is_first: false,
+                predictions: &path,
+                first: Some(&local),
             };
-            let (its, _) = answers(args, name, other, &asked)?;
+            let its = answers(args, name, other, &asked)?;
             let model = other.display().to_string();
-            Some(Against::new(&result, its, model, &settings).map_err(bad_input)?)
+            let split = args.task.split.split().name();
+            let other_split = (its.names != names).then_some(split);
+            Some(Against::new(
+                &result,
+                its.result,
+                model,
+                &settings,
+                other_split,
+            )?)
         }
         None => None,
     };
@@ -81,23 +98,33 @@ pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
 struct Asked<'a> {
     device: &'a DeviceArgs,
     settings: &'a TaskSettings,
-    /// What is left open by the settings follows from the first model; another is asked the same.
-    is_first: bool,
+    /// Where the answers go.
+    predictions: &'a Path,
+    /// How the first model's examples were read and split, where this is another: what is left open by the settings
+    /// follows from the first, and one that tells of no split of its own is asked the same examples.
+    first: Option<&'a LocalOptions>,
 }
 
-/// A model's answers to the examples, written as that model was fine-tuned on them, and what it was asked.
-fn answers(
-    args: &EvalArgs,
-    name: &str,
-    model: &Path,
-    asked: &Asked<'_>,
-) -> Result<(TaskResult, TaskSettings)> {
+/// What a model answered.
+struct Answered {
+    result: TaskResult,
+    /// How it was asked.
+    settings: TaskSettings,
+    /// All examples that it was asked, by name, those that do not fit too.
+    names: Vec<String>,
+    /// How they were read and split.
+    local: LocalOptions,
+}
+
+/// A model's answers to the examples, written as that model was fine-tuned on them.
+fn answers(args: &EvalArgs, name: &str, model: &Path, asked: &Asked<'_>) -> Result<Answered> {
     let loaded = asked.device.load(model)?;
-    let (rendering, is_recipes) = rendering(args, name, &loaded)?;
+    let (rendering, is_recipes) = rendering(args, name, &loaded, asked.first)?;
     let dataset = dataset(args, &rendering)?;
+    files::spare_inputs(asked.predictions, "--predictions", dataset.files())?;
     let all = examples(args, &rendering, &dataset)?;
     let mut settings = asked.settings.clone();
-    if asked.is_first && args.task.max_tokens.is_none() && is_recipes {
+    if asked.first.is_none() && args.task.max_tokens.is_none() && is_recipes {
         settings.max_tokens = rendering.answer_tokens;
     }
     if settings.choices.is_empty() && settings.metrics.iter().any(TaskMetric::is_choice) {
@@ -123,7 +150,27 @@ fn answers(
         &mut |now| bar.follow(now),
     );
     drop(bar);
-    Ok((result.map_err(bad_input)?, settings))
+    let mut result = result.map_err(bad_input)?;
+    if args.task.data.is_some() {
+        // All of the file is asked, so what is left out of it belongs to no other split.
+        for (reason, count) in dataset.dropped()? {
+            *result.left_out.entry(reason).or_default() += count;
+        }
+    }
+    let names = examples.into_iter().map(|example| example.id).collect();
+    Ok(Answered {
+        result,
+        settings,
+        names,
+        local: rendering.local,
+    })
+}
+
+/// The files that the command line names as examples and as a recipe.
+fn inputs<'a>(args: &'a EvalArgs, name: &'a str) -> impl Iterator<Item = &'a Path> {
+    let like = args.task.like.as_deref().map(Path::new);
+    let named = [Some(Path::new(name)), args.task.data.as_deref(), like];
+    named.into_iter().flatten()
 }
 
 fn settings(args: &EvalArgs) -> TaskSettings {
@@ -142,21 +189,31 @@ fn settings(args: &EvalArgs) -> TaskSettings {
 
 /// How examples are written for this model: as it was fine-tuned, unless it was not or the user says else; and
 /// whether a fine-tuning recipe says so.
-fn rendering(args: &EvalArgs, name: &str, loaded: &Loaded) -> Result<(Rendering, bool)> {
+fn rendering(
+    args: &EvalArgs,
+    name: &str,
+    loaded: &Loaded,
+    first: Option<&LocalOptions>,
+) -> Result<(Rendering, bool)> {
+    let usual = first.cloned().unwrap_or_default();
     let (mut rendering, is_recipes) = match (&args.task.like, task::origin(&loaded.folder)?) {
         (Some(recipe), _) => (like(recipe)?, true),
         (None, Origin::Finetuned(settings)) => (*settings, true),
-        (None, Origin::Pretrained | Origin::Unknown) => (task::default_settings(name)?, false),
+        (None, Origin::Pretrained | Origin::Unknown) => {
+            let mut settings = task::default_settings(name)?;
+            settings.local.clone_from(&usual);
+            (settings, false)
+        }
     };
     if rendering.source != name {
-        if !is_same_file(&rendering.source, name) {
-            if rendering.local != LocalOptions::default() && args.task.data.is_none() {
+        if !is_same_file(&rendering.source, name) && !was_learnt(args, &rendering, name, loaded) {
+            if rendering.local != usual && args.task.data.is_none() && first.is_none() {
                 output::note(&format!(
                     "note: {name} is read and split by the defaults; [task.local] of the recipe is for {}",
                     rendering.source
                 ));
             }
-            rendering.local = LocalOptions::default();
+            rendering.local = usual;
         }
         rendering.source = name.to_owned();
     }
@@ -179,6 +236,32 @@ fn rendering(args: &EvalArgs, name: &str, loaded: &Loaded) -> Result<(Rendering,
 fn is_same_file(a: &str, b: &str) -> bool {
     let [a, b] = [a, b].map(fs::canonicalize);
     a.is_ok_and(|a| b.is_ok_and(|b| a == b))
+}
+
+/// Whether `name` is what the run learnt from, seen from another folder or copied: the fingerprint of its files and
+/// of the run's split of them stands in the run folder.
+fn was_learnt(args: &EvalArgs, rendering: &Rendering, name: &str, loaded: &Loaded) -> bool {
+    // With the defaults it is read alike in any case.
+    if rendering.local == LocalOptions::default() || !Path::new(name).exists() {
+        return false;
+    }
+    let run = match &args.task.like {
+        Some(recipe) => Some(PathBuf::from(recipe)),
+        None => task::run_folder(&loaded.folder),
+    };
+    let Some(fingerprint) = run.and_then(|run| task::fingerprint(&run)) else {
+        return false;
+    };
+    let called = Path::new(&rendering.source).file_name().unwrap_or_default();
+    let found = Rendering {
+        source: name.to_owned(),
+        ..rendering.clone()
+    };
+    // What the run's settings cannot read is something else.
+    dataset(args, &found).is_ok_and(|dataset| {
+        let same = dataset.is_same(&fingerprint, &called.to_string_lossy());
+        same.unwrap_or(false)
+    })
 }
 
 /// The `[task]` table of a fine-tuning recipe, or of a run folder's.
@@ -216,6 +299,9 @@ fn examples(args: &EvalArgs, rendering: &Rendering, dataset: &Dataset) -> Result
     };
     let all: Vec<TaskExample> = dataset.examples(splits)?.collect::<Result<_, _>>()?;
     if all.is_empty() {
+        if args.task.data.is_some() {
+            dataset.dropped()?; // which says why
+        }
         let what = format!(
             "{}: has no example in the {} split",
             rendering.source,

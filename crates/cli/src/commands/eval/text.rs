@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
+use etude_data::Clean;
 use etude_eval::{TextWindows, text_loss};
 use serde_json::json;
 
@@ -13,7 +14,8 @@ use crate::error::bad_input;
 use crate::output;
 
 pub(super) fn run(args: &EvalArgs, file: &Path) -> Result<()> {
-    let text = read_text(file)?;
+    // As training reads text: what the model never saw would be held against it.
+    let text = Clean::LineEnds.apply(&read_text(file)?);
     let loaded = args.device.load(&args.model)?;
     let windows = TextWindows {
         context: args.context,

@@ -153,8 +153,8 @@ fn ends(tokenizer: &Tokenizer, ids: &TokenIds) -> [Option<u32>; 3] {
     let turn = tokenizer.end_of_turn_id();
     let mut left = ids.eos.iter().copied();
     let mut next = || left.find(|&id| Some(id) != first && Some(id) != turn);
-    let second = turn.or_else(&mut next);
-    [first, second, next()]
+    let second = turn.filter(|_| turn != first).or_else(&mut next);
+    [first, second.or(turn), next()]
 }
 
 /// How a tokenizer makes tokens.

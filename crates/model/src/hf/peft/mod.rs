@@ -10,9 +10,9 @@ mod write;
 
 use std::path::{Path, PathBuf};
 
-use etude_tensor::{LowRank, LowRankPart, no_grad};
+use etude_tensor::{LowRank, LowRankPart, Tensor, no_grad};
 
-use read::Whole;
+use read::{Found, Update, Whole};
 pub use write::save;
 
 use super::error::FolderError;
@@ -62,24 +62,30 @@ pub fn base(folder: &Path) -> Result<PathBuf, FolderError> {
 /// # Errors
 /// What is wrong with a folder, or that it is an adapter for another base.
 pub fn merge(decoder: &mut Decoder, adapters: &[(PathBuf, f64)]) -> Result<(), FolderError> {
-    let mut retrained: Vec<(String, i64)> = Vec::new();
-    for (folder, weight) in adapters {
+    for (folder, _) in adapters {
         if decoder.config().tied && read::unties(folder, decoder)? {
             decoder.untie();
         }
-        let found = read::read(folder, decoder)?;
-        let decomposed = |update: &read::Update| update.magnitude.is_some();
+    }
+    // All are read before any is added: some hold copies of the base's weights, which are compared.
+    let found: Vec<Found> = (adapters.iter())
+        .map(|(folder, _)| read::read(folder, decoder))
+        .collect::<Result<_, _>>()?;
+    let mut changed: Vec<Changed> = Vec::new();
+    for ((folder, weight), found) in adapters.iter().zip(found) {
+        let wrong = |reason: String| FolderError::Adapter {
+            path: folder.clone(),
+            reason,
+        };
+        let decomposed = |update: &Update| update.magnitude.is_some();
         if adapters.len() > 1 && found.updates.iter().any(decomposed) {
-            return Err(FolderError::Adapter {
-                path: folder.clone(),
-                reason: "scales the base's own weights (`use_dora`), so that no other adapter can be merged beside it".to_owned(),
-            });
+            let reason = "scales the base's own weights (`use_dora`), so that no other adapter can be merged beside it";
+            return Err(wrong(reason.to_owned()));
         }
+        let mut now: Vec<Changed> = Vec::new();
         for update in found.updates {
-            let param = decoder
-                .params()
-                .get(&format!("{}.weight", update.module.linear))
-                .expect("the module is the decoder's");
+            let name = format!("{}.weight", update.module.linear);
+            now.push((name.clone(), update.module.start, false));
             let alone = LowRank {
                 a: update.a,
                 parts: vec![LowRankPart {
@@ -91,38 +97,44 @@ pub fn merge(decoder: &mut Decoder, adapters: &[(PathBuf, f64)]) -> Result<(), F
                 dropout: 0.0,
                 layer: 0,
             };
-            alone.merge_into(param, *weight);
+            alone.merge_into(of(decoder, &name), *weight);
         }
-        for Whole {
-            name,
-            start,
-            values,
-        } in found.whole
-        {
-            if retrained.contains(&(name.clone(), start)) {
-                return Err(FolderError::Adapter {
-                    path: folder.clone(),
-                    reason: format!(
-                        "trains `{name}` whole, and so does an adapter before it; the two cannot be merged"
-                    ),
-                });
-            }
-            let param = decoder
-                .params()
-                .get(&name)
-                .expect("the module is the decoder's");
+        for whole in found.whole {
+            now.push((whole.name.clone(), whole.start, true));
+            let param = of(decoder, &whole.name);
+            let values = whole.values.to_kind(param.kind());
             no_grad(|| {
-                let mut rows = param.narrow(0, start, values.size()[0]);
+                let mut rows = param.narrow(0, whole.start, values.size()[0]);
                 if *weight == 1.0 {
                     rows.copy_(&values);
                 } else {
-                    let _ = rows.lerp_(&values.to_kind(param.kind()), *weight);
+                    let _ = rows.lerp_(&values, *weight);
                 }
             });
-            retrained.push((name, start));
         }
+        // Two updates add up; what was trained whole stands for itself.
+        let clash = |(name, start, whole): &&Changed| {
+            let other = |(known, first, other): &Changed| {
+                known == name && first == start && (*whole || *other)
+            };
+            changed.iter().any(other)
+        };
+        if let Some((name, ..)) = now.iter().find(clash) {
+            return Err(wrong(format!(
+                "trains `{name}`, and so does an adapter before it, one of them whole; the two cannot be merged"
+            )));
+        }
+        changed.extend(now);
     }
     Ok(())
+}
+
+/// A parameter, its first row that an adapter changes, and whether it brings new values for these.
+type Changed = (String, i64, bool);
+
+fn of<'a>(decoder: &'a Decoder, name: &str) -> &'a Tensor {
+    let param = decoder.params().get(name);
+    param.expect("the module is the decoder's")
 }
 
 /// Copies a folder's values into the decoder's adapter, which has the same layers and ranks.

@@ -1,0 +1,159 @@
+//! Folders that Etude makes and later writes over, told from those of a user, which are left alone.
+
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use etude_data::DataError;
+
+/// A kind of folder that is known by a mark: an empty file that is written before anything else, so that whatever a
+/// crash leaves of such a folder is either empty or marked.
+#[derive(Debug, Clone, Copy)]
+pub struct FolderKind {
+    /// The mark's name.
+    pub mark: &'static str,
+    /// What such a folder is called after "is no", as in `run folder`.
+    pub name: &'static str,
+    /// Whether a folder without the mark is one all the same: it was made before there were marks, or copied without
+    /// its hidden files.
+    pub otherwise: fn(&Path) -> bool,
+}
+
+impl FolderKind {
+    /// Whether the folder is one of this kind. One that is empty or not there is none.
+    pub fn is(&self, folder: &Path) -> bool {
+        let marked = fs::metadata(folder.join(self.mark));
+        marked.is_ok_and(|mark| mark.is_file() && mark.len() == 0) || (self.otherwise)(folder)
+    }
+
+    /// Refuses a folder in which something lies already, and that is none of this kind. Nothing is written.
+    ///
+    /// # Errors
+    /// The folder and what to do; and when it cannot be looked into.
+    pub fn check(&self, folder: &Path) -> Result<()> {
+        let free = holds_no_file(folder)
+            .with_context(|| format!("{}: cannot be looked into", folder.display()))?;
+        if free || self.is(folder) {
+            return Ok(());
+        }
+        Err(DataError::in_file(
+            folder,
+            format!(
+                "is there already and not empty, and is no {}, so nothing is written there",
+                self.name
+            ),
+            "choose another --run: a new folder",
+        )
+        .into())
+    }
+
+    /// Makes a folder of this kind, with those that it lies in, or takes one that is there; and opens its mark.
+    ///
+    /// # Errors
+    /// As [`FolderKind::check`]; and when the folder cannot be written to.
+    pub fn claim(&self, folder: &Path) -> Result<File> {
+        self.check(folder)?;
+        make(folder, self.name)?;
+        let mut mark = File::options();
+        mark.create(true).truncate(false).write(true);
+        mark.open(folder.join(self.mark)).with_context(|| {
+            format!(
+                "{}: the {} cannot be written; choose another --run",
+                folder.display(),
+                self.name
+            )
+        })
+    }
+}
+
+/// Whether neither the folder nor those in it hold a file, so that nothing there can be lost.
+///
+/// # Errors
+/// When one of them cannot be read.
+pub fn holds_no_file(folder: &Path) -> std::io::Result<bool> {
+    let entries = match fs::read_dir(folder) {
+        // Of a file that is in the way, making the folder tells.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(true);
+        }
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if !entry.file_type()?.is_dir() || !holds_no_file(&entry.path())? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Makes a folder, with those that it lies in.
+fn make(folder: &Path, name: &str) -> Result<()> {
+    match fs::create_dir_all(folder) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::AlreadyExists | ErrorKind::NotADirectory
+            ) =>
+        {
+            Err(DataError::in_file(
+                folder,
+                format!("the {name} cannot be made: a file of that name is in the way"),
+                "choose another --run",
+            )
+            .into())
+        }
+        made => made.with_context(|| {
+            format!(
+                "{}: the {name} cannot be made; choose another --run",
+                folder.display()
+            )
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIND: FolderKind = FolderKind {
+        mark: ".mark",
+        name: "folder of ours",
+        otherwise: |folder| folder.join("old").is_file(),
+    };
+
+    #[test]
+    fn a_folder_is_ours_from_its_first_file_on() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = parent.path().join("deep/inside");
+        assert!(!KIND.is(&folder));
+        fs::create_dir_all(folder.join("empty")).unwrap();
+        drop(KIND.claim(&folder).unwrap());
+        fs::write(folder.join("more"), "ours").unwrap();
+        assert!(KIND.is(&folder));
+        KIND.check(&folder).unwrap();
+        let old = parent.path().join("before");
+        fs::create_dir(&old).unwrap();
+        fs::write(old.join("old"), "").unwrap();
+        KIND.check(&old).unwrap();
+    }
+
+    #[test]
+    fn what_is_not_ours_is_left_as_it_is() {
+        let parent = tempfile::tempdir().unwrap();
+        for file in ["thesis.txt", ".hidden", "below/thesis.txt", ".mark"] {
+            let folder = parent.path().join(file.replace(['/', '.'], "-"));
+            let path = folder.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, "years of work").unwrap();
+            let error = KIND.claim(&folder).unwrap_err();
+            let told = error.to_string();
+            assert!(told.contains("is no folder of ours"), "{file}: {told}");
+            let error = error.downcast::<DataError>().expect("bad input");
+            assert!(error.is_input(), "{file}");
+            assert_eq!(fs::read_to_string(&path).unwrap(), "years of work");
+            assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "{file}");
+        }
+    }
+}
