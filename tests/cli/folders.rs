@@ -72,12 +72,12 @@ fn folders_of_another_command_are_refused() {
 fn only_a_quickstart_gives_way_to_a_quickstart() {
     // One that is finished, and in the way of setting it aside something of the user's.
     let folder = text(&scratch("quick/mine")).to_owned();
-    for file in [
-        "mine/.quickstart",
-        "mine/summary.json",
-        "mine.previous/thesis.txt",
+    for (file, contents) in [
+        ("mine/.quickstart", ""),
+        ("mine/summary.json", "{}"),
+        ("mine.previous/thesis.txt", "years of work"),
     ] {
-        write(&format!("quick/{file}"), "");
+        write(&format!("quick/{file}"), contents);
     }
     let before = contents(&scratch("quick"));
     let remedy = "move one of them elsewhere";
@@ -108,6 +108,9 @@ fn a_run_goes_on_from_whatever_it_left() {
         folder
     };
     start("empty", &[]);
+    // A log that the shell has made, and whatever it said before.
+    write("left/logged/train.log", "waiting\n");
+    start("logged", &["more.txt"]);
     // What a crash right at the start leaves.
     start("locked", &[".lock"]);
     let whole = start("beginning", &[".lock", ".tmp-a1b2c3"]);

@@ -206,7 +206,6 @@ fn sampling_settings_that_mean_nothing_are_refused_before_loading() {
     with("--repetition-penalty", "0", &["repetition_penalty"]);
     with("--max-tokens", "0", &["max_tokens"]);
     with("--stop", "", &["stop"]);
-    with("--stop", "\\x", &["--stop", "backslash"]);
 }
 
 #[test]

@@ -38,28 +38,42 @@ impl AdapterArgs {
         Ok(hf::load_merged(folder, &self.adapters, formats, device)?)
     }
 
-    /// The tokenizer that goes with a model and these adapters: that of the last one, if it brings one that fits.
+    /// The tokenizer that goes with a model and these adapters: that of the last one, if it brings one that fits, with
+    /// the model's chat template where it has none.
     ///
     /// # Errors
     /// None that can be read, or one that is not the model's.
     pub(crate) fn tokenizer(&self, folder: &Path, vocab_size: i64) -> Result<Tokenizer> {
-        let own = self
-            .folder()
-            .filter(|own| own.join("tokenizer.json").is_file());
-        if let Some(own) = own {
-            let tokenizer = model::tokenizer(own)?;
-            if tokenizer.vocab_size() as i64 <= vocab_size {
-                return Ok(tokenizer);
-            }
-            output::note(&format!(
-                "note: {} has {} tokens, the model knows {vocab_size}; the model's own tokenizer is taken",
+        let models = || {
+            let tokenizer = model::tokenizer(folder)?;
+            model::check_fit(folder, &tokenizer, vocab_size)?;
+            Ok(tokenizer)
+        };
+        let own = self.folder();
+        let Some(own) = own.filter(|own| own.join("tokenizer.json").is_file()) else {
+            return models();
+        };
+        let lacks = match model::tokenizer(own) {
+            Err(error) => format!("{error:#}"),
+            Ok(tokenizer) if tokenizer.vocab_size() as i64 > vocab_size => format!(
+                "{} has {} tokens, the model knows {vocab_size}",
                 own.display(),
                 tokenizer.vocab_size()
-            ));
-        }
-        let tokenizer = model::tokenizer(folder)?;
-        model::check_fit(folder, &tokenizer, vocab_size)?;
-        Ok(tokenizer)
+            ),
+            Ok(tokenizer) if tokenizer.chat_template().is_some() => return Ok(tokenizer),
+            Ok(tokenizer) => {
+                let models = model::tokenizer(folder).ok();
+                let template = models.as_ref().and_then(Tokenizer::chat_template);
+                return Ok(match template {
+                    Some(template) => tokenizer.with_chat_template(template.source())?,
+                    None => tokenizer,
+                });
+            }
+        };
+        output::note(&format!(
+            "note: {lacks}; the model's own tokenizer is taken"
+        ));
+        models()
     }
 
     fn tell_other_base(&self, base: &Path) {

@@ -9,8 +9,8 @@ use anyhow::Result;
 
 use crate::error::Misuse;
 
-/// How every page begins, in small letters.
-const PAGE: &[u8] = b"<!doctype html";
+/// How pages begin, in small letters.
+const PAGES: [&str; 2] = ["<!doctype html", "<html"];
 
 /// Refuses to write `out` over one of `inputs`; `option` is what names another place.
 pub(crate) fn spare_inputs<P: AsRef<Path>>(
@@ -38,12 +38,11 @@ pub(crate) fn replace_pages_only(out: &Path, option: &str) -> Result<()> {
         return Ok(());
     }
     let mut start = Vec::new();
-    let opened = File::open(out).and_then(|file| {
-        let length = PAGE.len() as u64;
-        file.take(length).read_to_end(&mut start)
-    });
+    let opened = File::open(out).and_then(|file| file.take(64).read_to_end(&mut start));
+    let text = String::from_utf8_lossy(&start).to_lowercase();
+    let text = text.trim_start_matches('\u{feff}').trim_start();
     // What cannot be read is the writing's own concern.
-    if opened.is_err() || start.is_empty() || start.eq_ignore_ascii_case(PAGE) {
+    if opened.is_err() || text.is_empty() || PAGES.iter().any(|page| text.starts_with(page)) {
         return Ok(());
     }
     Err(Misuse::error(

@@ -222,9 +222,9 @@ pub fn set_aside(folder: &Path) -> Result<bool> {
     let previous = folder.with_file_name(name);
     if previous.exists() {
         let free = previous.is_dir() && holds_no_file(&previous)?;
-        if !free && !QUICKSTART.is(&previous) {
+        if !free && !(QUICKSTART.is(&previous) && holds_nothing_else(&previous)) {
             let what = format!(
-                "is no folder of a quickstart, and in the way of {}, which is to be set aside there",
+                "is no folder of a quickstart alone, and in the way of {}, which is to be set aside there",
                 folder.display()
             );
             let remedy = "move one of them elsewhere, or choose another --run";
@@ -323,11 +323,14 @@ mod tests {
     use super::*;
 
     /// A folder with these files.
+    /// Marks are empty.
     fn filled(folder: &Path, files: &[&str]) {
         for file in files {
             let path = folder.join(file);
+            let name = path.file_name().unwrap().to_string_lossy();
+            let text = if name.starts_with('.') { "" } else { "text" };
             fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "").unwrap();
+            fs::write(&path, text).unwrap();
         }
     }
 
@@ -364,6 +367,13 @@ mod tests {
         filled(&folder, &[".quickstart", "summary.json", "notes.txt"]);
         assert!(set_aside(&folder).unwrap());
         assert!(previous.join("notes.txt").is_file() && !previous.join("base").exists());
+        filled(&folder, &[".quickstart", "summary.json"]);
+        let told = refusal(&folder);
+        assert!(
+            told.contains("mine.previous: is no"),
+            "somebody's notes: {told}"
+        );
+        fs::remove_dir_all(&folder).unwrap();
         filled(&folder, &[".quickstart", "base/.lock"]);
         assert!(!set_aside(&folder).unwrap(), "it goes on");
     }

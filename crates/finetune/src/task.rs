@@ -115,7 +115,6 @@ pub fn prepare(
         )
         .into());
     }
-    fits("task.context", settings.context, context)?;
     let mut row = positions(settings, context);
     if let Some(tokens) = row_tokens(settings) {
         fits("task.row_tokens", tokens, context)?;

@@ -107,10 +107,6 @@ fn impossible_settings_are_refused_by_name() {
             &["--set task.truncation=cut", "`cut`", "truncate-prompt"],
         ),
         ("optimizer.lr=-1", &["optimizer.lr = -1", "above 0"]),
-        (
-            "task.context=1000000",
-            &["task.context = 1000000", "positions"],
-        ),
         ("task.format=poem", &["task.format = `poem`", "`chat`"]),
         ("task.prompt=hello", &["{prompt}"]),
         ("task.source=nowhere.jsonl", &["nowhere.jsonl"]),

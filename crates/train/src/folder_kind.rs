@@ -67,7 +67,18 @@ impl FolderKind {
     }
 }
 
-/// Whether neither the folder nor those in it hold a file, so that nothing there can be lost.
+/// Whether a file or folder is what people and systems put beside a run, and no run writes: an empty file, a log (the
+/// shell makes it before the program starts), a recipe of theirs, what a fresh volume holds.
+fn is_beside(path: &Path) -> bool {
+    let is_empty = fs::metadata(path).is_ok_and(|found| found.is_file() && found.len() == 0);
+    let name = path.file_name().unwrap_or_default();
+    let ending = path.extension().unwrap_or_default();
+    let is_log = ["log", "out", "err"].iter().any(|log| ending == *log);
+    let is_recipe = ending == "toml" && name != "recipe.toml";
+    is_empty || name == "lost+found" || path.is_file() && (is_log || is_recipe)
+}
+
+/// Whether neither the folder nor those in it hold a file that could be lost.
 ///
 /// # Errors
 /// When one of them cannot be read.
@@ -80,8 +91,12 @@ pub fn holds_no_file(folder: &Path) -> std::io::Result<bool> {
         entries => entries?,
     };
     for entry in entries {
-        let entry = entry?;
-        if !entry.file_type()?.is_dir() || !holds_no_file(&entry.path())? {
+        let path = entry?.path();
+        if is_beside(&path) {
+            continue;
+        }
+        // Of a link what it leads to.
+        if !path.is_dir() || !holds_no_file(&path)? {
             return Ok(false);
         }
     }
@@ -133,6 +148,18 @@ mod tests {
         fs::write(folder.join("more"), "ours").unwrap();
         assert!(KIND.is(&folder));
         KIND.check(&folder).unwrap();
+        let logged = parent.path().join("logged");
+        fs::create_dir_all(logged.join("lost+found")).unwrap();
+        fs::create_dir(parent.path().join("disk")).unwrap();
+        std::os::unix::fs::symlink(parent.path().join("disk"), logged.join("checkpoints")).unwrap();
+        for (file, text) in [
+            ("run.log", "a line"),
+            ("my.toml", "[train]"),
+            (".DS_Store", ""),
+        ] {
+            fs::write(logged.join(file), text).unwrap();
+        }
+        KIND.check(&logged).unwrap();
         let old = parent.path().join("before");
         fs::create_dir(&old).unwrap();
         fs::write(old.join("old"), "").unwrap();
@@ -142,7 +169,14 @@ mod tests {
     #[test]
     fn what_is_not_ours_is_left_as_it_is() {
         let parent = tempfile::tempdir().unwrap();
-        for file in ["thesis.txt", ".hidden", "below/thesis.txt", ".mark"] {
+        for file in [
+            "thesis.txt",
+            ".hidden",
+            "below/thesis.txt",
+            ".mark",
+            "recipe.toml",
+            "data.json",
+        ] {
             let folder = parent.path().join(file.replace(['/', '.'], "-"));
             let path = folder.join(file);
             fs::create_dir_all(path.parent().unwrap()).unwrap();

@@ -100,7 +100,9 @@ fn apply(table: &mut Table, setting: &str) -> Result<()> {
             .with_context(|| format!("--set {setting}: `{key}` is not a table"))?;
     }
     let value = parse_value(value.trim());
+    // An empty table takes out all that was there, as it says.
     if let (Some(Value::Table(old)), Value::Table(new)) = (here.get(last), &value)
+        && !new.is_empty()
         && let Some(lost) = old.keys().find(|&key| !new.contains_key(key))
     {
         let path = path.trim();

@@ -84,10 +84,15 @@ pub const RUN: FolderKind = FolderKind {
     mark: ".lock",
     name: "run folder",
     otherwise: |folder| {
-        let begun = ["recipe.toml", "environment.json", "metrics.jsonl"];
-        begun.iter().all(|name| folder.join(name).is_file()) || only_planned(folder)
+        folder.join("recipe.toml").is_file() && begun(folder) || only_planned(folder)
     },
 };
+
+/// Whether a run left what another must not write over.
+fn begun(folder: &Path) -> bool {
+    let has = |name: &str| folder.join(name).is_file();
+    has("metrics.jsonl") || has("summary.json") || !Checkpoints::new(folder).steps().is_empty()
+}
 
 /// Whether a forecast is all that lies in the folder.
 fn only_planned(folder: &Path) -> bool {
@@ -129,10 +134,8 @@ impl RunFolder {
             _lock: lock,
         };
         let place = folder.file("recipe.toml");
-        let begun =
-            folder.file("metrics.jsonl").is_file() || !Checkpoints::new(path).steps().is_empty();
         let mut kept = recipe.to_owned();
-        if begun {
+        if begun(path) {
             if !place.exists() {
                 return Err(DataError::in_file(
                     &place,

@@ -47,7 +47,7 @@ pub(crate) fn run(args: &FinetuneArgs) -> Result<Exit> {
 
 /// Fine-tunes, after pre-training the base model where the recipe says how and it is not there.
 fn with_its_base(recipe: &Recipe, context: &RunContext) -> Result<Ended> {
-    RUN.check(&context.folder)?; // before a base model is fetched or made
+    drop(RUN.claim(&context.folder)?); // before a base model is fetched or made, which may lie in it
     let recipe = with_base(recipe)?;
     let pretrain = pretrain_recipe(&recipe, &[])?;
     let mut say = |line: &str| output::note(line);

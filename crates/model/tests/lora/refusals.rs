@@ -180,6 +180,17 @@ fn settings_that_do_not_fit_are_refused_by_name() {
         .to_string();
     assert!(error.contains("one of them whole"), "{error}");
 
+    // One that keeps a tied pair as one has trained both, also where another parts them.
+    let mut decoder = base("llama_tied");
+    let two = ["llama_tied_kept", "llama_tied_head"].map(|name| (adapter(name), 1.0));
+    let error = peft::merge(&mut decoder, &two)
+        .expect_err("refused")
+        .to_string();
+    assert!(
+        error.contains("`head.weight`") && error.contains("one of them whole"),
+        "{error}"
+    );
+
     // An adapter of other settings is not gone on from.
     for (settings, word) in [
         (config(2, 4.0, &[]), "rank"),

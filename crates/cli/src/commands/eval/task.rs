@@ -206,7 +206,9 @@ fn rendering(
         }
     };
     if rendering.source != name {
-        if !is_same_file(&rendering.source, name) && !was_learnt(args, &rendering, name, loaded) {
+        if !is_same_file(&rendering.source, name)
+            && !was_learnt(args, &rendering, name, loaded, &usual)
+        {
             if rendering.local != usual && args.task.data.is_none() && first.is_none() {
                 output::note(&format!(
                     "note: {name} is read and split by the defaults; [task.local] of the recipe is for {}",
@@ -240,9 +242,15 @@ fn is_same_file(a: &str, b: &str) -> bool {
 
 /// Whether `name` is what the run learnt from, seen from another folder or copied: the fingerprint of its files and
 /// of the run's split of them stands in the run folder.
-fn was_learnt(args: &EvalArgs, rendering: &Rendering, name: &str, loaded: &Loaded) -> bool {
-    // With the defaults it is read alike in any case.
-    if rendering.local == LocalOptions::default() || !Path::new(name).exists() {
+fn was_learnt(
+    args: &EvalArgs,
+    rendering: &Rendering,
+    name: &str,
+    loaded: &Loaded,
+    usual: &LocalOptions,
+) -> bool {
+    // With what is usual it is read alike in any case.
+    if rendering.local == *usual || !Path::new(name).exists() {
         return false;
     }
     let run = match &args.task.like {

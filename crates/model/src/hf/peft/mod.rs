@@ -217,13 +217,16 @@ pub fn restore(decoder: &Decoder, folder: &Path) -> Result<(), FolderError> {
         let whole = found
             .whole
             .iter()
-            .find(|whole| whole.name == *name)
+            .find(|whole| whole.name == *name && whole.start == 0)
             .ok_or_else(|| {
                 differs(format!(
                     "does not hold `{name}`, which lora.modules_to_save names"
                 ))
             })?;
-        let param = decoder.params().get(name).expect("the decoder's own");
+        let param = of(decoder, name);
+        if param.size() != whole.values.size() {
+            return Err(differs(format!("holds a part of `{name}` alone")));
+        }
         no_grad(|| param.shallow_clone().copy_(&whole.values));
     }
     if let Some(Whole { name, .. }) = found

@@ -117,8 +117,8 @@ pub(super) fn read(folder: &Path, decoder: &Decoder) -> Result<Found, FolderErro
             update => updates.extend(update),
         }
     }
-    let whole = file.whole(&config)?;
-    file.base_copies()?;
+    let mut whole = file.whole(&config)?;
+    file.base_copies(&mut whole)?;
     file.demand_empty()?;
     if updates.is_empty() && whole.is_empty() {
         return Err(file.other_base("it updates nothing".to_owned()));
@@ -246,7 +246,9 @@ impl<'a> Tensors<'a> {
 
     /// PEFT writes the base's own embedding and output layer beside the update of one, and on request. They must be those
     /// that are here, but for the rounding of another dtype.
-    fn base_copies(&mut self) -> Result<(), FolderError> {
+    ///
+    /// Where the two are apart for another adapter's sake, one that trained them as one has trained both.
+    fn base_copies(&mut self, found: &mut Vec<Whole>) -> Result<(), FolderError> {
         let config = self.decoder.config();
         let table = names::table(config);
         let mut copies = vec![(table, "embedding.weight")];
@@ -261,6 +263,15 @@ impl<'a> Tensors<'a> {
                 let Some(copy) = self.take(&name, &own.size())? else {
                     continue;
                 };
+                let table = found.iter().find(|whole| whole.name == "embedding.weight");
+                if param == "head.weight" && table.is_some_and(|table| table.values.equal(&copy)) {
+                    found.push(Whole {
+                        name: param.to_owned(),
+                        start: 0,
+                        values: copy,
+                    });
+                    continue;
+                }
                 if !same(&copy, &own) {
                     let reason = format!("`{PREFIX}{name}` is not the base's");
                     return Err(self.other_base(reason));
