@@ -222,7 +222,8 @@ pub fn set_aside(folder: &Path) -> Result<bool> {
     let previous = folder.with_file_name(name);
     if previous.exists() {
         let free = previous.is_dir() && holds_no_file(&previous)?;
-        if !free && !(QUICKSTART.is(&previous) && holds_nothing_else(&previous)) {
+        let is_ours = QUICKSTART.is(&previous) && holds_nothing_else(&previous);
+        if !free && !is_ours {
             let what = format!(
                 "is no folder of a quickstart alone, and in the way of {}, which is to be set aside there",
                 folder.display()
