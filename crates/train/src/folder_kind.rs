@@ -32,7 +32,7 @@ impl FolderKind {
     /// # Errors
     /// The folder and what to do; and when it cannot be looked into.
     pub fn check(&self, folder: &Path) -> Result<()> {
-        let free = holds_no_file(folder)
+        let free = holds_only(folder, is_beside)
             .with_context(|| format!("{}: cannot be looked into", folder.display()))?;
         if free || self.is(folder) {
             return Ok(());
@@ -78,11 +78,16 @@ fn is_beside(path: &Path) -> bool {
     is_empty || name == "lost+found" || path.is_file() && (is_log || is_recipe)
 }
 
-/// Whether neither the folder nor those in it hold a file that could be lost.
+/// Whether neither the folder nor those in it hold a file, so that nothing is lost with it.
 ///
 /// # Errors
 /// When one of them cannot be read.
 pub fn holds_no_file(folder: &Path) -> std::io::Result<bool> {
+    holds_only(folder, |_| false)
+}
+
+/// The same without regard to what is `spared`.
+fn holds_only(folder: &Path, spared: fn(&Path) -> bool) -> std::io::Result<bool> {
     let entries = match fs::read_dir(folder) {
         // Of a file that is in the way, making the folder tells.
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -92,11 +97,11 @@ pub fn holds_no_file(folder: &Path) -> std::io::Result<bool> {
     };
     for entry in entries {
         let path = entry?.path();
-        if is_beside(&path) {
+        if spared(&path) {
             continue;
         }
         // Of a link what it leads to.
-        if !path.is_dir() || !holds_no_file(&path)? {
+        if !path.is_dir() || !holds_only(&path, spared)? {
             return Ok(false);
         }
     }
@@ -160,6 +165,7 @@ mod tests {
             fs::write(logged.join(file), text).unwrap();
         }
         KIND.check(&logged).unwrap();
+        assert!(!holds_no_file(&logged).unwrap(), "it is not to be removed");
         let old = parent.path().join("before");
         fs::create_dir(&old).unwrap();
         fs::write(old.join("old"), "").unwrap();
