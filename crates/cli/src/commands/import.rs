@@ -157,7 +157,7 @@ impl Source {
                 let tokenizer = model::fitted(folder, config.vocab_size)?;
                 let recommended = hf::load_generation(folder)?;
                 let hf::LoadedModel { decoder, mut ids } =
-                    hf::load_in(folder, formats, Device::Cpu)?;
+                    hf::load_merged(folder, &[], formats, Device::Cpu)?;
                 let is_known = |id: &u32| i64::from(*id) < config.vocab_size;
                 ids.bos = ids.bos.filter(is_known);
                 ids.pad = ids.pad.filter(is_known);

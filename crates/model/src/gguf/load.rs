@@ -75,10 +75,7 @@ pub fn import(path: &Path, folder: &Path, formats: Formats) -> Result<(), GgufEr
     };
     Tokenizer::load(folder).map_err(wrong)?;
     let model = from_file(&file, formats, Device::Cpu)?;
-    hf::demand_finite(&model.decoder, path)?;
-    if formats.matrices != formats.others {
-        hf::narrow_what_fits(&model.decoder);
-    }
+    hf::settle(&model.decoder, formats, path)?;
     hf::save(&model.decoder, &model.ids, folder)?;
     hf::save_generation(&recommended, folder)?;
     Ok(())

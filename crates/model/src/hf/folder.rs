@@ -80,25 +80,14 @@ fn settings(folder: &Path) -> Result<(ModelConfig, TokenIds), FolderError> {
 /// # Errors
 /// The file, tensor and what is wrong with it.
 pub fn load(folder: &Path, kind: Kind, device: Device) -> Result<LoadedModel, FolderError> {
-    load_in(folder, Formats::one(kind), device)
+    load_merged(folder, &[], Formats::one(kind), device)
 }
 
-/// The same in `formats`. Numbers that they do not hold are refused. Where they are several, the model is for writing out.
+/// The same in `formats`, with adapters merged, each so many times over; where `folder` is one, beside it. Where the
+/// formats are several, the model is for writing out.
 ///
 /// # Errors
-/// As [`load`].
-pub fn load_in(
-    folder: &Path,
-    formats: Formats,
-    device: Device,
-) -> Result<LoadedModel, FolderError> {
-    load_merged(folder, &[], formats, device)
-}
-
-/// The same with adapters merged, each so many times over; where `folder` is one, beside it.
-///
-/// # Errors
-/// As [`load`]; adapters that cannot be merged.
+/// As [`load`]; numbers that the formats do not hold, adapters that cannot be merged.
 pub fn load_merged(
     folder: &Path,
     adapters: &[(PathBuf, f64)],
@@ -114,10 +103,7 @@ pub fn load_merged(
         loaded = read(folder, |_, _| formats, device)?;
         peft::merge(&mut loaded.decoder, adapters)?;
     }
-    formats::demand_finite(&loaded.decoder, folder)?;
-    if formats.matrices != formats.others {
-        formats::narrow_what_fits(&loaded.decoder);
-    }
+    formats::settle(&loaded.decoder, formats, folder)?;
     Ok(loaded)
 }
 

@@ -76,9 +76,21 @@ pub fn stored_formats(folder: &Path) -> Result<Formats, FolderError> {
     Ok(Formats::holding(tensors).unwrap_or(Formats::one(Kind::Float)))
 }
 
+/// What is left to do with a model that was read in `formats` from `path`.
+///
+/// # Errors
+/// Numbers that they do not hold.
+pub(crate) fn settle(decoder: &Decoder, formats: Formats, path: &Path) -> Result<(), FolderError> {
+    demand_finite(decoder, path)?;
+    if formats.matrices != formats.others {
+        narrow_what_fits(decoder);
+    }
+    Ok(())
+}
+
 /// Puts vectors into their matrices' format where that changes no number: float32 norms of a GGUF file often come of
 /// one in bfloat16.
-pub(crate) fn narrow_what_fits(decoder: &Decoder) {
+fn narrow_what_fits(decoder: &Decoder) {
     let entries = decoder.params().entries();
     let Some(matrix) = entries.iter().find(|param| param.tensor.dim() == 2) else {
         return;
@@ -99,7 +111,7 @@ pub(crate) fn narrow_what_fits(decoder: &Decoder) {
 ///
 /// # Errors
 /// The parameter's name at `path`.
-pub(crate) fn demand_finite(decoder: &Decoder, path: &Path) -> Result<(), FolderError> {
+fn demand_finite(decoder: &Decoder, path: &Path) -> Result<(), FolderError> {
     for param in decoder.params().entries() {
         let kind = param.tensor.kind();
         let narrow = matches!(kind, Kind::Half | Kind::BFloat16);

@@ -17,11 +17,10 @@ pub(crate) use config::to_json as config_json;
 pub use error::FolderError;
 pub(crate) use folder::write_json;
 pub use folder::{
-    LoadedModel, MAX_SHARD_BYTES, load, load_config, load_in, load_merged, load_to_ask, save,
-    save_sharded,
+    LoadedModel, MAX_SHARD_BYTES, load, load_config, load_merged, load_to_ask, save, save_sharded,
 };
+pub(crate) use formats::settle;
 pub use formats::{Formats, stored_formats};
-pub(crate) use formats::{demand_finite, narrow_what_fits};
 pub use generation::{Recommended, load_generation, save_generation};
 pub(crate) use names::place;
 pub use names::{HfTensor, hf_tensors};
