@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used)] // helpers of tests fail as tests do
 
+#[path = "cli/beams.rs"]
+mod beams;
 #[path = "cli/bench.rs"]
 mod bench;
 #[path = "cli/benchmarks.rs"]

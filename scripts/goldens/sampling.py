@@ -4,9 +4,10 @@
     cases   logits of 40 tokens, the tokens seen so far and the settings, with the probabilities
             that Transformers' own chain of processors leaves (0 for what it removes)
     greedy  continuations of golden model folders (see model.py) with a repetition penalty
+    beams   their continuations by beam search, with lengths, ends and penalties of many kinds
 
 Usage: python scripts/goldens/sampling.py
-Needs: torch 2.11, transformers 5.23, safetensors, and the folders that model.py writes.
+Needs: torch 2.11, transformers 5.24, safetensors, and the folders that model.py writes.
 """
 
 import json
@@ -66,9 +67,37 @@ def greedy():
             )  # fmt: skip
 
 
+def beams():
+    torch.manual_seed(21)
+    settings = [
+        dict(num_beams=2),
+        dict(num_beams=4),
+        dict(num_beams=4, length_penalty=0.0),
+        dict(num_beams=3, length_penalty=2.0),
+        dict(num_beams=5, length_penalty=-1.0),
+        dict(num_beams=4, repetition_penalty=1.5),
+        dict(num_beams=9, max_new_tokens=1),
+        dict(num_beams=6, max_new_tokens=3),
+    ]
+    for name in ["gpt2", "llama", "mistral", "qwen3"]:
+        model = AutoModelForCausalLM.from_pretrained(OUT / name).eval()
+        model.generation_config.eos_token_id = None
+        for number, given in enumerate(settings):
+            prompt = torch.randint(model.config.vocab_size, (1, 3 + number))
+            given = dict(max_new_tokens=14) | given
+            mask = dict(attention_mask=torch.ones_like(prompt))
+            none = model.generate(prompt, **mask, do_sample=False, pad_token_id=0, eos_token_id=None, **given)
+            made = none[0, prompt.shape[1] :].tolist()
+            # Ends that a likely text comes to: without ends, with one, with three.
+            for ends in [None, [made[len(made) // 2]], sorted({made[-1], made[len(made) // 3], 7})]:
+                ids = model.generate(prompt, **mask, do_sample=False, pad_token_id=0, eos_token_id=ends, **given)
+                new = ids[0, prompt.shape[1] :].tolist()
+                yield dict(model=name, prompt=prompt[0].tolist(), settings=given, ends=ends or [], ids=new)
+
+
 def main():
     model = AutoModelForCausalLM.from_pretrained(OUT / "llama")
-    whole = dict(cases=list(cases(model)), greedy=list(greedy()))
+    whole = dict(cases=list(cases(model)), greedy=list(greedy()), beams=list(beams()))
     (OUT / "sampling.json").write_text(json.dumps(whole) + "\n")
 
 

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use anyhow::Result;
 use clap::Args;
 use etude_model::hf::{self, Recommended};
-use etude_model::{Generation, Prompt, Sampling, TextGenerator, TextSettings};
+use etude_model::{Beams, Generation, Prompt, Sampling, TextGenerator, TextSettings};
 
 use crate::model::Loaded;
 use crate::output;
@@ -45,6 +45,46 @@ pub(crate) struct SamplingArgs {
     seed: u64,
 }
 
+/// How many continuations are weighed against each other.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Search by beams")]
+pub(crate) struct BeamArgs {
+    /// Follow this many beginnings at a time and take the text that is likeliest as a whole; nothing is drawn at
+    /// random, and the text appears when it is done [default: 1, no search]
+    #[arg(long, value_name = "W")]
+    beams: Option<usize>,
+    /// Compare texts by their log-probability over their tokens to this power: 0 favours short ones, more than 1
+    /// long ones [default: 1]
+    #[arg(
+        long,
+        value_name = "P",
+        requires = "beams",
+        allow_negative_numbers = true
+    )]
+    length_penalty: Option<f64>,
+}
+
+impl BeamArgs {
+    /// What was given, or none.
+    fn given(&self) -> Option<Beams> {
+        let usual = Beams::default();
+        self.beams.map(|width| Beams {
+            width,
+            length_penalty: self.length_penalty.unwrap_or(usual.length_penalty),
+        })
+    }
+
+    /// Whether a search was asked for.
+    pub(crate) fn is_given(&self) -> bool {
+        self.beams.is_some()
+    }
+
+    /// What was given, or no search.
+    pub(crate) fn beams(&self) -> Beams {
+        self.given().unwrap_or_default()
+    }
+}
+
 /// A text in which a backslash and a letter stand for what is hard to type.
 fn unescaped(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
@@ -74,18 +114,26 @@ impl SamplingArgs {
     ///
     /// # Errors
     /// A value that means nothing.
-    pub(crate) fn check(&self) -> Result<()> {
-        Ok(self.over(&Recommended::default()).validate()?)
+    pub(crate) fn check(&self, beams: Option<&BeamArgs>) -> Result<()> {
+        Ok(self.over(&Recommended::default(), beams).validate()?)
     }
 
-    /// The settings for a model: what was given, else what its folder recommends, else the usual.
+    /// The settings for a model: what was given, else what its folder recommends, else the usual. Without `beams`
+    /// there is no search.
     ///
     /// # Errors
     /// A `generation_config.json` that cannot be used.
-    pub(crate) fn settings(&self, loaded: &Loaded) -> Result<TextSettings> {
-        let recommended = hf::load_generation(&loaded.base)?;
-        let settings = self.over(&recommended);
+    pub(crate) fn settings(
+        &self,
+        loaded: &Loaded,
+        beams: Option<&BeamArgs>,
+    ) -> Result<TextSettings> {
+        let mut recommended = hf::load_generation(&loaded.base)?;
+        let settings = self.over(&recommended, beams);
         settings.validate()?;
+        if beams.is_none() && recommended.beams.is_some() {
+            recommended.ignored.push("num_beams".to_owned());
+        }
         if !recommended.ignored.is_empty() {
             output::note(&format!(
                 "warning: generation_config.json asks for {}, which are not looked at here: the model may write otherwise than in Transformers",
@@ -95,14 +143,32 @@ impl SamplingArgs {
         Ok(settings)
     }
 
-    fn over(&self, recommended: &Recommended) -> TextSettings {
+    /// Whether any option says how to draw.
+    fn draws(&self) -> bool {
+        let numbers = [self.temperature, self.top_p, self.min_p];
+        numbers.iter().any(Option::is_some) || self.top_k.is_some()
+    }
+
+    fn over(&self, recommended: &Recommended, beams: Option<&BeamArgs>) -> TextSettings {
+        let asked = beams.and_then(BeamArgs::given);
+        let asked = asked.or(recommended
+            .beams
+            .filter(|_| beams.is_some() && !self.draws()));
+        let beams = asked.unwrap_or_default();
         let usual = Sampling {
             temperature: TEMPERATURE,
             top_p: TOP_P,
             seed: self.seed,
             ..Sampling::default()
         };
-        let model = recommended.sampling(&usual);
+        let model = match beams.is_search() {
+            // What is searched for is not drawn.
+            true => Sampling {
+                repetition_penalty: recommended.sampling(&usual).repetition_penalty,
+                ..Sampling::greedy()
+            },
+            false => recommended.sampling(&usual),
+        };
         TextSettings {
             max_tokens: (self.max_tokens)
                 .or(recommended.max_tokens)
@@ -116,6 +182,7 @@ impl SamplingArgs {
                 repetition_penalty: (self.repetition_penalty).unwrap_or(model.repetition_penalty),
                 seed: self.seed,
             },
+            beams,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Greedy answers to prompts, in batches of similar length. Tasks and the harness both come here.
+//! Greedy answers to prompts, or searched ones, in batches of similar length. Tasks and the harness both come here.
 
 use std::ops::ControlFlow;
 use std::time::Instant;
@@ -40,6 +40,12 @@ impl Batches {
         }
     }
 
+    /// Where each prompt takes so many rows.
+    fn shared(self, width: usize) -> Self {
+        let rows = (self.rows / width).max(1);
+        Self { rows, ..self }
+    }
+
     /// How many prompts, beginning with one of `longest` tokens.
     fn next(self, longest: usize) -> usize {
         (BATCH_TOKENS / longest.max(1)).clamp(1, self.rows)
@@ -67,6 +73,7 @@ pub(crate) fn answers(
     on_progress: &mut Listener<'_>,
 ) -> Result<Answers> {
     let generator = TextGenerator::new(decoder, tokenizer)?;
+    let batches = batches.shared(text.beams.width);
     let total = prompts.len() as u64;
     let started = Instant::now();
     // The longest come first, so that memory that does not suffice shows at once.
@@ -128,6 +135,8 @@ mod tests {
 
     #[test]
     fn batches_are_counted_longest_first() {
+        assert_eq!(Batches::of(33).shared(4).rows, 8);
+        assert_eq!(Batches::of(3).shared(4).rows, 1);
         let batches = Batches::of(4);
         assert_eq!(batches.count(vec![]), 0);
         assert_eq!(batches.count(vec![10; 9]), 3);

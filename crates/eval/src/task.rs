@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, ensure};
 use etude_data::{RenderedExample, RenderedPrompt, Renderer, Rendering, TaskExample};
-use etude_model::{Decoder, FinishReason};
+use etude_model::{Beams, Decoder, FinishReason, Sampling, TextSettings};
 use etude_scores::{Bootstrap, Score};
 use etude_tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
@@ -36,8 +36,10 @@ pub struct TaskSettings {
     /// What `choice_accuracy` and `choice_macro_f1` choose from, 2 to 64 answers; default all different right ones of
     /// the examples.
     pub choices: Vec<String>,
-    /// Answers generated at a time, at most; default 32.
+    /// Rows that are generated at a time, at most; default 32. Each beam takes one.
     pub rows: usize,
+    /// Whether answers are searched for by beams; by default they are greedy.
+    pub beams: Beams,
     /// How intervals are made.
     pub bootstrap: Bootstrap,
 }
@@ -50,12 +52,23 @@ impl Default for TaskSettings {
             stop: Vec::new(),
             choices: Vec::new(),
             rows: 32,
+            beams: Beams::default(),
             bootstrap: Bootstrap::default(),
         }
     }
 }
 
 impl TaskSettings {
+    /// How answers are generated.
+    fn text(&self) -> TextSettings {
+        TextSettings {
+            max_tokens: self.max_tokens,
+            stop: self.stop.clone(),
+            sampling: Sampling::greedy(),
+            beams: self.beams,
+        }
+    }
+
     /// Refuses values that mean nothing.
     ///
     /// # Errors
@@ -74,6 +87,7 @@ impl TaskSettings {
             !self.stop.iter().any(String::is_empty),
             "stop holds an empty text; leave it out"
         );
+        self.beams.validate(&Sampling::greedy())?;
         Ok(self.bootstrap.validate()?)
     }
 }
@@ -147,8 +161,8 @@ struct Item<'a> {
     whole: RenderedExample,
 }
 
-/// Evaluates a model on examples: greedy answers to their prompts, rendered exactly as for training,
-/// scored against the reference answers.
+/// Evaluates a model on examples: greedy answers to their prompts (or the likeliest by beams), rendered exactly as for
+/// training, scored against the reference answers.
 ///
 /// An example is left out, and counted in [`TaskResult::left_out`], when training would leave it out:
 /// `renderer`'s context and truncation decide. `on_progress` hears of items.

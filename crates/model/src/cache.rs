@@ -60,6 +60,17 @@ impl KvCache {
         self
     }
 
+    /// Gives each row the positions from `from` on of the row that `sources`, `(B)`, names; what is before they share.
+    pub(crate) fn follow(&mut self, from: i64, sources: &Tensor) {
+        for layer in &mut self.layers {
+            let new = layer.length - from;
+            for held in [&layer.keys, &layer.values] {
+                let mut tail = held.narrow(2, from, new);
+                tail.copy_(&tail.index_select(0, sources)); // (B, G, new, D)
+            }
+        }
+    }
+
     /// Positions held.
     pub fn length(&self) -> i64 {
         self.length

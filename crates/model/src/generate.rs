@@ -4,10 +4,12 @@
 //!
 //! B rows in the batch, T positions read at once, V vocabulary.
 
+mod beam;
 mod choose;
 mod error;
 mod rows;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Instant;
 
@@ -16,8 +18,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::decoder::Decoder;
 use crate::sample::{Sampler, Sampling};
+pub use beam::Beams;
 pub use error::GenerateError;
-use rows::Rows;
+use rows::{Prompt, Rows};
 
 /// One prompt and how it is to be continued.
 #[derive(Debug, Clone)]
@@ -30,6 +33,8 @@ pub struct Request {
     pub end: Vec<u32>,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// How many continuations are weighed against each other; more than one only of greedy sampling.
+    pub beams: Beams,
 }
 
 /// Why a row ended.
@@ -102,7 +107,8 @@ impl<'a> Generator<'a> {
     /// last digit, products of another shape may decide between them in another way.
     ///
     /// `on_token` hears of each new token with the place of its request, in order for each row; end
-    /// tokens are not told. Its `Break` ends that row, with that reason, after this token.
+    /// tokens are not told. Its `Break` ends that row, with that reason, after this token. Of a search by
+    /// beams it hears when the search is over.
     ///
     /// Prompt and new tokens together are at most one more than the context: the last token is not
     /// read, so it takes no place.
@@ -114,19 +120,47 @@ impl<'a> Generator<'a> {
         requests: &[Request],
         on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<FinishReason>,
     ) -> Result<Vec<Continuation>, GenerateError> {
+        self.generate_until(requests, &|_, _| false, on_token)
+    }
+
+    /// The same, where `ended` says whether a request's new tokens spell an end. It is asked in a search by beams
+    /// alone, of which `on_token` hears too late.
+    pub(crate) fn generate_until(
+        &self,
+        requests: &[Request],
+        ended: &dyn Fn(usize, &[u32]) -> bool,
+        on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<FinishReason>,
+    ) -> Result<Vec<Continuation>, GenerateError> {
         for (prompt, request) in requests.iter().enumerate() {
             self.check(prompt, request)?;
         }
-        if requests.is_empty() {
-            return Ok(Vec::new());
+        let mut by_width: BTreeMap<usize, Vec<(usize, &Request)>> = BTreeMap::new();
+        for (place, request) in requests.iter().enumerate() {
+            let alike = by_width.entry(request.beams.width).or_default();
+            alike.push((place, request));
         }
-        no_grad(|| self.run(requests, on_token))
+        let mut done: Vec<Option<Continuation>> = vec![None; requests.len()];
+        for alike in by_width.into_values() {
+            let made = no_grad(|| match alike[0].1.beams.is_search() {
+                true => beam::search(self, &alike, ended),
+                false => self.run(&alike, on_token),
+            })?;
+            for (place, mut continuation) in made {
+                if requests[place].beams.is_search() {
+                    tell(place, &mut continuation, on_token);
+                }
+                done[place] = Some(continuation);
+            }
+        }
+        let whole = "every request is in one group, and comes out of it";
+        Ok(done.into_iter().map(|row| row.expect(whole)).collect())
     }
 
     fn check(&self, prompt: usize, request: &Request) -> Result<(), GenerateError> {
         let config = self.decoder.config();
         let (tokens, context) = (request.ids.len(), config.context);
         request.sampling.validate()?;
+        request.beams.validate(&request.sampling)?;
         if request.max_tokens == 0 {
             return Err(GenerateError::NoTokens);
         }
@@ -153,39 +187,71 @@ impl<'a> Generator<'a> {
         }
     }
 
+    /// The most new tokens of a request, by what it says and by the context.
+    fn most(&self, request: &Request) -> usize {
+        let room = self.decoder.config().context as usize - request.ids.len() + 1;
+        request.max_tokens.min(room)
+    }
+
+    /// The continuations of requests without beams, with their places.
     fn run(
         &self,
-        requests: &[Request],
+        requests: &[(usize, &Request)],
         on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<FinishReason>,
-    ) -> Result<Vec<Continuation>, GenerateError> {
-        let context = self.decoder.config().context;
-        let mut running: Vec<Running<'_>> = (requests.iter().enumerate())
-            .map(|(place, request)| Running::new(place, request, context))
+    ) -> Result<Vec<(usize, Continuation)>, GenerateError> {
+        let mut running: Vec<Running<'_>> = requests
+            .iter()
+            .map(|&(place, request)| Running::new(place, request, self.most(request)))
             .collect();
-        let mut done: Vec<Option<Continuation>> = vec![None; requests.len()];
+        let mut done = Vec::with_capacity(requests.len());
         let started = Instant::now();
-        let (mut rows, mut logits) = Rows::read(self.decoder, &running);
+        let prompts: Vec<Prompt<'_>> = running
+            .iter()
+            .map(|row| Prompt::new(&row.request.ids, row.most))
+            .collect();
+        let (mut rows, mut logits) = Rows::read(self.decoder, &prompts);
         loop {
             let offered = logits.narrow(-1, 0, self.vocabulary);
             let chosen = choose::choose(&offered, &mut running)?;
             for (row, id) in running.iter_mut().zip(chosen) {
                 if let Some(finish_reason) = row.take(id, on_token) {
                     let seconds = started.elapsed().as_secs_f64();
-                    done[row.place] = Some(Continuation {
-                        ids: std::mem::take(&mut row.ids),
+                    let ids = std::mem::take(&mut row.ids);
+                    let continuation = Continuation {
+                        ids,
                         finish_reason,
                         seconds,
-                    });
+                    };
+                    done.push((row.place, continuation));
                 }
             }
-            if running.iter().all(|row| row.finished) {
-                break;
+            let finished: Vec<bool> = running.iter().map(|row| row.finished).collect();
+            if !finished.contains(&false) {
+                return Ok(done);
             }
-            rows.drop_finished(&mut running);
-            logits = rows.step(&running);
+            if rows.drop_finished(&finished) {
+                running.retain(|row| !row.finished);
+            }
+            let newest = |row: &Running<'_>| row.ids.last().copied().unwrap_or(0);
+            logits = rows.step(&running.iter().map(newest).collect::<Vec<_>>());
         }
-        let whole = "the loop ends when every row has";
-        Ok(done.into_iter().map(|row| row.expect(whole)).collect())
+    }
+}
+
+/// Tells of a continuation's tokens when all are there, and ends it where the listener says so.
+fn tell(
+    place: usize,
+    continuation: &mut Continuation,
+    on_token: &mut dyn FnMut(usize, u32) -> ControlFlow<FinishReason>,
+) {
+    let ends = continuation.finish_reason == FinishReason::Stop;
+    let told = continuation.ids.len() - usize::from(ends);
+    for number in 0..told {
+        if let Some(reason) = on_token(place, continuation.ids[number]).break_value() {
+            continuation.ids.truncate(number + 1);
+            continuation.finish_reason = reason;
+            return;
+        }
     }
 }
 
@@ -202,21 +268,15 @@ struct Running<'a> {
 }
 
 impl<'a> Running<'a> {
-    fn new(place: usize, request: &'a Request, context: i64) -> Self {
-        let room = context as usize - request.ids.len() + 1;
+    fn new(place: usize, request: &'a Request, most: usize) -> Self {
         Self {
             place,
             request,
             sampler: Sampler::new(&request.sampling, &request.ids),
             ids: Vec::new(),
-            most: request.max_tokens.min(room),
+            most,
             finished: false,
         }
-    }
-
-    /// The positions that the row will have taken when it has its most tokens; the last is not read.
-    fn places(&self) -> i64 {
-        (self.request.ids.len() + self.most - 1) as i64
     }
 
     /// Adds a token, and says whether it was the last.

@@ -24,6 +24,6 @@ pub use config::{
     ConfigError, Family, MlpKind, ModelConfig, NormKind, Position, QkNorm, RotaryScaling, Sizes,
 };
 pub use decoder::{Decoder, Input, supervised_places};
-pub use generate::{Continuation, FinishReason, GenerateError, Generator, Request};
+pub use generate::{Beams, Continuation, FinishReason, GenerateError, Generator, Request};
 pub use sample::{Sampling, SamplingError};
 pub use text::{Generation, Prompt, TextGenerator, TextSettings};

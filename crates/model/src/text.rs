@@ -9,7 +9,7 @@ use etude_tokenizer::{IncrementalDecoder, Message, Tokenizer, TokenizerError};
 use serde::{Deserialize, Serialize};
 
 use crate::decoder::Decoder;
-use crate::generate::{Continuation, FinishReason, GenerateError, Generator, Request};
+use crate::generate::{Beams, Continuation, FinishReason, GenerateError, Generator, Request};
 use crate::sample::Sampling;
 use stop::StopScanner;
 
@@ -39,6 +39,8 @@ pub struct TextSettings {
     pub stop: Vec<String>,
     /// How tokens are chosen; default greedy.
     pub sampling: Sampling,
+    /// How many continuations are weighed against each other; default one.
+    pub beams: Beams,
 }
 
 impl Default for TextSettings {
@@ -47,6 +49,7 @@ impl Default for TextSettings {
             max_tokens: 256,
             stop: Vec::new(),
             sampling: Sampling::greedy(),
+            beams: Beams::default(),
         }
     }
 }
@@ -58,6 +61,7 @@ impl TextSettings {
     /// The field, and what it must be.
     pub fn validate(&self) -> Result<(), GenerateError> {
         self.sampling.validate()?;
+        self.beams.validate(&self.sampling)?;
         if self.max_tokens == 0 {
             return Err(GenerateError::NoTokens);
         }
@@ -164,7 +168,8 @@ impl<'a> TextGenerator<'a> {
     ///
     /// `on_text` hears the text as it becomes certain, with the place of its prompt: whole
     /// characters, and nothing that may still turn out to begin a stop string. All that it hears for
-    /// a prompt, joined, is [`Generation::text`]. Its `Break` ends that row.
+    /// a prompt, joined, is [`Generation::text`]. Its `Break` ends that row. Of a search by beams it hears when the
+    /// search is over.
     ///
     /// # Errors
     /// Settings or a prompt that cannot be, before anything is computed; logits that are not finite.
@@ -181,14 +186,22 @@ impl<'a> TextGenerator<'a> {
             rows.push(Row::new(self.tokenizer, settings));
         }
         let mut failure = None;
-        let made = self.generator.generate(&prepared, &mut |place, id| {
-            let row: &mut Row<'_> = &mut rows[place];
-            row.push(id, &mut |text| on_text(place, text))
-                .unwrap_or_else(|error| {
-                    failure = Some(error);
-                    ControlFlow::Break(FinishReason::StopString)
-                })
-        })?;
+        let ended = |place: usize, ids: &[u32]| {
+            let stop = &requests[place].1.stop;
+            !stop.is_empty()
+                && (self.tokenizer.decode(ids, true))
+                    .is_ok_and(|text| stop.iter().any(|stop| text.contains(stop)))
+        };
+        let made = self
+            .generator
+            .generate_until(&prepared, &ended, &mut |place, id| {
+                let row: &mut Row<'_> = &mut rows[place];
+                row.push(id, &mut |text| on_text(place, text))
+                    .unwrap_or_else(|error| {
+                        failure = Some(error);
+                        ControlFlow::Break(FinishReason::StopString)
+                    })
+            })?;
         if let Some(error) = failure {
             return Err(error.into());
         }
@@ -212,6 +225,7 @@ impl<'a> TextGenerator<'a> {
             max_tokens: settings.max_tokens,
             end,
             sampling: settings.sampling.clone(),
+            beams: settings.beams,
         })
     }
 }

@@ -6,7 +6,7 @@ use std::ops::ControlFlow::{Break, Continue};
 use std::path::Path;
 
 use etude_model::{
-    Decoder, Family, FinishReason, Generator, ModelConfig, Prompt, Request, Sampling, Sizes,
+    Beams, Decoder, Family, FinishReason, Generator, ModelConfig, Prompt, Request, Sampling, Sizes,
     TextGenerator, TextSettings, hf,
 };
 use etude_tensor::{Device, Kind, device, no_grad, seed_everything};
@@ -44,6 +44,23 @@ fn sampling() -> impl Strategy<Value = Sampling> {
     )
 }
 
+/// A search now and then, which draws nothing.
+fn searched() -> impl Strategy<Value = (Sampling, Beams)> {
+    let beams = (prop_oneof![3 => Just(1), 1 => 2usize..6], -0.5..2.0);
+    (sampling(), beams).prop_map(|(mut sampling, (width, length_penalty))| {
+        if width > 1 {
+            sampling.temperature = 0.0;
+        }
+        (
+            sampling,
+            Beams {
+                width,
+                length_penalty,
+            },
+        )
+    })
+}
+
 /// Runs the same cases each time. Sums are rounded otherwise in a product of another shape, so among some
 /// hundred thousand draws one falls on the other side of the border between two tokens.
 fn check<S: Strategy>(cases: u32, strategy: &S, test: impl Fn(S::Value)) {
@@ -67,7 +84,7 @@ fn ids_are_those_of_each_prompt_alone() {
         prop::collection::vec(0u32..96, 1..30),
         1usize..24,
         prop::collection::vec(0u32..96, 0..4),
-        sampling(),
+        searched(),
         // After how many tokens the listener ends the row.
         prop_oneof![2 => Just(usize::MAX), 1 => 1usize..10],
     );
@@ -94,12 +111,13 @@ fn ids_are_those_of_each_prompt_alone() {
         };
         check(12, &batch, |batch| {
             let rows: Vec<(Request, usize)> = (batch.into_iter())
-                .map(|(ids, max_tokens, end, sampling, most)| {
+                .map(|(ids, max_tokens, end, (sampling, beams), most)| {
                     let request = Request {
                         ids,
                         max_tokens,
                         end,
                         sampling,
+                        beams,
                     };
                     (request, most)
                 })
@@ -157,17 +175,18 @@ fn texts_are_those_of_each_prompt_alone() {
         "[a-z🌹]{0,20}".prop_map(Prompt::Document),
         "[a-z ]{0,20}".prop_map(|text| Prompt::Messages(vec![Message::new(Role::User, text)])),
     ];
-    let row = (prompt, 1usize..40, sampling(), any::<prop::sample::Index>());
+    let row = (prompt, 1usize..40, searched(), any::<prop::sample::Index>());
     let batch = prop::collection::vec(row, 2..6);
     for family in Family::ALL {
         let decoder = drawn(family);
         let generator = TextGenerator::new(&decoder, &tokenizer).unwrap();
         check(10, &batch, |batch| {
             let rows: Vec<(Prompt, TextSettings)> = (batch.into_iter())
-                .map(|(prompt, max_tokens, sampling, place)| {
+                .map(|(prompt, max_tokens, (sampling, beams), place)| {
                     let mut settings = TextSettings {
                         max_tokens,
                         sampling,
+                        beams,
                         stop: Vec::new(),
                     };
                     // A stop string that does come, more often than not.

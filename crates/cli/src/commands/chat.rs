@@ -59,9 +59,9 @@ pub(crate) struct ChatArgs {
 }
 
 pub(crate) fn run(args: &ChatArgs) -> Result<Exit> {
-    args.sampling.check()?;
+    args.sampling.check(None)?;
     let loaded = args.device.load(&args.model)?;
-    let settings = args.sampling.settings(&loaded)?;
+    let settings = args.sampling.settings(&loaded, None)?;
     model::demand_template(&loaded)?;
     if let Some(doubt) = doubt(&loaded)? {
         output::note(&format!("note: {doubt}"));

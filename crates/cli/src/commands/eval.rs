@@ -19,7 +19,8 @@ use etude_data::Split;
 use etude_eval::TaskMetric;
 
 use super::data::CatalogArgs;
-use crate::error::Exit;
+use crate::error::{Exit, Misuse};
+use crate::generation::BeamArgs;
 use crate::model::DeviceArgs;
 
 const ABOUT: &str = "\
@@ -29,7 +30,7 @@ Measure a model on a text, on a task, or on benchmarks.
 start every S; a token that an earlier window scored is context only, and a window's first token is never \
 scored.
 
---task TASK: greedy answers to held-out examples, scored against the reference answers, each score with a \
+--task TASK: greedy answers to held-out examples (or, with --beams, those likeliest as a whole), scored against the reference answers, each score with a \
 bootstrap interval. Examples are written the way the model was fine-tuned on them, as its run folder says.
 
 --tasks NAME_OR_FILE,…: benchmarks in standard formats, scored as lm-evaluation-harness scores them: multiple \
@@ -44,6 +45,7 @@ Examples:
   etude eval runs/pretrain-shakespeare --text held-out.txt --context 256 --stride 128 --json
   etude eval runs/task --task wiki-description --limit 100
   etude eval runs/task --task wiki-description --against runs/task-scratch
+  etude eval runs/translate --task debian-en-fr --beams 4
   etude eval runs/task --task wiki-description --data mine.jsonl --metric rouge_l --metric exact_match
   etude eval smollm2 --tasks grammar,arc.toml --num-fewshot 5 --output results
   etude eval runs/base --tasks grammar --checkpoints
@@ -146,6 +148,8 @@ struct TaskArgs {
     /// Where the answers go, a JSON object a line; by default into the run folder, else here
     #[arg(long, value_name = "FILE", requires = "task")]
     predictions: Option<PathBuf>,
+    #[command(flatten)]
+    beams: BeamArgs,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -183,6 +187,12 @@ impl FormatArg {
 }
 
 pub(crate) fn run(args: &EvalArgs) -> Result<Exit> {
+    if args.task.beams.is_given() && args.what.task.is_none() {
+        return Err(Misuse::error(
+            "--beams: only a task's answers are searched for",
+            "leave it out, or name a task with --task",
+        ));
+    }
     match (&args.what.text, &args.what.task) {
         (Some(file), _) => text::run(args, file)?,
         (None, Some(task)) => task::run(args, task)?,

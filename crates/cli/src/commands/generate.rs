@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::tokenizer::read_text;
 use crate::error::{Exit, Misuse};
-use crate::generation::{self, SamplingArgs};
+use crate::generation::{self, BeamArgs, SamplingArgs};
 use crate::model::{self, DeviceArgs, Loaded};
 use crate::output;
 use crate::task::{self, Origin};
@@ -32,6 +32,7 @@ Examples:
   etude generate runs/pretrain-shakespeare --prompt 'ROMEO:'
   etude generate runs/pretrain-shakespeare --prompt 'To be' --temperature 0 --max-tokens 40 --json
   etude generate runs/task --task --prompt 'The Loire is the longest river in France.'
+  etude generate runs/translate --task --beams 4 --prompt 'The lost tourist asked for the way.'
   etude generate SmolLM2 --adapter runs/task --chat --prompt 'Who are you?'
   cat start.txt | etude generate runs/pretrain-shakespeare --prompt - --seed 7 --stop '\\n\\n'";
 
@@ -78,14 +79,16 @@ pub(crate) struct GenerateArgs {
     #[command(flatten)]
     sampling: SamplingArgs,
     #[command(flatten)]
+    beams: BeamArgs,
+    #[command(flatten)]
     device: DeviceArgs,
 }
 
 pub(crate) fn run(args: &GenerateArgs) -> Result<Exit> {
-    args.sampling.check()?;
+    args.sampling.check(Some(&args.beams))?;
     let texts = prompt_texts(&args.prompt)?;
     let loaded = args.device.load(&args.model)?;
-    let settings = args.sampling.settings(&loaded)?;
+    let settings = args.sampling.settings(&loaded, Some(&args.beams))?;
     let prompts: Vec<Prompt> = (texts.iter())
         .map(|text| prompt(args, text, &loaded))
         .collect::<Result<_>>()?;

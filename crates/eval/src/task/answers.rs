@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use etude_data::{ExampleFormat, Renderer};
-use etude_model::{Decoder, FinishReason, Sampling, TextSettings};
+use etude_model::{Decoder, FinishReason};
 use etude_tokenizer::Tokenizer;
 
 use super::{Item, TaskSettings};
@@ -46,16 +46,18 @@ pub(super) fn answers(
     settings: &TaskSettings,
     on_progress: &mut Listener<'_>,
 ) -> Result<Answers> {
-    let text = TextSettings {
-        max_tokens: settings.max_tokens,
-        stop: settings.stop.clone(),
-        sampling: Sampling::greedy(),
-    };
     let prompts: Vec<Vec<u32>> = items.iter().map(|item| item.prompt.ids.clone()).collect();
     let place = |number: usize| items[number].example.source.to_string();
     let model = (decoder, tokenizer);
     let batches = Batches::of(settings.rows);
-    let made = greedy::answers(model, &prompts, &text, batches, &place, on_progress)?;
+    let made = greedy::answers(
+        model,
+        &prompts,
+        &settings.text(),
+        batches,
+        &place,
+        on_progress,
+    )?;
     let answer = |made: etude_model::Generation| Answer {
         text: bare(renderer, made.text),
         finish_reason: made.finish_reason,

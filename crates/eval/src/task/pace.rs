@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use etude_data::{Renderer, TaskExample};
-use etude_model::{Decoder, Sampling, TextSettings};
+use etude_model::Decoder;
 use etude_tokenizer::Tokenizer;
 
 use super::choices::{Candidates, choices};
@@ -83,18 +83,20 @@ pub fn task_pace(
             token: 0.0,
         });
     }
-    let text = TextSettings {
-        max_tokens: settings.max_tokens,
-        stop: settings.stop.clone(),
-        sampling: Sampling::greedy(),
-    };
     let batches = Batches {
         rows: settings.rows,
         break_off: Some(FEW),
     };
     let place = |number: usize| few[number].example.source.to_string();
     let model = (decoder, tokenizer);
-    let made = greedy::answers(model, &prompts(&few), &text, batches, &place, on_progress)?;
+    let made = greedy::answers(
+        model,
+        &prompts(&few),
+        &settings.text(),
+        batches,
+        &place,
+        on_progress,
+    )?;
     let step = (made.seconds - made.reading).max(0.0) / made.steps.max(1) as f64;
     Ok(TaskPace {
         reading: scoring + made.reading / share,

@@ -45,6 +45,21 @@ pub enum GenerateError {
     /// A sampling setting that means nothing.
     #[error(transparent)]
     Sampling(#[from] SamplingError),
+    /// A setting of a search by beams that means nothing.
+    #[error("beams.{field} = {value}: it must be {must}")]
+    Beams {
+        /// The field.
+        field: &'static str,
+        /// Its value.
+        value: String,
+        /// What it must be.
+        must: &'static str,
+    },
+    /// Two ways to choose tokens at once.
+    #[error(
+        "a search by beams looks for the most likely text and draws none at random: give temperature 0 with it, or one beam"
+    )]
+    SampledBeams,
     /// The model's output is broken.
     #[error(
         "prompt {prompt} (counting from 0): the model's logits after {tokens} tokens are not finite; its weights are damaged, or too large for their number format"

@@ -20,13 +20,13 @@ const FAMILIES: [&str; 7] = [
     "qwen3",
 ];
 
-fn folder(name: &str) -> PathBuf {
+pub(super) fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("tests/goldens")
         .join(name)
 }
 
-fn open(name: &str, kind: Kind) -> Decoder {
+pub(super) fn open(name: &str, kind: Kind) -> Decoder {
     // Models this small only lose by sharing their work out.
     device::set_threads(1);
     hf::load(&folder(name), kind, Device::Cpu)
@@ -34,12 +34,13 @@ fn open(name: &str, kind: Kind) -> Decoder {
         .decoder
 }
 
-fn request(ids: &[u32], max_tokens: usize) -> Request {
+pub(super) fn request(ids: &[u32], max_tokens: usize) -> Request {
     Request {
         ids: ids.to_vec(),
         max_tokens,
         end: Vec::new(),
         sampling: Sampling::greedy(),
+        beams: Beams::default(),
     }
 }
 
@@ -50,13 +51,13 @@ fn run(decoder: &Decoder, requests: &[Request]) -> Vec<Continuation> {
         .expect("generates")
 }
 
-fn alone(decoder: &Decoder, request: &Request) -> (Vec<u32>, FinishReason) {
+pub(super) fn alone(decoder: &Decoder, request: &Request) -> (Vec<u32>, FinishReason) {
     let one = run(decoder, std::slice::from_ref(request)).remove(0);
     (one.ids, one.finish_reason)
 }
 
 /// Prompts of these lengths, of arbitrary ids.
-fn prompts(lengths: &[usize]) -> Vec<Vec<u32>> {
+pub(super) fn prompts(lengths: &[usize]) -> Vec<Vec<u32>> {
     let id = |row: usize, at: usize| ((row * 31 + at * 17 + at * at * 5) % 96) as u32;
     let prompt = |(row, &length): (usize, &usize)| (0..length).map(|at| id(row, at)).collect();
     lengths.iter().enumerate().map(prompt).collect()
@@ -141,6 +142,7 @@ fn rows_beside_others_are_as_if_alone() {
                 max_tokens,
                 end: vec![5],
                 sampling,
+                beams: Beams::default(),
             })
             .collect();
         let expected: Vec<_> = requests

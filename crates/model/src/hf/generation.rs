@@ -8,6 +8,7 @@ use super::config::Fields;
 use super::error::FolderError;
 use super::folder::{GENERATION, read_json, write_json};
 use super::peft;
+use crate::generate::Beams;
 use crate::sample::Sampling;
 
 /// What a model folder recommends; what it does not name is none.
@@ -27,13 +28,14 @@ pub struct Recommended {
     pub repetition_penalty: Option<f64>,
     /// `max_new_tokens`.
     pub max_tokens: Option<usize>,
+    /// `num_beams` and `length_penalty`, where texts are to be searched for and not drawn.
+    pub beams: Option<Beams>,
     /// Fields that would change what Transformers writes, and that nothing here looks at.
     pub ignored: Vec<String>,
 }
 
 /// Such fields, each with the number that means nothing; for lists and flags that is none at all.
 const NOT_READ: &[(&str, f64)] = &[
-    ("num_beams", 1.0),
     ("num_beam_groups", 1.0),
     ("typical_p", 1.0),
     ("encoder_repetition_penalty", 1.0),
@@ -114,7 +116,7 @@ impl Recommended {
             None => Ok(None),
         };
         let sample = fields.find(&["do_sample"]).map(|_| ());
-        let found = Self {
+        let mut found = Self {
             sample: sample
                 .map(|()| fields.flag("do_sample", false))
                 .transpose()?,
@@ -124,6 +126,7 @@ impl Recommended {
             min_p: number("min_p")?,
             repetition_penalty: number("repetition_penalty")?,
             max_tokens: count("max_new_tokens")?.filter(|&count| count > 0),
+            beams: None,
             ignored: NOT_READ
                 .iter()
                 .filter(|(name, nothing)| {
@@ -143,6 +146,23 @@ impl Recommended {
                     format!("is {}: it must be {}", error.value, error.must),
                 )
             })?;
+        let beams = Beams {
+            width: count("num_beams")?.unwrap_or(1),
+            length_penalty: number("length_penalty")?.unwrap_or(1.0),
+        };
+        beams
+            .validate(&Sampling::greedy())
+            .map_err(|error| fields.error("num_beams", error.to_string()))?;
+        if beams.is_search() {
+            match found.sample {
+                Some(true) => found.ignored.push("num_beams".to_owned()), // together they are another search
+                _ => found.beams = Some(beams),
+            }
+            let ends = fields.find(&["early_stopping"]);
+            if ends.is_some_and(|value| is_asked(value, 0.0)) {
+                found.ignored.push("early_stopping".to_owned());
+            }
+        }
         Ok(found)
     }
 
@@ -155,6 +175,11 @@ impl Recommended {
             ("min_p", json!(self.min_p)),
             ("repetition_penalty", json!(self.repetition_penalty)),
             ("max_new_tokens", json!(self.max_tokens)),
+            ("num_beams", json!(self.beams.map(|beams| beams.width))),
+            (
+                "length_penalty",
+                json!(self.beams.map(|beams| beams.length_penalty)),
+            ),
         ];
         let named = entries.into_iter().filter(|(_, value)| !value.is_null());
         named
@@ -230,13 +255,36 @@ mod tests {
         let asked = r#"{"num_beams": 4, "no_repeat_ngram_size": 2, "typical_p": 0.9, "bad_words_ids": [[7]],
             "forced_bos_token_id": 0}"#;
         let expected = [
-            "num_beams",
             "typical_p",
             "no_repeat_ngram_size",
             "bad_words_ids",
             "forced_bos_token_id",
         ];
         assert_eq!(ignored(asked), expected);
+        // Beams that are drawn at random, and that end in another way.
+        let drawn = r#"{"num_beams": 4, "do_sample": true, "early_stopping": true}"#;
+        assert_eq!(ignored(drawn), ["num_beams", "early_stopping"]);
+        assert_eq!(ignored(r#"{"early_stopping": true}"#), [""; 0]);
+    }
+
+    #[test]
+    fn beams_are_those_of_a_search() {
+        let beams = |text: &str| read(text).expect("it is good").beams;
+        let five = Beams {
+            width: 5,
+            length_penalty: 0.6,
+        };
+        assert_eq!(
+            beams(r#"{"num_beams": 5, "length_penalty": 0.6}"#),
+            Some(five)
+        );
+        for none in [
+            r#"{"num_beams": 1, "length_penalty": 0.6}"#,
+            r#"{"num_beams": null}"#,
+            r#"{"num_beams": 5, "do_sample": true}"#,
+        ] {
+            assert_eq!(beams(none), None, "{none}");
+        }
     }
 
     #[test]
@@ -290,6 +338,8 @@ mod tests {
             (r#"{"top_p": "high"}"#, "top_p"),
             (r#"{"do_sample": 1}"#, "do_sample"),
             (r#"{"repetition_penalty": 0}"#, "repetition_penalty"),
+            (r#"{"num_beams": 0}"#, "num_beams"),
+            (r#"{"num_beams": 3000}"#, "num_beams"),
         ] {
             let error = read(text).expect_err("refused").to_string();
             assert!(

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 use clap::Args;
-use etude_model::{Decoder, Generator, Request, Sampling, hf};
+use etude_model::{Beams, Decoder, Generator, Request, Sampling, hf};
 use etude_tensor::{device, parse_device, peak, step_seed};
 use serde::Serialize;
 use serde_json::json;
@@ -112,6 +112,7 @@ fn measure(decoder: &Decoder, args: &GenerateArgs, times: u64) -> Result<Times> 
         max_tokens: args.tokens,
         end: Vec::new(),
         sampling: Sampling::greedy(),
+        beams: Beams::default(),
     };
     let generator = Generator::new(decoder);
     let mut measured = Times {

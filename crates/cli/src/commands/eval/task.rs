@@ -78,6 +78,7 @@ pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
             "task": name,
             "n": result.items.len(),
             "num_fewshot": args.num_fewshot.unwrap_or(0),
+            "beams": settings.beams.width,
             "left_out": result.left_out,
             "scores": result.scores,
             "predictions": path,
@@ -176,6 +177,7 @@ fn inputs<'a>(args: &'a EvalArgs, name: &'a str) -> impl Iterator<Item = &'a Pat
 fn settings(args: &EvalArgs) -> TaskSettings {
     let mut settings = TaskSettings {
         choices: args.task.choices.clone(),
+        beams: args.task.beams.beams(),
         ..TaskSettings::default()
     };
     if let Some(most) = args.task.max_tokens {
