@@ -8,6 +8,7 @@
 mod ask;
 mod near;
 mod similar;
+mod unused;
 mod view;
 mod warn;
 
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 pub use ask::{Asked, Inspection, Seen};
 pub(crate) use near::{NearDocuments, NearPair};
 pub use similar::{Similar, Texts};
+pub use unused::unused_fields;
 pub use view::{BatchView, ExampleView, RowView, SegmentView, TokenView, spelled};
 pub use warn::{Finding, counted, findings};
 

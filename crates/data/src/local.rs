@@ -13,6 +13,7 @@ use crate::error::DataError;
 use crate::manifest::{
     Boundary, ChatMap, Filter, Format, Kind, Manifest, Map, Read, Registry, Source, SplitRule,
 };
+use crate::mapping::not_turns;
 use crate::records::read_file;
 use crate::split::Split;
 
@@ -79,6 +80,8 @@ impl Manifest {
             key: options.key.clone(),
             ..Map::default()
         };
+        let mapped = [&map.text, &map.prompt, &map.completion, &map.answers];
+        let guessed = found.format != Format::Text && mapped.iter().all(|one| one.is_none());
         let kind = match found.format {
             Format::Text => text_kind(path, options)?,
             _ => guess(&found.first, &read, options, &mut map)?,
@@ -152,7 +155,9 @@ impl Manifest {
             split,
             counts: None,
             origin: path.to_path_buf(),
+            guessed,
         };
+        check_held_out(&manifest, options)?;
         manifest.validate()?;
         Ok(manifest)
     }
@@ -343,6 +348,12 @@ fn guess(
         map.text = Some("{text}".to_string());
         return Ok(Kind::Text);
     }
+    let odd_turns = ["messages", "conversations"]
+        .into_iter()
+        .find(|name| has(name) && asked(Kind::Task));
+    if let Some(name) = odd_turns {
+        return Err(not_turns(first, line, name));
+    }
     let known: Vec<&str> = value
         .as_object()
         .into_iter()
@@ -362,6 +373,46 @@ fn guess(
         ),
         "rename the fields, or map them: text = \"{field}\", or prompt = \"{field}\" and completion = \"{field}\"",
     ))
+}
+
+/// Refuses to hold out everything, by the names of the settings that ask for it.
+fn check_held_out(manifest: &Manifest, options: &LocalOptions) -> Result<(), DataError> {
+    let SplitRule {
+        validation, test, ..
+    } = manifest.split;
+    let percent = manifest.split.tail_percent.unwrap_or(validation);
+    let held_out = u32::from(percent) + u32::from(test);
+    if held_out <= 99 {
+        return Ok(());
+    }
+    let table = match manifest.kind {
+        Kind::Task => "task.local",
+        Kind::Text => "data.local",
+    };
+    let said = |name: &str, percent: u8, option: Option<u8>| match (percent, option) {
+        (0, _) => None,
+        (percent, None) => Some(format!(
+            "{table}.{name} = {percent} (where nothing is said)"
+        )),
+        (percent, Some(_)) => Some(format!("{table}.{name} = {percent}")),
+    };
+    let keys = [
+        said("validation", percent, options.validation),
+        said("test", test, options.test),
+    ];
+    let keys: Vec<String> = keys.into_iter().flatten().collect();
+    let what = match &keys[..] {
+        [one] => format!("{one} leaves nothing to learn from"),
+        all => format!(
+            "{} hold out {held_out} percent, which leaves nothing to learn from",
+            all.join(" and ")
+        ),
+    };
+    let remedy = match keys.len() {
+        1 => "give less than 100",
+        _ => "give less than 100 together",
+    };
+    Err(DataError::in_file(&manifest.origin, what, remedy))
 }
 
 /// A manifest name out of a file name.

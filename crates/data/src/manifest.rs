@@ -50,6 +50,9 @@ pub struct Manifest {
     /// The manifest's file, or the data itself where there is no manifest.
     #[serde(skip)]
     pub origin: PathBuf,
+    /// Whether `map` was made of what the first record looks like: then fields that it leaves aside are told.
+    #[serde(skip)]
+    pub guessed: bool,
 }
 
 /// Text or task.

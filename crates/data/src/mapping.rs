@@ -3,6 +3,7 @@
 
 mod answers;
 mod chat;
+mod unused;
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -18,6 +19,8 @@ use crate::records::Record;
 use crate::settings::nearest;
 use crate::task::{SourceRef, TaskBody, TaskExample};
 use crate::template::{Template, object_in, value_text, walk};
+
+pub(crate) use chat::not_turns;
 
 /// By how many characters a translation may be longer or shorter whatever the ratio: one word may need
 /// several in the other language.
@@ -40,6 +43,8 @@ pub(crate) struct Mapping<'m> {
     content: Option<Template>,
     key: Option<Template>,
     id: Option<Template>,
+    /// What a guessed mapping reads.
+    used: Vec<String>,
     /// Of the records kept so far, the hashes of the fields that must be unique.
     seen: RefCell<HashSet<[u8; 32]>>,
 }
@@ -68,11 +73,16 @@ impl<'m> Mapping<'m> {
             None if whole_file => Some(parse("{@file}")?),
             key => optional(key.as_ref())?,
         };
+        let text = optional(map.text.as_ref())?;
+        let prompt = optional(map.prompt.as_ref())?;
+        let completion = optional(map.completion.as_ref())?;
+        let read = [&text, &prompt, &completion, &key].map(Option::as_ref);
         Ok(Self {
             manifest,
-            text: parse(map.text.as_deref().unwrap_or("{text}"))?,
-            prompt: optional(map.prompt.as_ref())?,
-            completion: optional(map.completion.as_ref())?,
+            used: unused::used(manifest, &read),
+            text: text.map_or_else(|| parse("{text}"), Ok)?,
+            prompt,
+            completion,
             content: optional(map.chat.as_ref().map(|chat| &chat.content))?,
             key,
             id: optional(map.id.as_ref())?,
@@ -133,11 +143,17 @@ impl<'m> Mapping<'m> {
             return Ok(Mapped::Dropped(reason));
         }
         let found = match (&self.manifest.map.chat, &self.prompt) {
-            (Some(chat), _) => self.chat(chat, &row)?.map(|body| (body, Vec::new())),
-            (None, Some(prompt)) => self.completion(prompt, &row)?,
+            (Some(chat), _) => {
+                let found = self.chat(chat, &row)?;
+                found.map(|(body, unlearnt)| (body, Vec::new(), unlearnt))
+            }
+            (None, Some(prompt)) => {
+                let found = self.completion(prompt, &row)?;
+                found.map(|(body, also)| (body, also, Vec::new()))
+            }
             _ => unreachable!("a checked task manifest maps a conversation or a prompt"),
         };
-        let (body, also) = match found {
+        let (body, also, unlearnt) = match found {
             Ok(found) => found,
             Err(reason) => return Ok(Mapped::Dropped(reason)),
         };
@@ -149,6 +165,7 @@ impl<'m> Mapping<'m> {
             id,
             body,
             also,
+            unlearnt,
             source: source.clone(),
         };
         let key = self.key(&row, self.prompt.as_ref(), &example.prompt_text())?;
@@ -390,7 +407,14 @@ fn missing_field(name: &str, row: &Row<'_>) -> DataError {
         .into_iter()
         .flat_map(|map| map.keys().map(String::as_str))
         .collect();
+    // A file's records are read as its first one is.
+    let answered = |name: &str| matches!(name, "completion" | "answers");
+    let other = known.iter().find(|known| answered(known));
     let remedy = match nearest(name, known.iter().copied()) {
+        _ if answered(name) && other.is_some() => format!(
+            "all records are read as the first one is, which has `{name}`: give this one a `{name}` in place of `{}`, or keep the two kinds in two files",
+            other.unwrap_or(&"")
+        ),
         Some(close) => format!("did you mean `{close}`?"),
         None if known.is_empty() => "the record is empty; fill or delete it".to_string(),
         None => format!(

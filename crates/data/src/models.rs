@@ -90,6 +90,7 @@ impl KnownModel {
             split: SplitRule::default(),
             counts: None,
             origin: PathBuf::new(),
+            guessed: false,
         }
     }
 }

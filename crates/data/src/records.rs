@@ -1,8 +1,10 @@
 //! Reads files into records: one JSON object each, whatever the format. A reader pushes records into
 //! a sink and stops when the sink says so. What a record means is left to `mapping`.
 
+mod exact;
 mod json;
 mod mo;
+mod table;
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
@@ -39,8 +41,8 @@ pub(crate) fn read_file(path: &Path, read: &Read, sink: &mut Sink<'_>) -> Result
         Format::Json => json::records(path, &read.records, sink),
         Format::Leaves => json::leaves(path, read, sink),
         Format::Mo => mo::messages(path, sink),
-        Format::Csv => csv(path, b',', read.skip_rows, sink),
-        Format::Tsv => csv(path, b'\t', read.skip_rows, sink),
+        Format::Csv => table::rows(path, b',', read.skip_rows, sink),
+        Format::Tsv => table::rows(path, b'\t', read.skip_rows, sink),
     }
 }
 
@@ -50,6 +52,7 @@ pub(crate) fn read_file(path: &Path, read: &Read, sink: &mut Sink<'_>) -> Result
 /// Names the line and the byte offset of what is not UTF-8.
 pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
     let bytes = fs::read(path).map_err(DataError::io("read", path))?;
+    check_encoding(path, &bytes)?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let bytes = error.as_bytes();
@@ -58,10 +61,25 @@ pub(crate) fn read_text(path: &Path) -> Result<String, DataError> {
     })
 }
 
+const SAVE_AS_UTF8: &str =
+    "save the file as UTF-8, for example with `iconv -f WINDOWS-1252 -t UTF-8`";
+
 fn not_utf8(path: &Path, line: u64, byte: u8, offset: u64) -> DataError {
     let what = format!("byte 0x{byte:02X} at offset {offset} is not UTF-8");
-    let remedy = "save the file as UTF-8, for example with `iconv -f WINDOWS-1252 -t UTF-8`";
-    DataError::at_line(path, line, what, remedy)
+    DataError::at_line(path, line, what, SAVE_AS_UTF8)
+}
+
+/// Refuses a file that begins with the mark of UTF-16.
+fn check_encoding(path: &Path, start: &[u8]) -> Result<(), DataError> {
+    if !start.starts_with(b"\xff\xfe") && !start.starts_with(b"\xfe\xff") {
+        return Ok(());
+    }
+    let what = format!(
+        "the file begins with the bytes 0x{:02X} 0x{:02X}, so it is UTF-16",
+        start[0], start[1]
+    );
+    let remedy = "save the file as UTF-8, for example with `iconv -f UTF-16 -t UTF-8`";
+    Err(DataError::at_line(path, 1, what, remedy))
 }
 
 fn count_lines(bytes: &[u8]) -> u64 {
@@ -130,6 +148,9 @@ fn jsonl(path: &Path, sink: &mut Sink<'_>) -> Result<bool, DataError> {
             return Ok(true);
         }
         line += 1;
+        if line == 1 {
+            check_encoding(path, &bytes)?;
+        }
         let text = std::str::from_utf8(&bytes).map_err(|error| {
             let at = error.valid_up_to();
             not_utf8(path, line, bytes[at], offset + at as u64)
@@ -144,8 +165,7 @@ fn jsonl(path: &Path, sink: &mut Sink<'_>) -> Result<bool, DataError> {
             continue;
         }
         index += 1;
-        let value: Value = serde_json::from_str(text.trim_end_matches(['\n', '\r']))
-            .map_err(|error| json::invalid_line(path, line, &error))?;
+        let value = json::line_value(path, line, text.trim_end_matches(['\n', '\r']))?;
         if !value.is_object() {
             let remedy = "write one object a line, such as {\"text\": \"…\"}";
             return Err(DataError::at_line(
@@ -164,97 +184,5 @@ fn jsonl(path: &Path, sink: &mut Sink<'_>) -> Result<bool, DataError> {
         })? {
             return Ok(false);
         }
-    }
-}
-
-fn csv(
-    path: &Path,
-    delimiter: u8,
-    skip_rows: usize,
-    sink: &mut Sink<'_>,
-) -> Result<bool, DataError> {
-    let mut reader = csv::ReaderBuilder::new()
-        .delimiter(delimiter)
-        .from_path(path)
-        .map_err(|error| csv_error(path, &error))?;
-    let header = reader
-        .headers()
-        .map_err(|error| csv_error(path, &error))?
-        .clone();
-    let names: Vec<String> = header
-        .iter()
-        .map(|name| name.trim_start_matches('\u{feff}').trim().to_string())
-        .collect();
-    check_header(
-        path,
-        &names,
-        header.position().map_or(1, csv::Position::line),
-    )?;
-    for (row, record) in reader.records().enumerate() {
-        let record = record.map_err(|error| csv_error(path, &error))?;
-        if row < skip_rows {
-            continue;
-        }
-        let line = record.position().map_or(0, csv::Position::line);
-        let cells = record.iter().map(Value::from);
-        let value = Value::Object(names.iter().cloned().zip(cells).collect());
-        let index = (row - skip_rows) as u64 + 1;
-        if !sink(Record {
-            value,
-            root: None,
-            key: None,
-            index,
-            line,
-        })? {
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-/// Refuses two columns of one name: a row's cells go by their names. Columns without one cannot be asked for.
-fn check_header(path: &Path, names: &[String], line: u64) -> Result<(), DataError> {
-    let again = |&at: &usize| !names[at].is_empty() && names[..at].contains(&names[at]);
-    let Some(at) = (0..names.len()).find(again) else {
-        return Ok(());
-    };
-    let first = names.iter().position(|name| *name == names[at]);
-    let what = format!(
-        "the columns {} and {} are both called `{}`",
-        first.map_or(0, |first| first + 1),
-        at + 1,
-        names[at]
-    );
-    let remedy = "give every column a name of its own, or take one of the two out";
-    Err(DataError::at_line(path, line, what, remedy))
-}
-
-fn csv_error(path: &Path, error: &csv::Error) -> DataError {
-    let line = error.position().map_or(1, csv::Position::line);
-    match error.kind() {
-        csv::ErrorKind::Io(source) => {
-            DataError::io("read", path)(std::io::Error::new(source.kind(), source.to_string()))
-        }
-        csv::ErrorKind::UnequalLengths {
-            expected_len, len, ..
-        } => DataError::at_line(
-            path,
-            line,
-            format!("this row has {len} cells and the header {expected_len}"),
-            "give every row the header's cells; quote a cell that holds the separator",
-        ),
-        csv::ErrorKind::Utf8 { pos, err } => {
-            let offset = pos.as_ref().map_or(0, csv::Position::byte);
-            DataError::at_line(
-                path,
-                line,
-                format!(
-                    "cell {} of the row at offset {offset} is not UTF-8",
-                    err.field() + 1
-                ),
-                "save the file as UTF-8, for example with `iconv -f WINDOWS-1252 -t UTF-8`",
-            )
-        }
-        _ => DataError::at_line(path, line, error.to_string(), "correct the row"),
     }
 }

@@ -30,6 +30,8 @@ pub struct TaskExample {
     pub body: TaskBody,
     /// Right answers besides the one to learn: an answer is scored by the one that it is nearest to.
     pub also: Vec<String>,
+    /// Assistant turns of a conversation that are context alone and not learnt, by their places. Never its last one.
+    pub unlearnt: Vec<usize>,
     /// Where it came from, for messages.
     pub source: SourceRef,
 }
@@ -44,7 +46,7 @@ pub enum TaskBody {
         /// What it should answer.
         completion: String,
     },
-    /// A conversation; every assistant turn is learnt.
+    /// A conversation; every assistant turn is learnt that [`TaskExample::unlearnt`] does not name.
     Chat {
         /// The turns in order.
         messages: Vec<Message>,
@@ -58,6 +60,7 @@ impl TaskExample {
             id: id.into(),
             body,
             also: Vec::new(),
+            unlearnt: Vec::new(),
             source,
         }
     }

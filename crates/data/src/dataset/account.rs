@@ -19,6 +19,9 @@ use crate::task::SourceRef;
 /// Places that are kept of each reason.
 const PLACES: usize = 3;
 
+/// Unused fields that are counted: a record may have any number.
+const FIELDS: usize = 50;
+
 /// What was read, and what became of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReadAccount {
@@ -28,6 +31,10 @@ pub struct ReadAccount {
     pub read: Amount,
     /// Records left out, by reason.
     pub left_out: BTreeMap<String, LeftOut>,
+    /// Fields that the mapping does not use, where it was made of what the first record looks like, with the records
+    /// that have them; of the first so many fields.
+    #[serde(default)]
+    pub unused: BTreeMap<String, LeftOut>,
     /// Text of the other records that the mapping does not use, cleans away or cuts off.
     pub removed: Amount,
     /// Text that the mapping adds: the words of its templates, fields used twice.
@@ -135,6 +142,16 @@ impl ReadAccount {
         self.added.bytes += mapped.bytes.saturating_sub(read.bytes);
     }
 
+    fn leave(&mut self, name: &str, value: &Value, place: &SourceRef) {
+        let known = self.unused.contains_key(name);
+        if known || self.unused.len() < FIELDS {
+            let mut amount = Amount::tokens(1, 0);
+            count_text(value, &mut amount);
+            let unused = self.unused.entry(name.to_owned()).or_default();
+            unused.add(amount, place);
+        }
+    }
+
     fn give(&mut self, split: Split, amount: Amount) {
         *match split {
             Split::Train => &mut self.train,
@@ -232,6 +249,9 @@ impl Dataset {
             count_text(&record.value, &mut read);
             account.read += read;
             let place = source.clone();
+            for (name, value) in mapping.unused(&record) {
+                account.leave(name, value, &place);
+            }
             let reason = match manifest.kind {
                 Kind::Task => match mapping.example(&record, file, source)? {
                     Mapped::Kept(example, key) => {

@@ -1,12 +1,14 @@
 //! From a task example to ids and mask, through the tokenizer.
 
 mod chat;
+mod learnt;
 mod shots;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use etude_tokenizer::Tokenizer;
 use rayon::prelude::*;
 
+use self::learnt::{located, stretches};
 use self::shots::Shots;
 use super::fit::{FittedText, fit_text};
 use super::{
@@ -54,8 +56,10 @@ struct Rendered {
     text: Amount,
     /// Whether the prompt of evaluation is not its beginning.
     prompt_differs: bool,
-    /// Answers that are context alone.
+    /// Answers that are context alone, though nothing says that they should be.
     answers_as_context: u64,
+    /// Those before the first question.
+    answers_unasked: u64,
 }
 
 impl Renderer {
@@ -121,6 +125,7 @@ impl Renderer {
                     let Rendered { text, cut, .. } = rendered;
                     report.keep(&example, text, cut, rendered.prompt_differs);
                     report.answers_as_context += rendered.answers_as_context;
+                    report.answers_unasked += rendered.answers_unasked;
                     kept.push(example);
                 }
                 Rendering::Dropped(reason) => report.drop(reason, rendered.text, source),
@@ -168,7 +173,7 @@ impl Renderer {
             ExampleFormat::Plain(plain) => self.plain_example(plain, example),
             ExampleFormat::Chat(chat) => self.chat_example(chat, example),
         };
-        let whole = match rendering.with_context(|| example.source.to_string())? {
+        let whole = match rendering.map_err(|error| located(error, example))? {
             Rendering::Kept(whole) => whole,
             Rendering::Dropped(reason) => return Ok(left_out(reason)),
         };
@@ -196,7 +201,7 @@ impl Renderer {
                 .fit_chat_prompt(chat, example)
                 .map(|fit| fit.map(|(_, fitted)| fitted.prompt)),
         };
-        prompt.with_context(|| example.source.to_string())
+        prompt.map_err(|error| located(error, example))
     }
 
     fn render_and_check(&self, example: &TaskExample) -> Result<Rendered> {
@@ -210,16 +215,23 @@ impl Renderer {
         let texts = example.messages();
         let text = Amount::of(texts.iter().map(|message| message.content.as_str()));
         let answers = texts.iter().filter(|m| m.role == Role::Assistant).count();
+        let answers = answers.saturating_sub(example.unlearnt.len());
         let learnt = match &rendering {
             Rendering::Kept(whole) if !whole.truncated => stretches(&whole.supervised),
             _ => answers,
+        };
+        let context = answers.saturating_sub(learnt);
+        let unasked = match context {
+            0 => 0,
+            _ => self.unasked(example)?.min(context),
         };
         Ok(Rendered {
             rendering,
             cut,
             text,
             prompt_differs: differs,
-            answers_as_context: answers.saturating_sub(learnt) as u64,
+            answers_as_context: (context - unasked) as u64,
+            answers_unasked: unasked as u64,
         })
     }
 
@@ -422,12 +434,4 @@ fn plain_parts(example: &TaskExample) -> Result<(&str, &str)> {
         )
         .into()),
     }
-}
-
-/// The supervised stretches of a mask.
-fn stretches(supervised: &[bool]) -> usize {
-    supervised
-        .chunk_by(|a, b| a == b)
-        .filter(|run| run[0])
-        .count()
 }

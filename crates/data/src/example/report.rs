@@ -34,6 +34,9 @@ pub struct RenderReport {
     /// writes them otherwise once the conversation goes on. Each would be learnt in an example that
     /// ends with it.
     pub answers_as_context: u64,
+    /// Answers that stand before the first question of a conversation and are context, since the chat
+    /// template leaves them out there, writes them otherwise or has no prompt for them.
+    pub answers_unasked: u64,
     /// Bytes of prompts and answers of the examples in use, before any cut.
     pub bytes: u64,
     /// Tokens that the examples in use would have without any cut.
@@ -109,6 +112,13 @@ impl fmt::Display for RenderReport {
                 f,
                 "; earlier answers that are context alone, as the chat template rewrites them later: {}",
                 self.answers_as_context
+            )?;
+        }
+        if self.answers_unasked > 0 {
+            write!(
+                f,
+                "; answers before the first question that are context alone, as the chat template drops or changes them there: {}",
+                self.answers_unasked
             )?;
         }
         Ok(())

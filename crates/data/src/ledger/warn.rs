@@ -6,6 +6,7 @@ use etude_tokenizer::Tokenizer;
 use serde::{Deserialize, Serialize};
 
 use super::similar::{Similar, Texts};
+use super::unused::unused_fields;
 use crate::dataset::ReadAccount;
 use crate::example::{RenderReport, RenderedExample};
 use crate::split::Split;
@@ -105,6 +106,8 @@ pub fn findings(
     masks(tokenizer, rendered, &mut out);
     lengths(rendered, report, &mut out);
     left_empty(read, &mut out);
+    out.extend(unused_fields(read));
+    as_context(report, &mut out);
     repetitions(examples, &mut out);
     let prompts: Vec<String> = examples.iter().map(TaskExample::prompt_text).collect();
     let known = Texts::new(&prompts);
@@ -194,6 +197,31 @@ fn lengths(rendered: &[RenderedExample], report: &RenderReport, out: &mut Vec<Fi
             out,
         );
     }
+}
+
+/// Answers that nobody learns, for the template's reasons.
+fn as_context(report: &RenderReport, out: &mut Vec<Finding>) {
+    let mut tell = |kind: &str, count: u64, why: &str| {
+        let found = Found {
+            count,
+            places: Vec::new(),
+        };
+        found.tell(
+            kind,
+            |count| format!("{}{why}", counted(count, "answer is", "answers are")),
+            out,
+        );
+    };
+    tell(
+        "answers-as-context",
+        report.answers_as_context,
+        " context alone, as the chat template rewrites earlier answers; make an example that ends with each that should be learnt",
+    );
+    tell(
+        "answers-unasked",
+        report.answers_unasked,
+        " context alone, as the chat template drops or changes answers before the first question; put a question before them",
+    );
 }
 
 fn left_empty(read: &ReadAccount, out: &mut Vec<Finding>) {
@@ -330,6 +358,28 @@ fn pair(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn answers_that_nobody_learns_are_told_by_their_reason() {
+        let mut found = Vec::new();
+        as_context(&RenderReport::default(), &mut found);
+        assert_eq!(found, []);
+        let report = RenderReport {
+            answers_as_context: 2,
+            answers_unasked: 1,
+            ..RenderReport::default()
+        };
+        as_context(&report, &mut found);
+        let told: Vec<String> = found.iter().map(Finding::to_string).collect();
+        assert!(
+            told[0].starts_with("2 answers are context alone, as the chat template rewrites"),
+            "{told:?}"
+        );
+        assert!(
+            told[1].starts_with("1 answer is context alone, as the chat template drops or changes"),
+            "{told:?}"
+        );
+    }
 
     #[test]
     fn a_file_that_places_share_is_named_once() {

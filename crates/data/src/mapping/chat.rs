@@ -1,8 +1,11 @@
 //! Records that hold a conversation: turns, roles under their usual names, and what is wrong with them.
 
+use std::path::Path;
+
 use serde_json::Value;
 
 use super::{Mapping, Row, missing_field};
+use crate::clean::cut_at_word;
 use crate::error::DataError;
 use crate::manifest::ChatMap;
 use crate::message::{Message, Role};
@@ -10,12 +13,13 @@ use crate::task::TaskBody;
 use crate::template::{object_in, value_text, walk};
 
 impl Mapping<'_> {
-    /// A record as a conversation; the inner error is why it is left out.
+    /// A record as a conversation, with the places of answers that are not learnt; the inner error is why it is left
+    /// out. Behind the last answer that is learnt there is nothing to learn, so what follows it goes.
     pub(super) fn chat(
         &self,
         chat: &ChatMap,
         row: &Row<'_>,
-    ) -> Result<Result<TaskBody, String>, DataError> {
+    ) -> Result<Result<(TaskBody, Vec<usize>), String>, DataError> {
         let mut turns = self.turns(&chat.turns, row)?;
         if let Some(path) = &chat.then {
             turns.extend(self.turns(path, row)?);
@@ -28,7 +32,7 @@ impl Mapping<'_> {
             .content
             .as_ref()
             .expect("prepared together with `map.chat`");
-        let mut messages = Vec::with_capacity(turns.len());
+        let (mut messages, mut unlearnt) = (Vec::with_capacity(turns.len()), Vec::new());
         for (number, turn) in turns.iter().enumerate() {
             let role = match &chat.role {
                 None if number % 2 == 0 => Role::User,
@@ -37,6 +41,9 @@ impl Mapping<'_> {
             };
             if role == Role::Assistant && calls_tools(turn) {
                 return Ok(Err("a turn that calls tools".to_owned()));
+            }
+            if role == Role::Assistant && !is_learnt(turn, number, row)? {
+                unlearnt.push(number);
             }
             // A turn may be a list of messages: then every path goes through its items.
             let mut odd = None;
@@ -73,6 +80,16 @@ impl Mapping<'_> {
                 "add the answer, or delete the record",
             ));
         }
+        let learnt = |(place, message): (usize, &Message)| {
+            message.role == Role::Assistant && !unlearnt.contains(&place)
+        };
+        let Some(last) = messages.iter().enumerate().rposition(learnt) else {
+            return Ok(Err("no answer to learn (`weight` 0)".to_owned()));
+        };
+        if !unlearnt.is_empty() {
+            messages.truncate(last + 1);
+            unlearnt.retain(|&place| place < last);
+        }
         // It would teach the model to say nothing.
         let silent = |message: &Message| {
             message.role == Role::Assistant && message.content.trim().is_empty()
@@ -80,18 +97,40 @@ impl Mapping<'_> {
         if messages.iter().any(silent) {
             return Ok(Err("an assistant turn without text".to_owned()));
         }
-        Ok(Ok(TaskBody::Chat { messages }))
+        Ok(Ok((TaskBody::Chat { messages }, unlearnt)))
     }
 
     fn turns(&self, path: &str, row: &Row<'_>) -> Result<Vec<Value>, DataError> {
         match self.raw(path, row) {
             Some(Value::Array(turns)) => Ok(turns),
-            Some(_) => Err(DataError::at(
-                row.source,
-                format!("`{path}` is not a list of turns"),
-                "write [{\"role\": \"user\", \"content\": \"…\"}, …]",
-            )),
+            Some(_) => Err(not_turns(&row.source.file, row.source.line, path)),
             None => Err(missing_field(path, row)),
+        }
+    }
+}
+
+/// Something else where the turns of a conversation should be.
+pub(crate) fn not_turns(file: &Path, line: u64, name: &str) -> DataError {
+    let what = format!("`{name}` is not a list of turns");
+    let remedy = "write [{\"role\": \"user\", \"content\": \"…\"}, …]";
+    DataError::at_line(file, line, what, remedy)
+}
+
+/// Whether the assistant's turn is learnt: OpenAI's `weight` says so, 0 or 1.
+fn is_learnt(turn: &Value, number: usize, row: &Row<'_>) -> Result<bool, DataError> {
+    let Some(weight) = turn.get("weight").filter(|weight| !weight.is_null()) else {
+        return Ok(true);
+    };
+    let text = value_text(weight);
+    let number_of = text.parse::<f64>().ok().filter(|_| !weight.is_boolean());
+    match number_of {
+        Some(0.0) => Ok(false),
+        Some(1.0) => Ok(true),
+        _ => {
+            let shown = cut_at_word(&text, 60);
+            let what = format!("turn {} has the `weight` `{shown}`", number + 1);
+            let remedy = "write 1 for an answer that is learnt, 0 for one that is context alone";
+            Err(DataError::at(row.source, what, remedy))
         }
     }
 }

@@ -8,7 +8,8 @@ use std::sync::Arc;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::{Record, Sink};
+use super::exact::{Exact, Met, Numbers, parse};
+use super::{Record, Sink, check_encoding};
 use crate::clean::cut_at_word;
 use crate::error::DataError;
 use crate::manifest::Read;
@@ -23,8 +24,16 @@ fn message(error: &serde_json::Error) -> String {
     }
 }
 
-/// What is wrong with a line of a file that has one object a line.
-pub(super) fn invalid_line(path: &Path, line: u64, error: &serde_json::Error) -> DataError {
+/// The value of a line of a file that has one object a line.
+pub(super) fn line_value(path: &Path, line: u64, text: &str) -> Result<Value, DataError> {
+    let met = Met::default();
+    parse(text.as_bytes(), &met).map_err(|error| {
+        let twice = met.repeated_key(path, line);
+        twice.unwrap_or_else(|| invalid_line(path, line, &error))
+    })
+}
+
+fn invalid_line(path: &Path, line: u64, error: &serde_json::Error) -> DataError {
     let text = message(error);
     let unfinished = text.strip_prefix("EOF while parsing ").unwrap_or(&text);
     let (what, remedy) = match unfinished.rsplit_once(" at column ") {
@@ -58,12 +67,19 @@ fn invalid(path: &Path, error: &serde_json::Error) -> DataError {
 /// object. `inside` is the dotted path to them.
 pub(super) fn records(path: &Path, inside: &str, sink: &mut Sink<'_>) -> Result<bool, DataError> {
     let bytes = fs::read(path).map_err(DataError::io("read", path))?;
-    let mut outcome = Ok(true);
-    let each = Each {
+    check_encoding(path, &bytes)?;
+    let (mut outcome, met) = (Ok(true), Met::default());
+    let mut each = Each {
         sink,
         outcome: &mut outcome,
         index: 0,
-        stopped: false,
+        met: &met,
+        numbers: Numbers::of(&bytes),
+        single: Map::new(),
+    };
+    let invalid = |error: &serde_json::Error| {
+        let twice = met.repeated_key(path, error.line() as u64);
+        twice.unwrap_or_else(|| invalid(path, error))
     };
     let parsed = if inside.is_empty() {
         let mut reader = serde_json::Deserializer::from_slice(&bytes);
@@ -75,7 +91,7 @@ pub(super) fn records(path: &Path, inside: &str, sink: &mut Sink<'_>) -> Result<
             }
         })
     } else {
-        let root: Value = serde_json::from_slice(&bytes).map_err(|error| invalid(path, &error))?;
+        let root = parse(&bytes, &met).map_err(|error| invalid(&error))?;
         let found = walk(&root, inside).ok_or_else(|| {
             DataError::in_file(
                 path,
@@ -83,13 +99,13 @@ pub(super) fn records(path: &Path, inside: &str, sink: &mut Sink<'_>) -> Result<
                 "correct `read.records` in the manifest",
             )
         })?;
-        each.deserialize(found)
+        each.all_of(found)
     };
     match (outcome, parsed) {
         // The parser was stopped on purpose.
         (Err(error), _) => Err(error),
         (Ok(false), _) => Ok(false),
-        (Ok(true), Err(error)) => Err(invalid(path, &error)),
+        (Ok(true), Err(error)) => Err(invalid(&error)),
         (Ok(true), Ok(())) => Ok(true),
     }
 }
@@ -99,7 +115,10 @@ struct Each<'a, 'b> {
     sink: &'a mut Sink<'b>,
     outcome: &'a mut Result<bool, DataError>,
     index: u64,
-    stopped: bool,
+    met: &'a Met,
+    numbers: Numbers<'a>,
+    /// Fields of a file that is one record.
+    single: Map<String, Value>,
 }
 
 impl Each<'_, '_> {
@@ -116,11 +135,45 @@ impl Each<'_, '_> {
             index: self.index,
             line: self.index,
         });
-        self.stopped = !matches!(self.outcome, Ok(true));
-        if self.stopped {
-            Err(E::custom("stopped"))
-        } else {
-            Ok(())
+        match self.outcome {
+            Ok(true) => Ok(()),
+            _ => Err(E::custom("stopped")),
+        }
+    }
+
+    /// Takes an entry of a map: the first value tells a map of records from a record.
+    fn entry<E: serde::de::Error>(&mut self, key: String, value: Value) -> Result<(), E> {
+        if value.is_object() && self.single.is_empty() {
+            return self.send(Some(key), value);
+        }
+        self.single.insert(key, value);
+        Ok(())
+    }
+
+    /// Ends a map.
+    fn ended<E: serde::de::Error>(&mut self) -> Result<(), E> {
+        let single = std::mem::take(&mut self.single);
+        match (single.is_empty(), self.index) {
+            (true, _) => Ok(()),
+            (false, 0) => self.send(None, Value::Object(single)),
+            _ => Err(E::custom(
+                "a map of records holds something that is not an object",
+            )),
+        }
+    }
+
+    /// The records of a value that is there already.
+    fn all_of(&mut self, value: Value) -> Result<(), serde_json::Error> {
+        match value {
+            Value::Array(items) => items.into_iter().try_for_each(|item| self.send(None, item)),
+            Value::Object(map) => {
+                let mut entries = map.into_iter();
+                entries.try_for_each(|(key, value)| self.entry(key, value))?;
+                self.ended()
+            }
+            _ => Err(serde::de::Error::custom(
+                "expected a list or a map of records",
+            )),
         }
     }
 }
@@ -141,30 +194,23 @@ impl<'de> Visitor<'de> for Each<'_, '_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
-        while let Some(value) = items.next_element()? {
+        while let Some(mut value) = items.next_element_seed(Exact(self.met))? {
+            self.numbers.restore(&mut value, self.met);
             self.send(None, value)?;
         }
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<(), A::Error> {
-        let mut single = Map::new();
-        while let Some((key, value)) = entries.next_entry::<String, Value>()? {
-            // The first value tells a map of records from a record.
-            if value.is_object() && single.is_empty() {
-                self.send(Some(key), value)?;
-            } else {
-                single.insert(key, value);
+        while let Some(key) = entries.next_key::<String>()? {
+            if self.single.contains_key(&key) {
+                return Err(self.met.stop_at(&key));
             }
+            let mut value = entries.next_value_seed(Exact(self.met))?;
+            self.numbers.restore(&mut value, self.met);
+            self.entry(key, value)?;
         }
-        if single.is_empty() {
-            return Ok(());
-        }
-        if self.index > 0 {
-            let error = "a map of records holds something that is not an object";
-            return Err(serde::de::Error::custom(error));
-        }
-        self.send(None, Value::Object(single))
+        self.ended()
     }
 }
 

@@ -7,10 +7,12 @@ mod answers;
 mod archives;
 #[cfg(unix)]
 mod debian;
+mod exact;
 mod folders;
 mod keys;
 mod refusals;
 mod turns;
+mod unused;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -159,6 +159,54 @@ fn bad_conversations_are_named() {
 }
 
 #[test]
+fn what_the_first_record_or_a_setting_has_wrong_is_named() {
+    let home = Home::new();
+    home.write("m.jsonl", "{\"messages\": \"not a list\"}\n");
+    assert_eq!(
+        home.error("m.jsonl"),
+        "m.jsonl:1: `messages` is not a list of turns: write [{\"role\": \"user\", \"content\": \"…\"}, …]"
+    );
+    let line = |answer: &str| format!("{{\"prompt\": \"p\", {answer}}}\n");
+    let (one, many) = (line("\"completion\": \"c\""), line("\"answers\": [\"a\"]"));
+    home.write("a.jsonl", format!("{one}{many}"));
+    assert_eq!(
+        home.error("a.jsonl"),
+        "a.jsonl:2: no field `completion`: all records are read as the first one is, which has `completion`: give this one a `completion` in place of `answers`, or keep the two kinds in two files"
+    );
+    home.write("a.jsonl", format!("{many}{one}"));
+    let error = home.error("a.jsonl");
+    assert!(
+        error.contains("a.jsonl:2: no field `answers`: all records are read as the first"),
+        "{error}"
+    );
+
+    home.write("p.jsonl", one.repeat(3));
+    home.write("t.txt", "text\n".repeat(30));
+    let refused = |name: &str, validation: u8, test: Option<u8>| {
+        let options = LocalOptions {
+            validation: Some(validation),
+            test,
+            ..LocalOptions::default()
+        };
+        let error = home.open(name, &options).unwrap_err().to_string();
+        error.replace(&format!("{}/", home.dir.path().display()), "")
+    };
+    assert_eq!(
+        refused("p.jsonl", 100, None),
+        "p.jsonl: task.local.validation = 100 and task.local.test = 10 (where nothing is said) hold out 110 percent, which leaves nothing to learn from: give less than 100 together"
+    );
+    let error = refused("p.jsonl", 60, Some(40));
+    assert!(
+        error.contains("validation = 60 and task.local.test = 40 hold out 100 percent"),
+        "{error}"
+    );
+    assert_eq!(
+        refused("t.txt", 100, None),
+        "t.txt: data.local.validation = 100 leaves nothing to learn from: give less than 100"
+    );
+}
+
+#[test]
 fn text_is_not_a_task_and_a_task_is_not_text() {
     let home = Home::new();
     home.write("mine.txt", "text\n".repeat(30));

@@ -129,3 +129,61 @@ fn calls_of_tools_and_silent_turns_are_left_out() {
         "{error}"
     );
 }
+
+#[test]
+fn a_weight_of_0_makes_an_answer_context_alone() {
+    let home = Home::new();
+    let question = "{\"role\": \"user\", \"content\": \"q\", \"weight\": 0.5}";
+    let answer = |weight: &str| {
+        format!("{{\"role\": \"assistant\", \"content\": \"a\", \"weight\": {weight}}}")
+    };
+    let talk = |weights: &[&str]| {
+        let turns: Vec<String> = weights
+            .iter()
+            .map(|weight| format!("{question}, {}", answer(weight)))
+            .collect();
+        format!("{{\"messages\": [{}]}}\n", turns.join(", "))
+    };
+    let read = || {
+        let dataset = home.open("w.jsonl", &LocalOptions::default()).unwrap();
+        let mut all = examples(&dataset, &Split::ALL);
+        all.sort_by_key(|example| example.source.line);
+        let turns = all
+            .iter()
+            .map(|example| (example.messages().len(), example.unlearnt.clone()));
+        (turns.collect::<Vec<_>>(), dataset.scan().unwrap().dropped)
+    };
+    let none = talk(&["0"]);
+    let lines = [
+        talk(&["0", "1"]),
+        // What follows the last answer that is learnt goes.
+        talk(&["0.0", "1.0", "null", "0", "0"]),
+        talk(&["1", "1"]),
+        none.clone(),
+    ];
+    home.write("w.jsonl", lines.concat());
+    let (turns, dropped) = read();
+    assert_eq!(turns, [(4, vec![1]), (6, vec![1]), (4, vec![])]);
+    let dropped: Vec<_> = dropped.into_iter().collect();
+    assert_eq!(dropped, [("no answer to learn (`weight` 0)".to_owned(), 1)]);
+
+    home.write("none.jsonl", none);
+    let error = home.error("none.jsonl");
+    assert!(
+        error.contains("nothing is left of it: 1 with no answer to learn (`weight` 0)"),
+        "{error}"
+    );
+    for (weight, shown) in [
+        ("0.5", "0.5"),
+        ("2", "2"),
+        ("true", "true"),
+        ("\"no\"", "no"),
+    ] {
+        home.write("bad.jsonl", talk(&["1"]) + &talk(&["1", weight]));
+        let error = home.error("bad.jsonl");
+        let expected = format!(
+            "bad.jsonl:2: turn 4 has the `weight` `{shown}`: write 1 for an answer that is learnt, 0 for one that is context alone"
+        );
+        assert_eq!(error, expected);
+    }
+}

@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 
-use super::{Fitted, Renderer, Whole, stretches};
+use super::learnt::{stretches, unlearnt_in};
+use super::{Fitted, Renderer, Whole};
 use crate::error::DataError;
 use crate::example::fit::drop_oldest_exchange;
 use crate::example::{ChatFormat, RenderedPrompt, Rendering, TokenPart};
@@ -42,12 +43,10 @@ impl Renderer {
             Rendering::Dropped(reason) => return Ok(Rendering::Dropped(self.dropped(reason))),
         };
         messages.push(answer);
-        let segments = self.tokenizer.render_conversation(&turns(&messages))?;
+        let segments = self.segments(&messages, &unlearnt_in(&messages, example))?;
         let mut rendered = self.tokenizer.encode_segments(&segments)?;
         if self.shots.any_turns() {
-            let own = self
-                .tokenizer
-                .render_conversation(&turns(&example.messages()))?;
+            let own = self.segments(&example.messages(), &example.unlearnt)?;
             let own = self.tokenizer.encode_segments(&own)?.supervised;
             only_last(&mut rendered.supervised, stretches(&own));
         }
@@ -164,7 +163,7 @@ fn only_last(mask: &mut [bool], count: usize) {
 }
 
 /// The messages as the tokenizer's template takes them.
-fn turns(messages: &[Message]) -> Vec<etude_tokenizer::Message> {
+pub(super) fn turns(messages: &[Message]) -> Vec<etude_tokenizer::Message> {
     let role = |role| match role {
         Role::System => etude_tokenizer::Role::System,
         Role::User => etude_tokenizer::Role::User,
