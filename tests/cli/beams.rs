@@ -66,6 +66,17 @@ fn a_folder_may_ask_for_a_search() {
         length_penalty: 0.5,
     });
     assert_eq!(generated(folder, &[])["ids"], four);
+    let other = ["--beams", "3"];
+    let three = found(Beams {
+        width: 3,
+        length_penalty: 0.5,
+    });
+    assert_eq!(generated(folder, &other)["ids"], three);
+    let longer = found(Beams {
+        width: 4,
+        length_penalty: 2.0,
+    });
+    assert_eq!(generated(folder, &["--length-penalty", "2"])["ids"], longer);
     // What the command line says of sampling goes before.
     let greedy = ["--temperature", "0"];
     assert_eq!(
@@ -129,12 +140,20 @@ fn what_cannot_be_searched_is_refused() {
         &["--beams", "4", "--temperature", "0.7"],
         &["temperature 0"],
     );
-    refuse(&["--length-penalty", "2"], &["--beams"]);
+    refuse(&["--beams", "4", "--top-k", "5"], &["--beams", "--top-k"]);
+    refuse(
+        &["--length-penalty", "2"],
+        &["--length-penalty", "--beams 4"],
+    );
     refuse(
         &["--beams", "2", "--length-penalty", "inf"],
         &["length_penalty = inf"],
     );
     let file = write("beams-text.txt", "A rose is a rose.");
+    wrong(
+        &["eval", model(), "--task", &file, "--length-penalty", "2"],
+        &["--length-penalty", "--beams 4"],
+    );
     wrong(
         &["eval", model(), "--text", &file, "--beams", "4"],
         &["--beams", "--task"],

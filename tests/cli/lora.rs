@@ -93,6 +93,17 @@ fn an_adapter_is_trained_used_and_merged() {
     }
     fs::write(&weights, damaged).unwrap();
     let done = program(&["doctor", text(&adapter)]);
+    for model in [
+        &[text(&adapter)][..],
+        &[text(&base), "--adapter", text(&run)],
+    ] {
+        let told = program(&[&["generate", "--max-tokens", "2"], model].concat());
+        assert!(
+            told.err.contains("another model than the one that is in"),
+            "{}",
+            told.err
+        );
+    }
     fs::write(&weights, whole).unwrap();
     assert_eq!(done.status, 1, "{}", done.out);
     assert!(
@@ -132,7 +143,7 @@ fn an_adapter_is_trained_used_and_merged() {
     assert_eq!(answers[0], answers[2]);
     assert_ne!(answers[0], answers[3]);
 
-    // Another base than it was trained on is told.
+    // The same base in another folder is the same; without a certificate the folder is told.
     let arguments = [
         "generate",
         model(),
@@ -141,7 +152,12 @@ fn an_adapter_is_trained_used_and_merged() {
         "--max-tokens",
         "2",
     ];
+    assert!(!program(&arguments).err.contains("trained on"));
+    let certificate = adapter.join("certificate.json");
+    let certified = fs::read(&certificate).unwrap();
+    fs::remove_file(&certificate).unwrap();
     let done = program(&arguments);
+    fs::write(&certificate, certified).unwrap();
     assert!(
         done.err.contains("was trained on the model in"),
         "{}",

@@ -167,6 +167,7 @@ fn a_task_is_scored_as_the_contract_says() {
     assert_eq!(
         keys(&told),
         [
+            "beams",
             "left_out",
             "n",
             "num_fewshot",

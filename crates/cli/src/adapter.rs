@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::Args;
+use etude_model::certificate::Certificate;
 use etude_model::hf::{self, Formats, LoadedModel, peft};
 use etude_tensor::Device;
 use etude_tokenizer::Tokenizer;
@@ -19,8 +20,8 @@ pub(crate) struct AdapterArgs {
 }
 
 impl AdapterArgs {
-    /// Loads a model with the adapters merged. Of each whose base is another folder, that is said; it may be the same
-    /// model all the same.
+    /// Loads a model with the adapters merged. Of each that was trained on another model, that is said, or on one in
+    /// another folder where nothing tells whether it is the same.
     ///
     /// # Errors
     /// What is wrong with a folder, or that an adapter is for another base.
@@ -30,11 +31,7 @@ impl AdapterArgs {
         formats: Formats,
         device: Device,
     ) -> Result<LoadedModel> {
-        let base = match peft::is_adapter(folder) {
-            true => peft::base(folder)?,
-            false => folder.to_owned(),
-        };
-        self.tell_other_base(&base);
+        self.tell_other_base(folder);
         Ok(hf::load_merged(folder, &self.adapters, formats, device)?)
     }
 
@@ -76,13 +73,35 @@ impl AdapterArgs {
         models()
     }
 
-    fn tell_other_base(&self, base: &Path) {
+    /// Says which of the adapters, and of a folder that is one, were trained on another model than the one that they
+    /// are merged into.
+    pub(crate) fn tell_other_base(&self, folder: &Path) {
+        let own = peft::is_adapter(folder).then_some(folder);
+        let base = own.map_or_else(|| Ok(folder.to_owned()), peft::base);
+        let Ok(base) = base.as_deref() else {
+            return; // which whoever loads it tells
+        };
         let place = |folder: &Path| folder.canonicalize().unwrap_or(folder.to_owned());
-        for (adapter, _) in &self.adapters {
-            let Ok(own) = peft::base(adapter) else {
-                continue; // a name, or a folder that is gone
-            };
-            if place(&own) != place(base) {
+        let given = self.adapters.iter().map(|(folder, _)| folder.as_path());
+        let mut is = None;
+        for adapter in own.into_iter().chain(given) {
+            // A certificate that cannot be read is the doctor's to tell of, a base that cannot be the loader's.
+            let certificate = Certificate::load(adapter).ok().flatten();
+            if let Some(was) = certificate.and_then(|certificate| certificate.base) {
+                let is = is.get_or_insert_with(|| hf::fingerprint(base).ok()); // as fast as it is read, and once
+                if is.as_ref().is_some_and(|is| *is != was) {
+                    output::note(&format!(
+                        "warning: {} was trained on another model than the one that is in {} now (weights or settings differ): what it learnt may not hold",
+                        adapter.display(),
+                        base.display()
+                    ));
+                }
+                continue;
+            }
+            // A name, or a folder that is gone, tells nothing.
+            if let Ok(own) = peft::base(adapter)
+                && place(&own) != place(base)
+            {
                 output::note(&format!(
                     "note: {} was trained on the model in {}, and is merged into the one in {}",
                     adapter.display(),

@@ -1,7 +1,7 @@
 //! The command line's outline: the commands in the order of use, and the help that stands above them.
 //! Each command's own arguments stand in its own file.
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
     bench, chat, completions, data, doctor, eval, export, finetune, generate, import, plan,
@@ -43,6 +43,27 @@ pub(crate) struct CommandLine {
     /// What to do.
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+impl CommandLine {
+    /// What the program was called with. A negative number after an option is its value, to be judged as one.
+    ///
+    /// # Errors
+    /// What is refused, or the help that was asked for.
+    pub(crate) fn read() -> Result<Self, clap::Error> {
+        let matches = numbers_may_be_negative(Self::command()).try_get_matches()?;
+        Self::from_arg_matches(&matches)
+    }
+}
+
+fn numbers_may_be_negative(command: clap::Command) -> clap::Command {
+    let options = |argument: clap::Arg| match argument.get_long() {
+        Some(_) if argument.get_action().takes_values() => argument.allow_negative_numbers(true),
+        _ => argument,
+    };
+    command
+        .mut_args(options)
+        .mut_subcommands(numbers_may_be_negative)
 }
 
 /// The commands. Each is named by `about`, since a doc comment here would hide the command's own `long_about`.

@@ -65,10 +65,18 @@ pub(crate) fn demand(certificate: &Certificate, source: &str) -> Result<()> {
         Some(made_by) => format!(" (reference made by {})", output::plain(made_by)),
         None => String::new(),
     };
+    let remedy = match &certificate.reference {
+        Some(_) => {
+            "check that the reference is of this model and that its files are whole; --allow-mismatch keeps the \
+             model and records the difference"
+        }
+        None => {
+            "check that the model's files are whole; --allow-mismatch keeps the model and records what is wrong"
+        }
+    };
     Err(Misuse::error(
         format!("{source}: {}: {}{against}", failed.what, failed.detail),
-        "check that the reference is of this model and that its files are whole; --allow-mismatch keeps the \
-         model and records the difference",
+        remedy,
     ))
 }
 

@@ -7,6 +7,7 @@ use clap::Args;
 use etude_model::hf::{self, Recommended};
 use etude_model::{Beams, Generation, Prompt, Sampling, TextGenerator, TextSettings};
 
+use crate::error::Misuse;
 use crate::model::Loaded;
 use crate::output;
 
@@ -55,33 +56,32 @@ pub(crate) struct BeamArgs {
     beams: Option<usize>,
     /// Compare texts by their log-probability over their tokens to this power: 0 favours short ones, more than 1
     /// long ones [default: 1]
-    #[arg(
-        long,
-        value_name = "P",
-        requires = "beams",
-        allow_negative_numbers = true
-    )]
+    #[arg(long, value_name = "P", allow_negative_numbers = true)]
     length_penalty: Option<f64>,
 }
 
 impl BeamArgs {
-    /// What was given, or none.
-    fn given(&self) -> Option<Beams> {
-        let usual = Beams::default();
-        self.beams.map(|width| Beams {
-            width,
-            length_penalty: self.length_penalty.unwrap_or(usual.length_penalty),
-        })
-    }
-
     /// Whether a search was asked for.
     pub(crate) fn is_given(&self) -> bool {
-        self.beams.is_some()
+        self.beams.is_some() || self.length_penalty.is_some()
     }
 
-    /// What was given, or no search.
-    pub(crate) fn beams(&self) -> Beams {
-        self.given().unwrap_or_default()
+    /// What was given, over what a folder recommends.
+    ///
+    /// # Errors
+    /// A length penalty without a search.
+    pub(crate) fn over(&self, recommended: &Recommended) -> Result<Beams> {
+        let search = recommended.search(self.beams);
+        if self.length_penalty.is_some() && search.width == 1 {
+            return Err(Misuse::error(
+                "--length-penalty: without a search by beams there is nothing to compare",
+                "give --beams 4, say, or leave it out",
+            ));
+        }
+        Ok(Beams {
+            length_penalty: self.length_penalty.unwrap_or(search.length_penalty),
+            ..search
+        })
     }
 }
 
@@ -115,7 +115,17 @@ impl SamplingArgs {
     /// # Errors
     /// A value that means nothing.
     pub(crate) fn check(&self, beams: Option<&BeamArgs>) -> Result<()> {
-        Ok(self.over(&Recommended::default(), beams).validate()?)
+        let width = beams.and_then(|beams| beams.beams);
+        let nucleus = self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
+        if width.is_some_and(|width| width > 1) && nucleus {
+            return Err(Misuse::error(
+                "--beams: a search draws nothing at random, so --top-k, --top-p and --min-p would do nothing",
+                "leave them out, or leave out --beams",
+            ));
+        }
+        // A length penalty may be for the beams that the folder names.
+        let beams = beams.filter(|beams| beams.beams.is_some());
+        Ok(self.over(&Recommended::default(), beams)?.validate()?)
     }
 
     /// The settings for a model: what was given, else what its folder recommends, else the usual. Without `beams`
@@ -128,16 +138,17 @@ impl SamplingArgs {
         loaded: &Loaded,
         beams: Option<&BeamArgs>,
     ) -> Result<TextSettings> {
-        let mut recommended = hf::load_generation(&loaded.base)?;
-        let settings = self.over(&recommended, beams);
+        let recommended = hf::load_generation(&loaded.base)?;
+        let settings = self.over(&recommended, beams)?;
         settings.validate()?;
-        if beams.is_none() && recommended.beams.is_some() {
-            recommended.ignored.push("num_beams".to_owned());
+        let mut missed = recommended.missed(&settings.sampling, &settings.beams);
+        if beams.is_some() && self.draws() {
+            missed.retain(|name| *name != "num_beams"); // who says how to draw asks for no search
         }
-        if !recommended.ignored.is_empty() {
+        if !missed.is_empty() {
             output::note(&format!(
                 "warning: generation_config.json asks for {}, which are not looked at here: the model may write otherwise than in Transformers",
-                recommended.ignored.join(", ")
+                missed.join(", ")
             ));
         }
         Ok(settings)
@@ -149,17 +160,16 @@ impl SamplingArgs {
         numbers.iter().any(Option::is_some) || self.top_k.is_some()
     }
 
-    fn over(&self, recommended: &Recommended, beams: Option<&BeamArgs>) -> TextSettings {
-        let asked = beams.and_then(BeamArgs::given);
-        let asked = asked.or(recommended
-            .beams
-            .filter(|_| beams.is_some() && !self.draws()));
-        let beams = asked.unwrap_or_default();
+    fn over(&self, recommended: &Recommended, beams: Option<&BeamArgs>) -> Result<TextSettings> {
         let usual = Sampling {
             temperature: TEMPERATURE,
             top_p: TOP_P,
             seed: self.seed,
             ..Sampling::default()
+        };
+        let beams = match beams {
+            Some(given) if given.is_given() || !self.draws() => given.over(recommended)?,
+            _ => Beams::default(),
         };
         let model = match beams.is_search() {
             // What is searched for is not drawn.
@@ -169,7 +179,7 @@ impl SamplingArgs {
             },
             false => recommended.sampling(&usual),
         };
-        TextSettings {
+        Ok(TextSettings {
             max_tokens: (self.max_tokens)
                 .or(recommended.max_tokens)
                 .unwrap_or(MAX_TOKENS),
@@ -183,7 +193,7 @@ impl SamplingArgs {
                 seed: self.seed,
             },
             beams,
-        }
+        })
     }
 }
 

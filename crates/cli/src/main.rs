@@ -23,12 +23,11 @@ mod task;
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use etude_tensor::memory;
 
 fn main() -> ExitCode {
     allocator::keep_freed_memory();
-    let line = match args::CommandLine::try_parse() {
+    let line = match args::CommandLine::read() {
         Ok(line) => line,
         Err(refusal) if refusal.use_stderr() => refusal.exit(),
         Err(help) => {

@@ -57,7 +57,10 @@ impl DeviceArgs {
         let tokenizer = self.adapters.tokenizer(&folder, config.vocab_size)?;
         // An adapter is added in float32.
         let hf::LoadedModel { decoder, ids } = match self.adapters.folder() {
-            None => hf::load_to_ask(&folder, device)?,
+            None => {
+                self.adapters.tell_other_base(&folder);
+                hf::load_to_ask(&folder, device)?
+            }
             Some(_) => self
                 .adapters
                 .load(&folder, Formats::one(Kind::Float), device)?,

@@ -166,8 +166,14 @@ fn unknown(name: &str, near: Option<&str>) -> anyhow::Error {
 /// No such recipe, a file that cannot be read, or a built-in recipe of the other stage.
 pub(crate) fn for_stage(stage: Stage, name_or_path: &str) -> Result<RecipeText> {
     let path = Path::new(name_or_path);
-    let is_path =
-        path.extension().is_some_and(|ending| ending == "toml") || path.components().count() > 1;
+    let is_toml = path.extension().is_some_and(|ending| ending == "toml");
+    if !is_toml && path.extension().is_some() && path.is_file() {
+        return Err(Misuse::error(
+            format!("{name_or_path}: a recipe is a file that ends in .toml"),
+            "give a recipe; it names its data as a source (docs/recipes.md)",
+        ));
+    }
+    let is_path = is_toml || path.components().count() > 1;
     if is_path || path.is_file() {
         return RecipeText::read(path).map_err(bad_input);
     }

@@ -79,6 +79,10 @@ impl TaskSettings {
             "metrics is empty; name at least one, such as `rouge_l`"
         );
         ensure!(
+            self.choices.is_empty() || self.metrics.iter().any(TaskMetric::is_choice),
+            "choices is given, and none of the metrics chooses; name `choice_accuracy` or `choice_macro_f1`, or leave choices out"
+        );
+        ensure!(
             self.max_tokens > 0,
             "max_tokens = 0 leaves no room for an answer; give at least 1"
         );

@@ -21,7 +21,7 @@ use etude_tensor::{device, parse_device};
 use etude_train::interrupt::unless_stopped;
 use etude_train::{Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings, recipe as text};
 
-pub use base::{base_fingerprint, model_folder};
+pub use base::model_folder;
 pub use inspect::{inspect, ledger};
 pub use mix::MixSettings;
 pub use plan::{make_ready, plan};

@@ -305,7 +305,10 @@ impl ModelConfig {
                 &format!("it must divide n_head = {}", self.n_head),
             ));
         }
-        if self.head_dim == self.n_embd / self.n_head && self.n_embd % self.n_head != 0 {
+        // As in Transformers; the other families' attention may be wider or narrower than the model.
+        let is_split = matches!(self.family, Family::Gpt2 | Family::Llama);
+        if is_split && self.head_dim == self.n_embd / self.n_head && self.n_embd % self.n_head != 0
+        {
             return Err(ConfigError::new(
                 "n_embd",
                 self.n_embd,

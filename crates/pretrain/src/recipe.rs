@@ -147,9 +147,10 @@ impl Recipe {
         ensure!(
             (self.eval.sample_tokens > 0 || self.eval.prompts.is_empty())
                 && (self.eval.sample_tokens as i64) < self.model.context,
-            "eval.sample_tokens = {}: it must be at least 1 and below model.context = {}",
+            "eval.sample_tokens = {}: it must be at least 1 and below model.context = {1}; set it to {2}, say, also where the recipe leaves it to its default",
             self.eval.sample_tokens,
-            self.model.context
+            self.model.context,
+            self.model.context / 2
         );
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::forecast;
 use crate::format;
 use crate::mechanics;
 use crate::probes;
-use crate::run::{Run, Sample, Stage};
+use crate::run::{Recipe, Run, Sample, Stage};
 use crate::scores::{self, Gain, Group};
 use crate::series;
 
@@ -116,7 +116,17 @@ fn score_groups(run: &Run) -> Vec<Group> {
             .get("before")
             .map(|before| ("Before", 'c', before)),
     );
-    scores::groups(&arms, None)
+    scores::groups(&arms, named_metric(run))
+}
+
+/// The metric that the recipe names first, but for bits per byte, which has a place of its own.
+fn named_metric(run: &Run) -> Option<&str> {
+    let Recipe::Parsed(recipe) = &run.recipe else {
+        return None;
+    };
+    let metrics = recipe.get("eval")?.get("metrics")?.as_array()?;
+    let mut names = metrics.iter().filter_map(toml::Value::as_str);
+    names.find(|name| *name != "bits_per_byte")
 }
 
 fn score_gains(run: &Run) -> Vec<Gain> {
@@ -173,10 +183,11 @@ fn tiles(run: &Run) -> Vec<Tile> {
     };
     let scores = (run.scores.get("after").or(run.summary.get("scores"))).and_then(Value::as_object);
     let first_score = scores.and_then(|scores| {
-        let (key, value) = scores
-            .iter()
-            .find(|(key, _)| key.as_str() != "bits_per_byte")?;
-        let score = scores::score(value)?;
+        let usual = scores.keys().map(String::as_str);
+        let usual = usual.filter(|key| *key != "bits_per_byte");
+        let named = named_metric(run).filter(|key| scores.contains_key(*key));
+        let key = named.or(usual.min())?;
+        let score = scores::score(&scores[key])?;
         Some(Tile {
             value: format::score(score.value),
             label: crate::metric::metric(key).label,

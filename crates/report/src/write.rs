@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::canvas::SERIES;
 use crate::compare;
@@ -92,6 +93,7 @@ pub fn write_many(runs: &[&Path], out: &Path) -> Result<PathBuf> {
             text,
         });
     }
+    notes.extend(other_data(&read));
     let named: Vec<(String, &Run)> = read.iter().map(|run| (run.name.clone(), run)).collect();
     let by_byte = "Comparable between models with different tokenizers; lower is better.";
     let by_token =
@@ -114,6 +116,27 @@ pub fn write_many(runs: &[&Path], out: &Path) -> Result<PathBuf> {
     };
     replace(out, &page::render("runs.html", &page)?)?;
     Ok(out.to_path_buf())
+}
+
+/// A word where runs learnt from other sources than the first: their losses are of other texts.
+fn other_data(runs: &[Run]) -> Option<Note> {
+    let sources = |run: &Run| -> Vec<String> {
+        let all = run.data.get("sources").and_then(Value::as_array);
+        let name = |source: &Value| source.get("name")?.as_str().map(str::to_owned);
+        all.into_iter().flatten().filter_map(name).collect()
+    };
+    let known = || runs.iter().filter(|run| !sources(run).is_empty());
+    let first = sources(known().next()?);
+    known().any(|run| sources(run) != first).then(|| {
+        let of = |run: &Run| format!("{}: {}", run.name, sources(run).join(", "));
+        Note {
+            place: "data".into(),
+            text: format!(
+                "The runs learnt from different data ({}), and each is measured on its own validation text: losses, bits per byte and scores of different data cannot be compared",
+                known().map(of).collect::<Vec<_>>().join("; ")
+            ),
+        }
+    })
 }
 
 /// Runs of the same name are told apart by their whole paths.

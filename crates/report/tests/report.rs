@@ -358,26 +358,6 @@ fn a_quickstart_may_be_half_done() {
 }
 
 #[test]
-fn several_runs_are_put_side_by_side() {
-    let dir = tempfile::tempdir().expect("folder");
-    let (one, two) = (dir.path().join("one/run"), dir.path().join("two/run"));
-    fixture::run(&one, &fixture::base());
-    fixture::run(&two, &fixture::scratch());
-    let out = dir.path().join("pages/both.html");
-    let page = page(&etude_report::write_many(&[&one, &two], &out).expect("writes"));
-    assert!(
-        page.contains("one/run") && page.contains("two/run"),
-        "runs of one name are told apart"
-    );
-    assert!(page.contains("2.055") && page.contains("2.664"));
-    assert!(
-        outline(&page)
-            .iter()
-            .any(|entry| entry == "h3 Validation loss nats per token")
-    );
-}
-
-#[test]
 fn a_long_run_stays_a_small_page() {
     let dir = tempfile::tempdir().expect("folder");
     let mut lines = String::new();
@@ -422,6 +402,14 @@ fn scores_before_and_after_stand_side_by_side() {
     let page = report(dir.path());
     assert!(page.contains("0.430") && page.contains("0.390 to 0.480"));
     assert!(!page.contains("What fine-tuning gained"));
+    // What the recipe names first leads.
+    let two = serde_json::json!({"after": {"bleu": 0.0, "exact_match": 0.9}});
+    fs::write(dir.path().join("scores.json"), two.to_string()).expect("writes");
+    let recipe = "[eval]\nmetrics = [\"bits_per_byte\", \"exact_match\", \"bleu\"]\n";
+    fs::write(dir.path().join("recipe.toml"), recipe).expect("writes");
+    let page = report(dir.path());
+    let at = |label: &str| page.find(label).expect(label);
+    assert!(at("Exact match") < at("BLEU"));
     let both = serde_json::json!({
         "after": {"rouge_l": {"value": 0.43, "low": 0.39, "high": 0.48}},
         "before": {"rouge_l": {"value": 0.13, "low": 0.11, "high": 0.15}},

@@ -290,11 +290,12 @@ fn ids_of(
     path: &Path,
 ) -> Result<Vec<u32>, TokenizerError> {
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    // Some tools write -1 for "none".
+    let is_there = |value: &&Value| value.as_i64().is_none_or(|id| id >= 0);
     let found = match object.get(field) {
         None | Some(Value::Null) => Some(Vec::new()),
-        Some(Value::Array(list)) => list.iter().map(id).collect(),
-        // Some tools write -1 for "none".
-        Some(value) if value.as_i64().is_some_and(|id| id < 0) => Some(Vec::new()),
+        Some(Value::Array(list)) => list.iter().filter(is_there).map(id).collect(),
+        Some(value) if !is_there(&value) => Some(Vec::new()),
         Some(value) => id(value).map(|id| vec![id]),
     };
     found.ok_or_else(|| TokenizerError::Config {

@@ -23,6 +23,7 @@ pub(crate) fn load(path: &Path) -> Result<Tokenizer, TokenizerError> {
         path: file.clone(),
         message: error.to_string(),
     })?;
+    demand_dense(&engine, &file)?;
     let config = match &folder {
         Some(folder) => Config::read(folder)?,
         None => Config::default(),
@@ -36,6 +37,28 @@ pub(crate) fn load(path: &Path) -> Result<Tokenizer, TokenizerError> {
     match template {
         Some(source) => tokenizer.with_chat_template(&source),
         None => Ok(tokenizer),
+    }
+}
+
+/// Ids that a vocabulary may leave out: more than any tokenizer's does, and few enough that a table of all ids is small.
+const HOLES: usize = 1 << 20;
+
+/// Refuses ids that lie far beyond the number of tokens, before anything as long as the largest is made.
+fn demand_dense(engine: &tokenizers::Tokenizer, file: &Path) -> Result<(), TokenizerError> {
+    let vocabulary = engine.get_vocab(true);
+    let most = vocabulary.len() + HOLES;
+    match vocabulary.iter().max_by_key(|(_, id)| **id) {
+        Some((token, &id)) if id as usize >= most => Err(TokenizerError::Config {
+            path: file.to_owned(),
+            field: "model.vocab".to_owned(),
+            message: format!(
+                "gives {token:?} the id {id}, and there are {} tokens; ids go up to {} then: \
+                 number the tokens anew, or fetch the file again",
+                vocabulary.len(),
+                most - 1
+            ),
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -44,6 +44,7 @@ mod decode;
 mod encode;
 mod error;
 mod files;
+mod pattern;
 mod sample;
 mod split;
 mod stages;
@@ -57,6 +58,7 @@ mod words;
 pub use chat::{Message, Rendered, Role, Segment};
 pub use decode::IncrementalDecoder;
 pub use error::TokenizerError;
+pub use pattern::python_fullmatch;
 pub use template::{ChatTemplate, write_like_python};
 #[cfg(feature = "tensor")]
 pub use tensor::{IdBatch, PadSide};

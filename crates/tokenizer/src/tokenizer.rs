@@ -46,6 +46,7 @@ impl Tokenizer {
         mut engine: tokenizers::Tokenizer,
         config: Config,
     ) -> Result<Self, TokenizerError> {
+        make_deterministic(&mut engine);
         config.apply(&mut engine)?;
         let [bos, eos, pad] = config.ids(&engine)?;
         let encoder = Encoder::new(&engine)?;
@@ -79,7 +80,8 @@ impl Tokenizer {
         train::train(documents, settings)
     }
 
-    /// Loads a `tokenizer.json`, or the model folder that holds one. For a folder, and for a file
+    /// Loads a `tokenizer.json`, or the model folder that holds one, without its BPE's `dropout`: the same text is the
+    /// same ids. For a folder, and for a file
     /// of exactly that name, `tokenizer_config.json`, `chat_template.jinja`,
     /// `generation_config.json` and `config.json` beside it are read where they exist.
     ///
@@ -394,6 +396,18 @@ impl Tokenizer {
             .byte_table
             .get_or_init(|| ByteTable::of(self).map(Arc::new))
             .as_ref()
+    }
+}
+
+/// Takes BPE's `dropout` out (Provilkov et al. 2020): with it, the same text is other ids each time.
+fn make_deterministic(engine: &mut tokenizers::Tokenizer) {
+    let tokenizers::ModelWrapper::BPE(model) = engine.get_model() else {
+        return;
+    };
+    if model.dropout.is_some() {
+        let mut model = model.clone();
+        model.dropout = None;
+        engine.with_model(model);
     }
 }
 

@@ -49,7 +49,9 @@ impl Environment {
             matmul_peak: matmul_peak(on, kind),
             system: format!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
             git_revision: git_revision(Path::new(".")),
-            command: std::env::args().collect(),
+            command: std::env::args_os()
+                .map(|part| part.to_string_lossy().into_owned())
+                .collect(),
         }
     }
 }

@@ -64,6 +64,13 @@ impl ModelSettings {
                 "model.{key} = {value}: it must be at most {most}"
             );
         }
+        // A published model's heads may have a width of their own; here it follows from these.
+        ensure!(
+            self.n_head <= 0 || self.n_embd % self.n_head == 0,
+            "model.n_embd = {}: it must be a multiple of n_head = {}",
+            self.n_embd,
+            self.n_head
+        );
         let gated = !matches!(self.family, Family::Gpt2 | Family::NanoChat);
         let n_inner = match (self.n_inner, gated) {
             (0, false) => self.n_embd.saturating_mul(4),

@@ -109,6 +109,7 @@ pub(crate) fn run(args: &ExportArgs) -> Result<Exit> {
         (false, None) => hf::stored_formats(&folder)?,
     };
     let hf::LoadedModel { decoder, ids } = args.adapters.load(&folder, formats, Device::Cpu)?;
+    hf::demand_finite(&decoder, &folder)?;
     // What was asked of the model before is asked of it again.
     let prompts = Certificate::load(&folder)?.map_or_else(Vec::new, |before| before.prompts());
     if to_file {

@@ -60,7 +60,7 @@ pub(crate) struct GenerateArgs {
     #[arg(long, conflicts_with = "chat")]
     task: bool,
     /// What the system's turn says before it
-    #[arg(long, value_name = "TEXT", requires = "chat")]
+    #[arg(long, value_name = "TEXT", requires = "chat", conflicts_with = "task")]
     system: Option<String>,
     /// Begin a document: put the tokenizer's beginning token before the prompt, as is done anyway for tokenizers that
     /// put it before every text (Llama's, Mistral's)

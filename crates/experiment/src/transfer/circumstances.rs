@@ -7,7 +7,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use etude_data::{DataError, Progress, Split};
-use etude_finetune::{TaskSettings, base_fingerprint, model_folder};
+use etude_finetune::{TaskSettings, model_folder};
+use etude_model::hf;
 use etude_train::{FolderKind, RunContext, durable};
 use serde::{Deserialize, Serialize};
 
@@ -54,7 +55,7 @@ impl Circumstances {
         let settings = &plan.settings;
         Ok(Self {
             examples,
-            base: base_fingerprint(&model_folder(&plan.finetune.base.path))?,
+            base: hf::fingerprint(&model_folder(&plan.finetune.base.path))?,
             task: plan.finetune.task.clone(),
             choices: plan.finetune.eval.choices.clone(),
             test: settings.test,

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::hf::{FolderError, peft};
+use crate::hf::{FolderError, fingerprint, peft};
 use crate::text::Prompt;
 pub use check::{Check, Outcome};
 pub use files::FileRecord;
@@ -54,6 +54,9 @@ pub struct Certificate {
     pub reference: Option<String>,
     /// What was checked, and how it came out.
     pub checks: Vec<Check>,
+    /// Of an adapter: which model it is for ([`crate::hf::fingerprint`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
     /// The files by name.
     pub files: BTreeMap<String, FileRecord>,
     /// The number format in which the transcripts were computed.
@@ -100,6 +103,7 @@ impl Certificate {
             date: chrono::Utc::now().format("%Y-%m-%d").to_string(),
             reference: None,
             checks,
+            base: None,
             files,
             computed_in: "float32".to_owned(),
             transcripts,
@@ -157,7 +161,14 @@ pub fn certify(
     let (checks, transcripts) = found?;
     let mut certificate = Certificate::of(files?, checks, transcripts);
     certificate.reference = reference.map(|reference| reference.made_by().to_owned());
+    certificate.base = base(folder)?;
     Ok(certificate)
+}
+
+/// The fingerprint of the model that an adapter is for; none where the folder is no adapter.
+fn base(folder: &Path) -> Result<Option<String>> {
+    let base = peft::is_adapter(folder).then(|| peft::base(folder));
+    base.map(|base| fingerprint(&base?)).transpose()
 }
 
 /// Hashing takes about as long as computing.

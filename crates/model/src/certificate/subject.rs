@@ -66,8 +66,9 @@ impl Subject {
     /// # Errors
     /// What is wrong with the file.
     pub fn load_gguf(path: &Path) -> Result<Self> {
-        let tokenizer = gguf::load_tokenizer(path).context("its tokenizer cannot be rebuilt")?;
+        // The model first: what is wrong with its settings is not the tokenizer's fault.
         let loaded = gguf::load(path, Kind::Float, Device::Cpu)?;
+        let tokenizer = gguf::load_tokenizer(path).context("its tokenizer cannot be rebuilt")?;
         Ok(Self::new(loaded, Some(tokenizer)))
     }
 
@@ -112,12 +113,8 @@ impl Subject {
     /// compared with the settings when it was loaded), that the tokenizer fits, that the template renders.
     pub(super) fn soundness(&self) -> Vec<Check> {
         let params = self.decoder.params();
-        let broken = params.entries().iter().find(|param| {
-            let finite = etude_tensor::no_grad(|| param.tensor.isfinite().all());
-            i64::try_from(finite).unwrap_or(0) != 1
-        });
-        let broken =
-            broken.map(|param| format!("`{}` holds values that are not finite", param.name));
+        let broken = hf::broken(&self.decoder, |_| true);
+        let broken = broken.map(|(name, _)| format!("`{name}` holds values that are not finite"));
         let found = format!(
             "{} parameters, {} numbers, of the shapes that the settings say, all finite",
             params.entries().len(),

@@ -5,16 +5,13 @@ use super::error::GgufError;
 use super::file::GgufFile;
 use super::metadata::{Metadata, Value};
 use super::names::ROPE_FACTORS;
+use super::rope;
 use crate::config::{Family, MlpKind, ModelConfig, Position, QkNorm, RotaryScaling, Sizes};
 use crate::hf::{Recommended, TokenIds};
-use crate::rotary;
 use crate::sample::Sampling;
 
 /// The architectures that are read; `llama` is SmolLM2's and Mistral's too.
 pub(super) const ARCHITECTURES: [&str; 4] = ["llama", "qwen2", "qwen3", "gpt2"];
-
-/// How far a stored rotary factor may lie from the one that Llama 3's rule gives.
-const FACTOR_TOLERANCE: f64 = 1e-4;
 
 /// A file's architecture and the keys that belong to it.
 struct Keys<'a> {
@@ -146,6 +143,8 @@ fn llama_like(
         .filter(|&window| window > 0);
     let family = match (base.family, window) {
         (Family::Llama, Some(_)) => Family::Mistral,
+        // Transformers' Llama has no other width than its heads' together.
+        (Family::Llama, None) if base.n_embd % base.n_head.max(1) != 0 => Family::Mistral,
         (family, None) => family,
         (_, Some(_)) => {
             let reason = "is set, which is supported for the architecture llama alone";
@@ -221,39 +220,9 @@ fn scaling(
     }
     let mut factors = vec![0f32; (head_dim / 2) as usize];
     dequantize(tensor.format, file.bytes(tensor), &mut factors);
-    let found = llama3(&factors, theta, head_dim);
+    let found = rope::llama3(&factors, theta, head_dim);
     let remedy = "does not hold the factors of Llama 3's scaling, the only ones supported";
     found.map(Some).ok_or_else(|| wrong(remedy))
-}
-
-/// Llama 3's settings from the factors they made: a file has the factors alone. All published models have
-/// 1 and 4 for the two ends of the ramp.
-fn llama3(factors: &[f32], theta: f64, head_dim: i64) -> Option<RotaryScaling> {
-    let largest = factors.iter().copied().fold(1f32, f32::max);
-    (5..=24)
-        .map(|power| f64::from(1 << power))
-        .find_map(|context| {
-            let candidate = RotaryScaling::Llama3 {
-                factor: f64::from(largest),
-                low: 1.0,
-                high: 4.0,
-                original_context: context,
-            };
-            let fits = rotary_factors(&candidate, theta, head_dim)
-                .zip(factors)
-                .all(|(ours, &theirs)| (ours / f64::from(theirs) - 1.0).abs() < FACTOR_TOLERANCE);
-            fits.then_some(candidate)
-        })
-}
-
-/// What a file has in place of the settings: by how much each wavelength grows.
-pub(super) fn rotary_factors(
-    scaling: &RotaryScaling,
-    theta: f64,
-    head_dim: i64,
-) -> impl Iterator<Item = f64> {
-    rotary::frequencies(theta, head_dim)
-        .map(move |frequency| frequency / rotary::stretch(frequency, scaling))
 }
 
 /// The architecture that a model is written as.

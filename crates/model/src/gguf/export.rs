@@ -11,6 +11,7 @@ use super::format::TensorFormat;
 use super::metadata::Value;
 use super::names::{self, ROPE_FACTORS};
 use super::quantize::quantize;
+use super::rope;
 use super::tokenizer;
 use super::write::{self, Planned};
 use crate::config::{Family, Position, RotaryScaling};
@@ -48,7 +49,8 @@ impl ExportFormat {
 }
 
 /// Writes a model with its tokenizer and chat template to `path`, which is synced. The window of a Mistral
-/// is no part of the format: the context is cut to it.
+/// is no part of the format: the context is cut to it. Special tokens that the model does not know, such as those that
+/// the settings of a small GPT-2 have from a large one, are left out.
 ///
 /// # Errors
 /// A family, a setting or a tokenizer that llama.cpp has no counterpart for; a file that cannot be written.
@@ -179,10 +181,119 @@ fn tensors(decoder: &Decoder, format: ExportFormat) -> (Vec<Planned>, Vec<Tensor
         ..
     } = config.position
     {
-        let factors: Vec<f32> = config::rotary_factors(&scaling, theta, config.head_dim)
+        let factors: Vec<f32> = rope::factors(&scaling, theta, config.head_dim)
             .map(|factor| factor as f32)
             .collect();
         add(ROPE_FACTORS.to_owned(), Tensor::from_slice(&factors));
     }
     (plan, tensors)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::PathBuf;
+
+    use etude_tensor::Device;
+
+    use super::*;
+    use crate::certificate::Subject;
+    use crate::config::{ModelConfig, Sizes};
+    use crate::gguf;
+
+    fn tokenizer() -> Tokenizer {
+        let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
+        gguf::load_tokenizer(&goldens.join("gguf/llama.gguf")).expect("loads")
+    }
+
+    fn exported(folder: &Path, config: ModelConfig, ids: &TokenIds) -> PathBuf {
+        let path = folder.join("x.gguf");
+        let decoder = Decoder::new(config, Kind::Float, Device::Cpu).expect("possible");
+        export(&decoder, ids, &tokenizer(), &path, ExportFormat::F32).expect("exports");
+        path
+    }
+
+    fn config(scaling: Option<RotaryScaling>) -> ModelConfig {
+        let sizes = Sizes {
+            vocab_size: 300,
+            n_layer: 1,
+            n_head: 2,
+            n_kv_head: 1,
+            n_embd: 16,
+            n_inner: 16,
+            context: 128,
+            tied: true,
+        };
+        ModelConfig {
+            position: Position::Rotary {
+                theta: 10_000.0,
+                flipped: false,
+                scaling,
+            },
+            ..ModelConfig::new(Family::Llama, sizes)
+        }
+    }
+
+    #[test]
+    fn special_tokens_that_the_model_does_not_know_are_left_out() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let ids = TokenIds {
+            bos: Some(50_256),
+            eos: vec![50_256, 7],
+            pad: Some(300),
+        };
+        let path = exported(folder.path(), config(None), &ids);
+        let found = Subject::load_gguf(&path).expect("loads").ids;
+        assert!(found.eos.contains(&7), "{found:?}");
+        let mut all = found.eos.iter().chain(&found.bos).chain(&found.pad);
+        assert!(all.all(|id| *id < 300), "{found:?}");
+    }
+
+    #[test]
+    fn a_width_that_is_no_multiple_of_the_heads_comes_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = ModelConfig {
+            family: Family::Mistral,
+            n_embd: 17,
+            ..config(None)
+        };
+        let path = exported(folder.path(), config.clone(), &TokenIds::default());
+        let found = Subject::load_gguf(&path).expect("loads").decoder;
+        assert_eq!(found.config(), &config);
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_positions_is_not_laid_to_the_tokenizer() {
+        let scaling = RotaryScaling::Llama3 {
+            factor: 8.0,
+            low: 2.0,
+            high: 4.0,
+            original_context: 12_288.0,
+        };
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = exported(folder.path(), config(Some(scaling)), &TokenIds::default());
+        Subject::load_gguf(&path).expect("any settings are found again");
+        let factors: Vec<f32> = rope::factors(&scaling, 10_000.0, 8)
+            .map(|factor| factor as f32)
+            .collect();
+        let bytes_of = |factors: &[f32]| -> Vec<u8> {
+            factors
+                .iter()
+                .flat_map(|factor| factor.to_le_bytes())
+                .collect()
+        };
+        let mut bytes = fs::read(&path).expect("reads");
+        let known = bytes_of(&factors);
+        let at = bytes
+            .windows(known.len())
+            .position(|window| window == known);
+        let at = at.expect("the file holds them");
+        bytes.splice(at..at + known.len(), bytes_of(&[1.0, 3.0, 2.0, 4.0]));
+        fs::write(&path, bytes).expect("writes");
+        let error = format!("{:#}", Subject::load_gguf(&path).expect_err("refused"));
+        assert!(
+            error.contains(ROPE_FACTORS) && !error.contains("tokenizer"),
+            "{error}"
+        );
+    }
 }

@@ -20,6 +20,7 @@ mod load;
 mod metadata;
 mod names;
 mod quantize;
+mod rope;
 mod tokenizer;
 mod write;
 

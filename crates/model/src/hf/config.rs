@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use super::error::FolderError;
-use super::window;
+use super::{rope, window};
 use crate::config::{
     Family, MlpKind, ModelConfig, NormKind, Position, QkNorm, RotaryScaling, Sizes,
 };
@@ -66,6 +66,15 @@ impl Fields<'_> {
             .as_f64()
             .filter(|x| x.is_finite())
             .ok_or_else(|| self.error(name, format!("is {value}, not a number")))
+    }
+
+    /// What is added to a variance or mean square.
+    fn epsilon(&self, name: &str, default: f64) -> Result<f64, FolderError> {
+        let found = self.float(name, default)?;
+        match found >= 0.0 {
+            true => Ok(found),
+            false => Err(self.error(name, format!("is {found}; it is at least 0"))),
+        }
     }
 
     pub(super) fn flag(&self, name: &str, default: bool) -> Result<bool, FolderError> {
@@ -131,17 +140,22 @@ fn gpt2(fields: &Fields<'_>) -> Result<ModelConfig, FolderError> {
     fields.refuse("scale_attn_weights", &[json!(true)])?;
     fields.refuse("scale_attn_by_inverse_layer_idx", &[json!(false)])?;
     fields.refuse("add_cross_attention", &[json!(false)])?;
-    let (n_embd, n_head) = (fields.int(&["n_embd"])?, fields.int(&["n_head"])?);
+    // The second names are Transformers' own for the same.
+    let n_embd = fields.int(&["n_embd", "hidden_size"])?;
+    let n_head = fields
+        .int_or_none(&["n_head", "num_attention_heads"])?
+        .unwrap_or(12);
+    let contexts = ["n_positions", "max_position_embeddings", "n_ctx"];
     let sizes = Sizes {
         vocab_size: fields.int(&["vocab_size"])?,
-        n_layer: fields.int(&["n_layer"])?,
+        n_layer: fields.int(&["n_layer", "num_hidden_layers"])?,
         n_head,
         n_kv_head: n_head,
         n_embd,
         n_inner: fields
             .int_or_none(&["n_inner"])?
             .unwrap_or(n_embd.saturating_mul(4)),
-        context: fields.int(&["n_positions", "n_ctx"])?,
+        context: fields.int_or_none(&contexts)?.unwrap_or(1024),
         tied: fields.flag("tie_word_embeddings", true)?,
     };
     let mlp = match fields.text("activation_function").unwrap_or("gelu_new") {
@@ -154,7 +168,7 @@ fn gpt2(fields: &Fields<'_>) -> Result<ModelConfig, FolderError> {
             ));
         }
     };
-    let norm_eps = fields.float("layer_norm_epsilon", 1e-5)?;
+    let norm_eps = fields.epsilon("layer_norm_epsilon", 1e-5)?;
     Ok(ModelConfig {
         mlp,
         norm_eps,
@@ -162,19 +176,67 @@ fn gpt2(fields: &Fields<'_>) -> Result<ModelConfig, FolderError> {
     })
 }
 
+/// What Transformers takes for sizes that a file does not name and that no tensor tells.
+struct Absent {
+    n_head: i64,
+    /// None where it is that of the queries.
+    n_kv_head: Option<i64>,
+    context: i64,
+}
+
+impl Absent {
+    fn of(family: Family) -> Self {
+        let (n_head, n_kv_head, context) = match family {
+            Family::Mistral => (32, Some(8), 131_072),
+            Family::Qwen2 | Family::Qwen3 => (32, Some(32), 32_768),
+            Family::NanoChat => (6, None, 2048),
+            _ => (32, None, 2048),
+        };
+        Self {
+            n_head,
+            n_kv_head,
+            context,
+        }
+    }
+}
+
+/// Transformers' default of some families is a number, and null is the queries' heads.
+fn n_kv_head(
+    fields: &Fields<'_>,
+    n_head: i64,
+    absent: &Absent,
+    family: Family,
+) -> Result<i64, FolderError> {
+    const FIELD: &str = "num_key_value_heads";
+    match (fields.object.get(FIELD), absent.n_kv_head) {
+        (None, Some(usual)) if n_head % usual != 0 => Err(fields.error(
+            FIELD,
+            format!(
+                "is missing, which means {usual} for {}, and that does not divide num_attention_heads = {n_head}; write the number",
+                family.name()
+            ),
+        )),
+        (None, Some(usual)) => Ok(usual),
+        _ => Ok(fields.int_or_none(&[FIELD])?.unwrap_or(n_head)),
+    }
+}
+
 fn llama_like(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, FolderError> {
-    let n_head = fields.int(&["num_attention_heads"])?;
+    let absent = Absent::of(family);
+    let n_head = fields
+        .int_or_none(&["num_attention_heads"])?
+        .unwrap_or(absent.n_head);
     let n_embd = fields.int(&["hidden_size"])?;
     let sizes = Sizes {
         vocab_size: fields.int(&["vocab_size"])?,
         n_layer: fields.int(&["num_hidden_layers"])?,
         n_head,
-        n_kv_head: fields
-            .int_or_none(&["num_key_value_heads"])?
-            .unwrap_or(n_head),
+        n_kv_head: n_kv_head(fields, n_head, &absent, family)?,
         n_embd,
         n_inner: fields.int(&["intermediate_size"])?,
-        context: fields.int(&["max_position_embeddings"])?,
+        context: fields
+            .int_or_none(&["max_position_embeddings"])?
+            .unwrap_or(absent.context),
         tied: fields.flag("tie_word_embeddings", false)?,
     };
     let base = ModelConfig::new(family, sizes);
@@ -187,7 +249,7 @@ fn llama_like(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, Folder
     let Position::Rotary { flipped, .. } = base.position else {
         unreachable!("this branch's families are rotary")
     };
-    let (theta, scaling) = rotary(fields, base.context)?;
+    let (theta, scaling) = rope::read(fields, base.context)?;
     // Transformers' Qwen2 and Mistral have theirs in the code, and look at no flag.
     let fixed = matches!(family, Family::Qwen2 | Family::Mistral);
     let bias = !fixed && fields.flag("attention_bias", false)?;
@@ -211,7 +273,7 @@ fn llama_like(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, Folder
             flipped,
             scaling,
         },
-        norm_eps: fields.float("rms_norm_eps", usual_eps)?,
+        norm_eps: fields.epsilon("rms_norm_eps", usual_eps)?,
         qkv_bias: bias || family == Family::Qwen2,
         out_bias: bias,
         mlp_bias: family == Family::Llama && fields.flag("mlp_bias", false)?,
@@ -219,60 +281,6 @@ fn llama_like(fields: &Fields<'_>, family: Family) -> Result<ModelConfig, Folder
         sliding_window: window::read(fields, &base)?,
         ..base
     })
-}
-
-/// Old files have `rope_theta` and `rope_scaling`, new ones both in `rope_parameters`. Where both are, Transformers takes
-/// `rope_scaling`.
-fn rotary(fields: &Fields<'_>, context: i64) -> Result<(f64, Option<RotaryScaling>), FolderError> {
-    let nested = ["rope_scaling", "rope_parameters"]
-        .into_iter()
-        .filter_map(|name| fields.find(&[name])?.as_object())
-        .find(|object| !object.is_empty());
-    let Some(object) = nested else {
-        return Ok((fields.float("rope_theta", 10_000.0)?, None));
-    };
-    let inner = Fields {
-        path: fields.path,
-        object,
-    };
-    let theta = match inner.find(&["rope_theta"]) {
-        Some(_) => inner.float("rope_theta", 10_000.0)?,
-        None => fields.float("rope_theta", 10_000.0)?,
-    };
-    let scaling = match inner
-        .text("rope_type")
-        .or(inner.text("type"))
-        .unwrap_or("default")
-    {
-        "default" => None,
-        "linear" => Some(RotaryScaling::Linear {
-            factor: inner.float("factor", 1.0)?,
-        }),
-        "llama3" => Some(RotaryScaling::Llama3 {
-            factor: inner.float("factor", 1.0)?,
-            low: inner.float("low_freq_factor", 1.0)?,
-            high: inner.float("high_freq_factor", 4.0)?,
-            original_context: fields.float(
-                "original_max_position_embeddings",
-                inner.float("original_max_position_embeddings", context as f64)?,
-            )?,
-        }),
-        other => {
-            return Err(inner.error(
-                "rope_type",
-                format!("is `{other}`; default, linear and llama3 are known"),
-            ));
-        }
-    };
-    let factor = match scaling {
-        Some(RotaryScaling::Linear { factor } | RotaryScaling::Llama3 { factor, .. }) => factor,
-        None => 1.0,
-    };
-    if factor <= 0.0 || theta <= 0.0 {
-        let field = if theta <= 0.0 { "rope_theta" } else { "factor" };
-        return Err(inner.error(field, "is not above 0"));
-    }
-    Ok((theta, scaling))
 }
 
 fn token_ids(fields: &Fields<'_>) -> Result<TokenIds, FolderError> {

@@ -86,6 +86,24 @@ pub enum FolderError {
         /// What it was to be stored in.
         format: &'static str,
     },
+    /// Numbers that are none, or no finite ones.
+    #[error(
+        "{path}: tensor `{tensor}` holds what is no finite number; the file is damaged, or its training diverged: fetch it again, or take an earlier checkpoint"
+    )]
+    NotFinite {
+        /// The file, or the folder.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// Weights that lie in a pickle alone.
+    #[error(
+        "{path}: pickles can run code and are not read; save the model again as safetensors (`model.save_pretrained(FOLDER)` of Transformers), or fetch model.safetensors"
+    )]
+    Pickle {
+        /// The file.
+        path: PathBuf,
+    },
     /// A shard that the index names and that is not there.
     #[error("{path}: the shard `{shard}` is missing; fetch it, or the whole folder, again")]
     Shard {

@@ -214,6 +214,15 @@ fn index(files: &[SafetensorsFile]) -> Result<Index, FolderError> {
     Ok(index)
 }
 
+/// In which file of a folder, or of the base of an adapter folder, a tensor lies.
+pub(super) fn file_of(folder: &Path, config: &ModelConfig, name: &str) -> Option<PathBuf> {
+    let base = peft::is_adapter(folder).then(|| peft::base(folder).ok());
+    let files = weight_files(&base.unwrap_or(Some(folder.to_owned()))?).ok()?;
+    let index = index(&files).ok()?;
+    let (file, _) = index[known_name(config, &index, name)?];
+    Some(files[file].path().to_owned())
+}
+
 fn read_into(
     folder: &Path,
     config: &ModelConfig,

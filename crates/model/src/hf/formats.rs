@@ -2,9 +2,11 @@
 
 use std::path::Path;
 
-use etude_tensor::{Kind, no_grad};
+use etude_tensor::{Kind, Tensor, no_grad};
 
 use super::error::FolderError;
+use super::folder::file_of;
+use super::names::hf_tensors;
 use super::peft;
 use super::shards::weight_files;
 use crate::decoder::Decoder;
@@ -81,7 +83,7 @@ pub fn stored_formats(folder: &Path) -> Result<Formats, FolderError> {
 /// # Errors
 /// Numbers that they do not hold.
 pub(crate) fn settle(decoder: &Decoder, formats: Formats, path: &Path) -> Result<(), FolderError> {
-    demand_finite(decoder, path)?;
+    demand_held(decoder, path)?;
     if formats.matrices != formats.others {
         narrow_what_fits(decoder);
     }
@@ -97,8 +99,7 @@ fn narrow_what_fits(decoder: &Decoder) {
     };
     let kind = matrix.tensor.kind();
     let vectors = || entries.iter().filter(|param| param.tensor.dim() != 2);
-    let fits =
-        |tensor: &etude_tensor::Tensor| tensor.to_kind(kind).to_kind(tensor.kind()).equal(tensor);
+    let fits = |tensor: &Tensor| tensor.to_kind(kind).to_kind(tensor.kind()).equal(tensor);
     if vectors().all(|param| fits(&param.tensor)) {
         for param in vectors() {
             let mut tensor = param.tensor.set_requires_grad(false);
@@ -110,24 +111,44 @@ fn narrow_what_fits(decoder: &Decoder) {
 /// Refuses numbers that were beyond a narrow format, or no numbers before.
 ///
 /// # Errors
-/// The parameter's name at `path`.
-fn demand_finite(decoder: &Decoder, path: &Path) -> Result<(), FolderError> {
-    for param in decoder.params().entries() {
-        let kind = param.tensor.kind();
-        let narrow = matches!(kind, Kind::Half | Kind::BFloat16);
-        if narrow && param.tensor.isfinite().all().int64_value(&[]) == 0 {
-            return Err(FolderError::Infinite {
-                path: path.to_owned(),
-                tensor: super::names::place(decoder.config(), &param.name)
-                    .names
-                    .join("`, `"),
-                format: if kind == Kind::Half {
-                    "float16"
-                } else {
-                    "bfloat16"
-                },
-            });
-        }
+/// The tensor's name at `path`.
+fn demand_held(decoder: &Decoder, path: &Path) -> Result<(), FolderError> {
+    let format = |kind: Kind| match kind {
+        Kind::Half => Some("float16"),
+        Kind::BFloat16 => Some("bfloat16"),
+        _ => None,
+    };
+    match broken(decoder, |kind| format(kind).is_some()) {
+        None => Ok(()),
+        Some((tensor, kind)) => Err(FolderError::Infinite {
+            path: path.to_owned(),
+            tensor,
+            format: format(kind).expect("only these were looked at"),
+        }),
     }
-    Ok(())
+}
+
+/// Refuses a model, read from `folder`, whose weights are not all finite: nobody wants it written out.
+///
+/// # Errors
+/// The file and its tensor.
+pub fn demand_finite(decoder: &Decoder, folder: &Path) -> Result<(), FolderError> {
+    match broken(decoder, |_| true) {
+        None => Ok(()),
+        Some((tensor, _)) => Err(FolderError::NotFinite {
+            path: file_of(folder, decoder.config(), &tensor).unwrap_or(folder.to_owned()),
+            tensor,
+        }),
+    }
+}
+
+/// The first tensor, by a folder's name for it, that holds what is not finite, among those in formats that are `asked` for.
+pub(crate) fn broken(decoder: &Decoder, asked: impl Fn(Kind) -> bool) -> Option<(String, Kind)> {
+    let is_broken = |tensor: &Tensor| no_grad(|| tensor.isfinite().all().int64_value(&[])) == 0; // sync
+    let params = decoder.params().entries().iter();
+    let mut params = params.filter(|param| asked(param.tensor.kind()));
+    let param = params.find(|param| is_broken(&param.tensor))?;
+    let tensors = hf_tensors(decoder.config(), param, &param.tensor);
+    let broken = tensors.into_iter().find(|part| is_broken(&part.tensor))?;
+    Some((broken.name, param.tensor.kind()))
 }

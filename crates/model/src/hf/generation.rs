@@ -28,11 +28,16 @@ pub struct Recommended {
     pub repetition_penalty: Option<f64>,
     /// `max_new_tokens`.
     pub max_tokens: Option<usize>,
-    /// `num_beams` and `length_penalty`, where texts are to be searched for and not drawn.
-    pub beams: Option<Beams>,
-    /// Fields that would change what Transformers writes, and that nothing here looks at.
-    pub ignored: Vec<String>,
+    /// `num_beams`, where texts are to be searched for and not drawn.
+    pub beams: Option<usize>,
+    /// `length_penalty` of a search.
+    pub length_penalty: Option<f64>,
+    /// Fields that would change what Transformers writes, and that nothing here looks at. They are handed on.
+    pub ignored: Map<String, Value>,
 }
+
+/// Such fields, which mean something in a search alone.
+const OF_SEARCH: [&str; 2] = ["early_stopping", "renormalize_logits"];
 
 /// Such fields, each with the number that means nothing; for lists and flags that is none at all.
 const NOT_READ: &[(&str, f64)] = &[
@@ -64,6 +69,8 @@ const NOT_READ: &[(&str, f64)] = &[
     ("exponential_decay_length_penalty", 0.0),
     ("sequence_bias", 0.0),
     ("stop_strings", 0.0),
+    ("early_stopping", 0.0),
+    ("renormalize_logits", 0.0),
 ];
 
 fn is_asked(value: &Value, nothing: f64) -> bool {
@@ -116,6 +123,10 @@ impl Recommended {
             None => Ok(None),
         };
         let sample = fields.find(&["do_sample"]).map(|_| ());
+        let asked = NOT_READ.iter().filter_map(|&(name, nothing)| {
+            let value = fields.find(&[name])?;
+            is_asked(value, nothing).then(|| (name.to_owned(), value.clone()))
+        });
         let mut found = Self {
             sample: sample
                 .map(|()| fields.flag("do_sample", false))
@@ -126,16 +137,9 @@ impl Recommended {
             min_p: number("min_p")?,
             repetition_penalty: number("repetition_penalty")?,
             max_tokens: count("max_new_tokens")?.filter(|&count| count > 0),
-            beams: None,
-            ignored: NOT_READ
-                .iter()
-                .filter(|(name, nothing)| {
-                    fields
-                        .find(&[*name])
-                        .is_some_and(|value| is_asked(value, *nothing))
-                })
-                .map(|(name, _)| (*name).to_owned())
-                .collect(),
+            beams: count("num_beams")?.filter(|&width| width != 1),
+            length_penalty: number("length_penalty")?,
+            ignored: asked.collect(),
         };
         found
             .sampling(&Sampling::default())
@@ -146,24 +150,40 @@ impl Recommended {
                     format!("is {}: it must be {}", error.value, error.must),
                 )
             })?;
-        let beams = Beams {
-            width: count("num_beams")?.unwrap_or(1),
-            length_penalty: number("length_penalty")?.unwrap_or(1.0),
-        };
-        beams
+        found
+            .search(None)
             .validate(&Sampling::greedy())
             .map_err(|error| fields.error("num_beams", error.to_string()))?;
-        if beams.is_search() {
-            match found.sample {
-                Some(true) => found.ignored.push("num_beams".to_owned()), // together they are another search
-                _ => found.beams = Some(beams),
-            }
-            let ends = fields.find(&["early_stopping"]);
-            if ends.is_some_and(|value| is_asked(value, 0.0)) {
-                found.ignored.push("early_stopping".to_owned());
-            }
+        if found.sample == Some(true)
+            && let Some(width) = found.beams.take()
+        {
+            // Together they are another search.
+            found.ignored.insert("num_beams".to_owned(), json!(width));
         }
         Ok(found)
+    }
+
+    /// The search that the folder asks for, or one of another width.
+    pub fn search(&self, width: Option<usize>) -> Beams {
+        let usual = Beams::default();
+        Beams {
+            width: width.or(self.beams).unwrap_or(usual.width),
+            length_penalty: self.length_penalty.unwrap_or(usual.length_penalty),
+        }
+    }
+
+    /// The names of those of the ignored fields that matter where texts are searched for or drawn so.
+    pub fn missed(&self, sampling: &Sampling, beams: &Beams) -> Vec<&str> {
+        let matters = |name: &str| match name {
+            "renormalize_logits" => beams.is_search() && sampling.has_penalty(),
+            name => beams.is_search() || !OF_SEARCH.contains(&name),
+        };
+        let names = self.ignored.keys().map(String::as_str);
+        let mut names: Vec<&str> = names.filter(|name| matters(name)).collect();
+        if self.beams.is_some() && !beams.is_search() {
+            names.push("num_beams");
+        }
+        names
     }
 
     fn entries(&self) -> Map<String, Value> {
@@ -175,15 +195,13 @@ impl Recommended {
             ("min_p", json!(self.min_p)),
             ("repetition_penalty", json!(self.repetition_penalty)),
             ("max_new_tokens", json!(self.max_tokens)),
-            ("num_beams", json!(self.beams.map(|beams| beams.width))),
-            (
-                "length_penalty",
-                json!(self.beams.map(|beams| beams.length_penalty)),
-            ),
+            ("num_beams", json!(self.beams)),
+            ("length_penalty", json!(self.length_penalty)),
         ];
         let named = entries.into_iter().filter(|(_, value)| !value.is_null());
         named
             .map(|(name, value)| (name.to_owned(), value))
+            .chain(self.ignored.clone())
             .collect()
     }
 }
@@ -248,42 +266,64 @@ mod tests {
 
     #[test]
     fn fields_that_nothing_here_looks_at_are_named() {
-        let ignored = |text: &str| read(text).expect("it is good").ignored;
+        let missed = |text: &str, beams: Beams| -> Vec<String> {
+            let found = read(text).expect("it is good");
+            let sampling = found.sampling(&usual());
+            let names = found.missed(&sampling, &beams);
+            names.into_iter().map(str::to_owned).collect()
+        };
+        let (one, four) = (
+            Beams::default(),
+            Beams {
+                width: 4,
+                ..Beams::default()
+            },
+        );
         let neutral = r#"{"num_beams": 1, "no_repeat_ngram_size": 0, "typical_p": 1.0, "bad_words_ids": null,
             "suppress_tokens": [], "renormalize_logits": true, "cache_implementation": "static"}"#;
-        assert_eq!(ignored(neutral), [""; 0]);
-        let asked = r#"{"num_beams": 4, "no_repeat_ngram_size": 2, "typical_p": 0.9, "bad_words_ids": [[7]],
-            "forced_bos_token_id": 0}"#;
-        let expected = [
-            "typical_p",
+        assert_eq!(missed(neutral, one), [""; 0]);
+        let asked = r#"{"no_repeat_ngram_size": 2, "typical_p": 0.9, "bad_words_ids": [[7]], "forced_bos_token_id": 0}"#;
+        let mut expected = [
             "no_repeat_ngram_size",
+            "typical_p",
             "bad_words_ids",
             "forced_bos_token_id",
         ];
-        assert_eq!(ignored(asked), expected);
-        // Beams that are drawn at random, and that end in another way.
-        let drawn = r#"{"num_beams": 4, "do_sample": true, "early_stopping": true}"#;
-        assert_eq!(ignored(drawn), ["num_beams", "early_stopping"]);
-        assert_eq!(ignored(r#"{"early_stopping": true}"#), [""; 0]);
+        let mut found = missed(asked, one);
+        found.sort();
+        expected.sort_unstable();
+        assert_eq!(found, expected);
+        // Beams that are drawn at random are not followed, and these end and count in another way.
+        let drawn = r#"{"num_beams": 4, "do_sample": true}"#;
+        assert_eq!(missed(drawn, one), ["num_beams"]);
+        let ends = r#"{"early_stopping": true, "renormalize_logits": true}"#;
+        assert_eq!(missed(ends, one), [""; 0]);
+        assert_eq!(missed(ends, four), ["early_stopping"]);
+        let counts = r#"{"renormalize_logits": true, "repetition_penalty": 1.4}"#;
+        assert_eq!(missed(counts, four), ["renormalize_logits"]);
+        // A search that is asked for and not made.
+        let beams = r#"{"num_beams": 4}"#;
+        assert_eq!(missed(beams, one), ["num_beams"]);
+        assert_eq!(missed(beams, four), [""; 0]);
     }
 
     #[test]
     fn beams_are_those_of_a_search() {
-        let beams = |text: &str| read(text).expect("it is good").beams;
-        let five = Beams {
-            width: 5,
-            length_penalty: 0.6,
+        let beams = |text: &str, width| read(text).expect("it is good").search(width);
+        let search = |width, length_penalty| Beams {
+            width,
+            length_penalty,
         };
-        assert_eq!(
-            beams(r#"{"num_beams": 5, "length_penalty": 0.6}"#),
-            Some(five)
-        );
+        let five = r#"{"num_beams": 5, "length_penalty": 0.6}"#;
+        assert_eq!(beams(five, None), search(5, 0.6));
+        assert_eq!(beams(five, Some(3)), search(3, 0.6));
+        assert_eq!(beams(r#"{"length_penalty": 0.0}"#, Some(3)), search(3, 0.0));
         for none in [
-            r#"{"num_beams": 1, "length_penalty": 0.6}"#,
+            r#"{"num_beams": 1}"#,
             r#"{"num_beams": null}"#,
             r#"{"num_beams": 5, "do_sample": true}"#,
         ] {
-            assert_eq!(beams(none), None, "{none}");
+            assert_eq!(beams(none, None), Beams::default(), "{none}");
         }
     }
 
@@ -352,7 +392,9 @@ mod tests {
     #[test]
     fn it_survives_saving() {
         let found =
-            read(r#"{"do_sample": true, "top_k": 20, "max_new_tokens": 512}"#).expect("good");
+            read(r#"{"do_sample": true, "top_k": 20, "max_new_tokens": 512, "num_beams": 3, "length_penalty": 0.5,
+                "no_repeat_ngram_size": 2, "suppress_tokens": [5], "early_stopping": true, "max_length": 30}"#)
+            .expect("good");
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::write(folder.path().join(GENERATION), r#"{"eos_token_id": 2}"#).expect("written");
         save_generation(&found, folder.path()).expect("saved");

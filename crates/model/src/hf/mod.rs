@@ -4,23 +4,28 @@
 
 mod config;
 mod error;
+mod fingerprint;
 mod folder;
 mod formats;
 mod generation;
 mod names;
 pub mod peft;
+mod rope;
 mod shards;
+#[cfg(test)]
+mod tests;
 mod window;
 
 pub use config::TokenIds;
 pub(crate) use config::to_json as config_json;
 pub use error::FolderError;
+pub use fingerprint::{combined, fingerprint, settings_fingerprint, weights_fingerprint};
 pub(crate) use folder::write_json;
 pub use folder::{
     LoadedModel, MAX_SHARD_BYTES, load, load_config, load_merged, load_to_ask, save, save_sharded,
 };
-pub(crate) use formats::settle;
-pub use formats::{Formats, stored_formats};
+pub use formats::{Formats, demand_finite, stored_formats};
+pub(crate) use formats::{broken, settle};
 pub use generation::{Recommended, load_generation, save_generation};
 pub(crate) use names::place;
 pub use names::{HfTensor, hf_tensors};

@@ -12,6 +12,8 @@ use super::names::HfTensor;
 
 pub(super) const WEIGHTS: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
+/// What folders from before safetensors hold.
+const PICKLES: [&str; 2] = ["pytorch_model.bin", "pytorch_model.bin.index.json"];
 
 /// All of a folder, opened.
 pub(super) fn weight_files(folder: &Path) -> Result<Vec<SafetensorsFile>, FolderError> {
@@ -21,6 +23,10 @@ pub(super) fn weight_files(folder: &Path) -> Result<Vec<SafetensorsFile>, Folder
     }
     let index = folder.join(INDEX);
     if !index.is_file() {
+        let mut pickles = PICKLES.iter().map(|name| folder.join(name));
+        if let Some(path) = pickles.find(|path| path.is_file()) {
+            return Err(FolderError::Pickle { path });
+        }
         return Err(FolderError::NotAModel {
             path: folder.to_owned(),
             missing: format!("{WEIGHTS} or {INDEX}"),

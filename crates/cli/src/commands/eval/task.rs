@@ -10,6 +10,7 @@ use etude_data::{
 };
 use etude_eval::{TaskMetric, TaskResult, TaskSettings, choices, evaluate, write_predictions};
 use etude_finetune::{Recipe, TaskSettings as Rendering};
+use etude_model::hf::Recommended;
 use serde_json::json;
 
 use super::against::Against;
@@ -25,7 +26,7 @@ use crate::task::{self, Origin};
 
 pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
     TaskMetric::check_distinct(&args.task.metrics).map_err(bad_input)?;
-    let settings = settings(args);
+    let settings = settings(args)?;
     settings.validate().map_err(bad_input)?;
     let path = predictions_path(args, name)?;
     files::spare_inputs(&path, "--predictions", inputs(args, name))?;
@@ -174,10 +175,10 @@ fn inputs<'a>(args: &'a EvalArgs, name: &'a str) -> impl Iterator<Item = &'a Pat
     named.into_iter().flatten()
 }
 
-fn settings(args: &EvalArgs) -> TaskSettings {
+fn settings(args: &EvalArgs) -> Result<TaskSettings> {
     let mut settings = TaskSettings {
         choices: args.task.choices.clone(),
-        beams: args.task.beams.beams(),
+        beams: args.task.beams.over(&Recommended::default())?,
         ..TaskSettings::default()
     };
     if let Some(most) = args.task.max_tokens {
@@ -186,7 +187,7 @@ fn settings(args: &EvalArgs) -> TaskSettings {
     if !args.task.metrics.is_empty() {
         settings.metrics.clone_from(&args.task.metrics);
     }
-    settings
+    Ok(settings)
 }
 
 /// How examples are written for this model: as it was fine-tuned, unless it was not or the user says else; and

@@ -120,21 +120,23 @@ pub(in crate::gguf) fn write(
     entries.extend(of_its_kind);
     let unknown = model["unk_token"].as_str().filter(|_| is_pieces);
     let unknown = unknown.and_then(|token| tokenizer.token_id(token));
-    let [eos, eot, eom] = ends(tokenizer, ids);
+    let is_known = |id: &u32| (*id as usize) < size;
+    let [eos, eot, eom] = ends(tokenizer, ids, is_known);
     for (key, id) in [
         (
             "tokenizer.ggml.bos_token_id",
-            ids.bos.or(tokenizer.bos_id()),
+            ids.bos.filter(is_known).or(tokenizer.bos_id()),
         ),
         ("tokenizer.ggml.eos_token_id", eos),
         ("tokenizer.ggml.eot_token_id", eot),
         ("tokenizer.ggml.eom_token_id", eom),
         (
             "tokenizer.ggml.padding_token_id",
-            ids.pad.or(tokenizer.pad_id()),
+            ids.pad.filter(is_known).or(tokenizer.pad_id()),
         ),
         ("tokenizer.ggml.unknown_token_id", unknown),
     ] {
+        let id = id.filter(is_known);
         entries.extend(id.map(|id| (key, Value::Unsigned(id.into()))));
     }
     if let Some(template) = tokenizer.chat_template() {
@@ -148,10 +150,15 @@ pub(in crate::gguf) fn write(
 
 /// Where llama.cpp stops: the ends of a text, of a turn and of a message, by which it means no more than three tokens.
 /// The one that ends a turn of the template is the second; the model's own take what places are left.
-fn ends(tokenizer: &Tokenizer, ids: &TokenIds) -> [Option<u32>; 3] {
-    let first = ids.eos.first().copied().or(tokenizer.eos_id());
+fn ends(
+    tokenizer: &Tokenizer,
+    ids: &TokenIds,
+    is_known: impl Fn(&u32) -> bool,
+) -> [Option<u32>; 3] {
+    let own: Vec<u32> = ids.eos.iter().copied().filter(is_known).collect();
+    let first = own.first().copied().or(tokenizer.eos_id());
     let turn = tokenizer.end_of_turn_id();
-    let mut left = ids.eos.iter().copied();
+    let mut left = own.iter().copied();
     let mut next = || left.find(|&id| Some(id) != first && Some(id) != turn);
     let second = turn.filter(|_| turn != first).or_else(&mut next);
     [first, second.or(turn), next()]

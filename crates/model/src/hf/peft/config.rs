@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::config::Fields;
 use super::super::error::FolderError;
+use super::targets;
 use crate::config::Family;
 use crate::decoder::Decoder;
 use crate::lora::{Adapter, Targets};
@@ -23,12 +24,12 @@ pub(super) struct PeftConfig {
     /// Names of updated modules; none when the file has a pattern over paths instead.
     pub(super) targets: Option<Vec<String>>,
     pub(super) whole: Vec<String>,
-    /// Whether some of the modules that `targets` names are left out, in a way that only PEFT follows.
-    pub(super) selects: bool,
+    /// The modules that it updates.
+    pub(super) selected: targets::Targets,
 }
 
 /// Fields that change what an adapter means, with the values that change nothing.
-fn neutral() -> [(&'static str, Vec<Value>); 11] {
+fn neutral() -> [(&'static str, Vec<Value>); 13] {
     let off = || vec![json!(false)];
     let empty = || vec![json!([]), json!({})];
     [
@@ -42,6 +43,8 @@ fn neutral() -> [(&'static str, Vec<Value>); 11] {
         ("arrow_config", empty()),
         ("velora_config", empty()),
         ("monteclora_config", empty()),
+        ("use_bdlora", vec![Value::Null, json!(false)]),
+        ("kasa_config", vec![Value::Null]),
         // These change the base's weights before training, unlike a random start.
         (
             "init_lora_weights",
@@ -113,6 +116,7 @@ pub(super) fn parse(path: &Path, json: &Value) -> Result<PeftConfig, FolderError
             return Err(fields.error("rank_pattern", reason));
         }
     }
+    let whole = names("modules_to_save")?.unwrap_or_default();
     Ok(PeftConfig {
         rank,
         alpha: fields.float("lora_alpha", 8.0)?,
@@ -121,10 +125,8 @@ pub(super) fn parse(path: &Path, json: &Value) -> Result<PeftConfig, FolderError
         rank_pattern,
         alpha_pattern: pattern("alpha_pattern")?,
         targets: names("target_modules")?,
-        whole: names("modules_to_save")?.unwrap_or_default(),
-        selects: ["layers_to_transform", "exclude_modules"]
-            .iter()
-            .any(|field| fields.find(&[field]).is_some()),
+        selected: targets::Targets::parse(&fields, &whole)?,
+        whole,
     })
 }
 

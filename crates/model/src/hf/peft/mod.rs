@@ -6,6 +6,7 @@
 
 mod config;
 mod read;
+mod targets;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -69,8 +70,12 @@ pub fn merge(decoder: &mut Decoder, adapters: &[(PathBuf, f64)]) -> Result<(), F
     }
     // All are read before any is added: some hold copies of the base's weights, which are compared.
     let found: Vec<Found> = (adapters.iter())
-        .map(|(folder, _)| read::read(folder, decoder))
-        .collect::<Result<_, _>>()?;
+        .map(|(folder, _)| {
+            let found = read::read(folder, decoder)?;
+            found.demand_finite(folder, decoder.config())?;
+            Ok(found)
+        })
+        .collect::<Result<_, FolderError>>()?;
     let mut changed: Vec<Changed> = Vec::new();
     for ((folder, weight), found) in adapters.iter().zip(found) {
         let wrong = |reason: String| FolderError::Adapter {

@@ -3,14 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use etude_tensor::Tensor;
 use etude_tensor::safetensors::SafetensorsFile;
+use etude_tensor::{Tensor, no_grad};
 
 use super::super::error::FolderError;
 use super::super::folder::read_json;
 use super::super::names;
 use super::config::{self, PeftConfig};
 use super::{CONFIG, MAGNITUDE, PREFIX, WEIGHTS};
+use crate::config::ModelConfig;
 use crate::decoder::Decoder;
 use crate::lora::{LinearModule, linear_modules, matches, output_module};
 
@@ -20,6 +21,42 @@ pub(super) struct Found {
     pub(super) updates: Vec<Update>,
     /// Modules that were trained whole.
     pub(super) whole: Vec<Whole>,
+}
+
+impl Found {
+    /// Refuses an adapter with what is no finite number: merged, it would spoil the model.
+    ///
+    /// # Errors
+    /// The file and its tensor.
+    pub(super) fn demand_finite(
+        &self,
+        folder: &Path,
+        config: &ModelConfig,
+    ) -> Result<(), FolderError> {
+        let updates = self.updates.iter().flat_map(|update| {
+            let named = |leaf: &str| format!("{}.{leaf}", update.module.path);
+            [
+                Some((named("lora_A.weight"), &update.a)),
+                Some((named("lora_B.weight"), &update.b)),
+                (update.magnitude.as_ref()).map(|magnitude| (named(MAGNITUDE), magnitude)),
+            ]
+        });
+        let whole = self.whole.iter().map(|whole| {
+            // A part of several is told by all their names.
+            let names = names::place(config, &whole.name).names;
+            Some((names.join(" or "), &whole.values))
+        });
+        for (name, values) in updates.chain(whole).flatten() {
+            let finite = no_grad(|| values.isfinite().all().int64_value(&[])); // sync
+            if finite == 0 {
+                return Err(FolderError::NotFinite {
+                    path: folder.join(WEIGHTS),
+                    tensor: format!("{PREFIX}{name}"),
+                });
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The values of a module, or of one that lies in a parameter with others.
@@ -104,8 +141,7 @@ pub(super) fn read(folder: &Path, decoder: &Decoder) -> Result<Found, FolderErro
     check_targets(&config_path, &config, &modules, decoder.config().tied)?;
     let mut updates = Vec::new();
     for module in modules {
-        let named = |name: &String| matches(&module.path, name);
-        let is_due = !config.selects && config.targets.iter().flatten().any(named);
+        let is_due = config.selected.wants(&module.path);
         let missing = format!("{PREFIX}{}.lora_A.weight", module.path);
         match file.update(module, &config)? {
             None if is_due => {
