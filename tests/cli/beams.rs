@@ -83,6 +83,13 @@ fn a_folder_may_ask_for_a_search() {
         generated(folder, &greedy)["ids"],
         generated(model(), &greedy)["ids"]
     );
+    let one = ["generate", folder, "--beams", "1", "--max-tokens", "2"];
+    let told = run_in(&scratch("."), &one, b"");
+    assert!(!told.err.contains("num_beams"), "{}", told.err);
+    wrong(
+        &["generate", folder, "--length-penalty", "2", "--top-k", "5"],
+        &["--top-k", "search by beams"],
+    );
     let told = run_in(&scratch("."), &["chat", folder], b"Hello\n");
     assert_eq!(told.status, 0, "{}", told.err);
     assert!(told.err.contains("asks for num_beams"), "{}", told.err);
@@ -113,7 +120,7 @@ fn answers_to_a_task_are_searched_for() {
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();
         (
-            told["beams"].clone(),
+            told["beams"]["width"].clone(),
             told["scores"]["bits_per_byte"].clone(),
             answers,
         )
@@ -140,7 +147,7 @@ fn what_cannot_be_searched_is_refused() {
         &["--beams", "4", "--temperature", "0.7"],
         &["temperature 0"],
     );
-    refuse(&["--beams", "4", "--top-k", "5"], &["--beams", "--top-k"]);
+    refuse(&["--beams", "4", "--top-k", "5"], &["--top-k", "--beams"]);
     refuse(
         &["--length-penalty", "2"],
         &["--length-penalty", "--beams 4"],

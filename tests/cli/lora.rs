@@ -99,7 +99,7 @@ fn an_adapter_is_trained_used_and_merged() {
     ] {
         let told = program(&[&["generate", "--max-tokens", "2"], model].concat());
         assert!(
-            told.err.contains("another model than the one that is in"),
+            told.err.contains("are not those of the model that"),
             "{}",
             told.err
         );

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use assert_cmd::Command;
 use etude_model::hf::{self, TokenIds};
 use etude_model::{Decoder, Family, ModelConfig, Sizes};
-use etude_tensor::{Device, Kind, seed_everything};
+use etude_tensor::{Device, Kind, with_seed};
 use etude_tokenizer::{Tokenizer, TrainSettings};
 use serde_json::Value;
 
@@ -210,13 +210,8 @@ pub(crate) fn save_model(folder: &Path) {
         context: 96,
         tied: false,
     };
-    seed_everything(1);
-    let decoder = Decoder::new(
-        ModelConfig::new(Family::Llama, sizes),
-        Kind::Float,
-        Device::Cpu,
-    )
-    .unwrap();
+    let config = ModelConfig::new(Family::Llama, sizes);
+    let decoder = with_seed(1, || Decoder::new(config, Kind::Float, Device::Cpu)).unwrap();
     let ids = TokenIds {
         bos: tokenizer.bos_id(),
         eos: tokenizer.eos_id().into_iter().collect(),

@@ -91,7 +91,7 @@ impl AdapterArgs {
                 let is = is.get_or_insert_with(|| hf::fingerprint(base).ok()); // as fast as it is read, and once
                 if is.as_ref().is_some_and(|is| *is != was) {
                     output::note(&format!(
-                        "warning: {} was trained on another model than the one that is in {} now (weights or settings differ): what it learnt may not hold",
+                        "note: the files in {1} are not those of the model that {0} was trained on: if it is another one, or another version, what was learnt may not hold",
                         adapter.display(),
                         base.display()
                     ));

@@ -56,7 +56,7 @@ pub(crate) struct BeamArgs {
     beams: Option<usize>,
     /// Compare texts by their log-probability over their tokens to this power: 0 favours short ones, more than 1
     /// long ones [default: 1]
-    #[arg(long, value_name = "P", allow_negative_numbers = true)]
+    #[arg(long, value_name = "P")]
     length_penalty: Option<f64>,
 }
 
@@ -115,14 +115,6 @@ impl SamplingArgs {
     /// # Errors
     /// A value that means nothing.
     pub(crate) fn check(&self, beams: Option<&BeamArgs>) -> Result<()> {
-        let width = beams.and_then(|beams| beams.beams);
-        let nucleus = self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
-        if width.is_some_and(|width| width > 1) && nucleus {
-            return Err(Misuse::error(
-                "--beams: a search draws nothing at random, so --top-k, --top-p and --min-p would do nothing",
-                "leave them out, or leave out --beams",
-            ));
-        }
         // A length penalty may be for the beams that the folder names.
         let beams = beams.filter(|beams| beams.beams.is_some());
         Ok(self.over(&Recommended::default(), beams)?.validate()?)
@@ -142,8 +134,8 @@ impl SamplingArgs {
         let settings = self.over(&recommended, beams)?;
         settings.validate()?;
         let mut missed = recommended.missed(&settings.sampling, &settings.beams);
-        if beams.is_some() && self.draws() {
-            missed.retain(|name| *name != "num_beams"); // who says how to draw asks for no search
+        if beams.is_some_and(|beams| beams.beams.is_some() || self.draws()) {
+            missed.retain(|name| *name != "num_beams"); // the command line says what is wanted instead
         }
         if !missed.is_empty() {
             output::note(&format!(
@@ -171,6 +163,13 @@ impl SamplingArgs {
             Some(given) if given.is_given() || !self.draws() => given.over(recommended)?,
             _ => Beams::default(),
         };
+        let nucleus = self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
+        if beams.is_search() && nucleus {
+            return Err(Misuse::error(
+                "--top-k, --top-p, --min-p: a search by beams draws nothing at random, so they would do nothing",
+                "leave them out, or leave out --beams and --length-penalty",
+            ));
+        }
         let model = match beams.is_search() {
             // What is searched for is not drawn.
             true => Sampling {

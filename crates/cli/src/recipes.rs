@@ -166,10 +166,14 @@ fn unknown(name: &str, near: Option<&str>) -> anyhow::Error {
 /// No such recipe, a file that cannot be read, or a built-in recipe of the other stage.
 pub(crate) fn for_stage(stage: Stage, name_or_path: &str) -> Result<RecipeText> {
     let path = Path::new(name_or_path);
-    let is_toml = path.extension().is_some_and(|ending| ending == "toml");
-    if !is_toml && path.extension().is_some() && path.is_file() {
+    let ends_in = |endings: &[&str]| {
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        ending.is_some_and(|ending| endings.contains(&ending.to_ascii_lowercase().as_str()))
+    };
+    let is_toml = ends_in(&["toml"]);
+    if ends_in(&["jsonl", "json", "csv", "tsv", "parquet", "gz"]) && path.is_file() {
         return Err(Misuse::error(
-            format!("{name_or_path}: a recipe is a file that ends in .toml"),
+            format!("{name_or_path}: this is data, and a recipe is a TOML file"),
             "give a recipe; it names its data as a source (docs/recipes.md)",
         ));
     }

@@ -412,7 +412,7 @@ fn missing_field(name: &str, row: &Row<'_>) -> DataError {
     let other = known.iter().find(|known| answered(known));
     let remedy = match nearest(name, known.iter().copied()) {
         _ if answered(name) && other.is_some() => format!(
-            "all records are read as the first one is, which has `{name}`: give this one a `{name}` in place of `{}`, or keep the two kinds in two files",
+            "the records of this file are read by their `{name}`: give this one a `{name}` in place of `{}`, or keep the two kinds in two files",
             other.unwrap_or(&"")
         ),
         Some(close) => format!("did you mean `{close}`?"),

@@ -26,9 +26,11 @@ pub(crate) struct Answers {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Batches {
     /// At most.
-    pub(crate) rows: usize,
+    rows: usize,
+    /// Rows that each prompt takes.
+    width: usize,
     /// Ends each answer after about so many tokens, in the room that a whole one has; none lets it end by itself.
-    pub(crate) break_off: Option<usize>,
+    break_off: Option<usize>,
 }
 
 impl Batches {
@@ -36,19 +38,32 @@ impl Batches {
     pub(crate) fn of(rows: usize) -> Self {
         Self {
             rows,
+            width: 1,
             break_off: None,
+        }
+    }
+
+    /// Answers that end after about so many tokens.
+    pub(crate) fn broken_off(self, most: usize) -> Self {
+        Self {
+            break_off: Some(most),
+            ..self
         }
     }
 
     /// Where each prompt takes so many rows.
     fn shared(self, width: usize) -> Self {
         let rows = (self.rows / width).max(1);
-        Self { rows, ..self }
+        Self {
+            rows,
+            width,
+            ..self
+        }
     }
 
     /// How many prompts, beginning with one of `longest` tokens.
     fn next(self, longest: usize) -> usize {
-        (BATCH_TOKENS / longest.max(1)).clamp(1, self.rows)
+        (BATCH_TOKENS / (longest.max(1) * self.width)).clamp(1, self.rows)
     }
 
     /// How many batches prompts of these lengths make.
@@ -137,6 +152,10 @@ mod tests {
     fn batches_are_counted_longest_first() {
         assert_eq!(Batches::of(33).shared(4).rows, 8);
         assert_eq!(Batches::of(3).shared(4).rows, 1);
+        assert_eq!(
+            Batches::of(32).shared(4).count(vec![BATCH_TOKENS / 8; 4]),
+            2
+        );
         let batches = Batches::of(4);
         assert_eq!(batches.count(vec![]), 0);
         assert_eq!(batches.count(vec![10; 9]), 3);

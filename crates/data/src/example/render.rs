@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use etude_tokenizer::Tokenizer;
 use rayon::prelude::*;
 
-use self::learnt::{located, stretches};
+use self::learnt::{answers, located, stretches};
 use self::shots::Shots;
 use super::fit::{FittedText, fit_text};
 use super::{
@@ -214,8 +214,7 @@ impl Renderer {
         };
         let texts = example.messages();
         let text = Amount::of(texts.iter().map(|message| message.content.as_str()));
-        let answers = texts.iter().filter(|m| m.role == Role::Assistant).count();
-        let answers = answers.saturating_sub(example.unlearnt.len());
+        let answers = answers(&texts, &example.unlearnt);
         let learnt = match &rendering {
             Rendering::Kept(whole) if !whole.truncated => stretches(&whole.supervised),
             _ => answers,

@@ -1,5 +1,6 @@
 //! JSON files: a list or a map of records, streamed; and trees whose leaves are records.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs;
 use std::path::Path;
@@ -202,8 +203,9 @@ impl<'de> Visitor<'de> for Each<'_, '_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<(), A::Error> {
+        let mut keys = HashSet::new();
         while let Some(key) = entries.next_key::<String>()? {
-            if self.single.contains_key(&key) {
+            if !keys.insert(key.clone()) {
                 return Err(self.met.stop_at(&key));
             }
             let mut value = entries.next_value_seed(Exact(self.met))?;
@@ -227,7 +229,12 @@ struct Leaf {
 /// names below that), its value, and a passage of its neighbours in the same section.
 pub(super) fn leaves(path: &Path, read: &Read, sink: &mut Sink<'_>) -> Result<bool, DataError> {
     let bytes = fs::read(path).map_err(DataError::io("read", path))?;
-    let root: Value = serde_json::from_slice(&bytes).map_err(|error| invalid(path, &error))?;
+    check_encoding(path, &bytes)?;
+    let met = Met::default();
+    let root = parse(&bytes, &met).map_err(|error| {
+        let twice = met.repeated_key(path, error.line() as u64);
+        twice.unwrap_or_else(|| invalid(path, &error))
+    })?;
     let mut found = Vec::new();
     collect(&root, &mut Vec::new(), read, &mut found);
     let root = Arc::new(root);

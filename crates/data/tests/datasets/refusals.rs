@@ -171,12 +171,12 @@ fn what_the_first_record_or_a_setting_has_wrong_is_named() {
     home.write("a.jsonl", format!("{one}{many}"));
     assert_eq!(
         home.error("a.jsonl"),
-        "a.jsonl:2: no field `completion`: all records are read as the first one is, which has `completion`: give this one a `completion` in place of `answers`, or keep the two kinds in two files"
+        "a.jsonl:2: no field `completion`: the records of this file are read by their `completion`: give this one a `completion` in place of `answers`, or keep the two kinds in two files"
     );
     home.write("a.jsonl", format!("{many}{one}"));
     let error = home.error("a.jsonl");
     assert!(
-        error.contains("a.jsonl:2: no field `answers`: all records are read as the first"),
+        error.contains("a.jsonl:2: no field `answers`: the records of this file"),
         "{error}"
     );
 

@@ -83,10 +83,7 @@ pub fn task_pace(
             token: 0.0,
         });
     }
-    let batches = Batches {
-        rows: settings.rows,
-        break_off: Some(FEW),
-    };
+    let batches = Batches::of(settings.rows).broken_off(FEW);
     let place = |number: usize| few[number].example.source.to_string();
     let model = (decoder, tokenizer);
     let made = greedy::answers(

@@ -296,7 +296,9 @@ fn candidates(
             score: value as f32,
         };
         let finite = |candidate: &Candidate| candidate.score.is_finite(); // the others continue no beam
-        let all = values.iter().zip(places).map(candidate);
+        // As many as it would have by itself: beside others with more ends there are more.
+        let own = (1 + search.request.end.len().max(1)) * search.width();
+        let all = values.iter().zip(places).map(candidate).take(own);
         Ok(all.filter(finite).collect())
     };
     searches

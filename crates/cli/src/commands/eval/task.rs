@@ -79,7 +79,7 @@ pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
             "task": name,
             "n": result.items.len(),
             "num_fewshot": args.num_fewshot.unwrap_or(0),
-            "beams": settings.beams.width,
+            "beams": settings.beams,
             "left_out": result.left_out,
             "scores": result.scores,
             "predictions": path,

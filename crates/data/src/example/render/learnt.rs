@@ -20,10 +20,17 @@ impl Renderer {
         if unlearnt.is_empty() {
             return Ok(segments);
         }
+        let is_other = |(place, message): &(usize, &Message)| {
+            message.role == Role::Assistant && !unlearnt.contains(place)
+        };
+        let others = messages.iter().enumerate().filter(is_other);
+        let others: Vec<usize> = others.map(|(place, _)| place).collect();
         let theirs = self.learnt_stretches(messages, unlearnt)?;
+        let of_others = self.learnt_stretches(messages, &others)?;
+        let mixed = theirs.iter().zip(&of_others).any(|(&a, &b)| a && b);
         let stretches = segments.chunk_by_mut(|a, b| a.supervised == b.supervised);
         let stretches: Vec<&mut [Segment]> = stretches.filter(|run| run[0].supervised).collect();
-        if stretches.len() != theirs.len() {
+        if mixed || stretches.len() != theirs.len() {
             let what =
                 "the chat template does not keep its answers apart, so `weight` 0 cannot be obeyed";
             let remedy = "take `weight` out, or end the conversation before that answer";
@@ -99,6 +106,16 @@ pub(super) fn unlearnt_in(messages: &[Message], example: &TaskExample) -> Vec<us
     let answer = |&place: &usize| messages[place].role == Role::Assistant;
     let places = example.unlearnt.iter().filter_map(place);
     places.filter(answer).collect()
+}
+
+/// The answers that an example means to teach, those right behind each other as one: a template may write nothing
+/// between them.
+pub(super) fn answers(messages: &[Message], unlearnt: &[usize]) -> usize {
+    let is_learnt = |(place, message): (usize, &Message)| {
+        message.role == Role::Assistant && !unlearnt.contains(&place)
+    };
+    let learnt: Vec<bool> = messages.iter().enumerate().map(is_learnt).collect();
+    stretches(&learnt)
 }
 
 /// The supervised stretches of a mask.

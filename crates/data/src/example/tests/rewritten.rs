@@ -130,6 +130,36 @@ fn a_named_answer_is_found_where_exchanges_are_left_out() {
 }
 
 #[test]
+fn answers_that_a_template_writes_without_a_gap_are_not_told_apart() {
+    let close = "{% for m in messages %}{% if m.role == 'user' %}User: {{ m.content }}\n\n\
+        {% else %}{{ m.content }}<|end|>{% endif %}{% endfor %}";
+    let mut talk = chat(&[
+        (Role::User, "Where is he?"),
+        (Role::Assistant, "At sea."),
+        (Role::Assistant, "Alone."),
+        (Role::User, "So?"),
+        (Role::Assistant, "Third."),
+    ]);
+    let renderer = chat_renderer(Some(close), 1000, Truncation::Drop);
+    let (examples, report) = renderer.render_all(std::slice::from_ref(&talk)).unwrap();
+    assert!(
+        texts(&examples[0])
+            .0
+            .contains("At sea.<|end|>Alone.<|end|>")
+    );
+    assert_eq!(report.answers_as_context, 0);
+    talk.unlearnt = vec![1];
+    let told = renderer.render(&talk).unwrap_err().to_string();
+    assert!(told.contains("train.jsonl:4"), "{told}");
+    let whole = format!("{:#}", renderer.render(&talk).unwrap_err());
+    assert!(whole.contains("keep its answers apart"), "{whole}");
+    // Both of them is clear.
+    talk.unlearnt = vec![1, 2];
+    let kept = renderer.render(&talk).unwrap().kept().unwrap();
+    assert_eq!(texts(&kept).0, "Third.<|end|>");
+}
+
+#[test]
 fn turns_that_the_template_refuses_come_with_a_remedy() {
     let renderer = chat_renderer(None, 1000, Truncation::Drop);
     let called = chat(&[

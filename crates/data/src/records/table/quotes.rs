@@ -60,6 +60,12 @@ impl Fault {
             0x21..=0x7e => format!("`{}`", char::from(byte)),
             _ => "more text".to_owned(),
         };
+        let remedy = match byte {
+            b';' | b',' | b'\t' | b'|' => {
+                "separate the cells by commas in .csv and by tabs in .tsv files; a quote closes at the end of its cell"
+            }
+            _ => "close it at the end of its cell, and double quotes that belong to the text",
+        };
         let place = match line == opened {
             true => String::new(),
             false => format!(" in line {line}"),
@@ -68,7 +74,7 @@ impl Fault {
             path,
             opened,
             format!("the quote opened here is closed{place} by one with {behind} behind it"),
-            "close it at the end of its cell, and double quotes that belong to the text",
+            remedy,
         )
     }
 }

@@ -216,13 +216,19 @@ fn what_cannot_be_is_refused() {
 }
 
 #[test]
-fn a_search_in_bf16_runs() {
+fn one_beam_is_the_greedy_text_in_bf16_too() {
     let decoder = crate::hf::load(&folder("llama"), Kind::BFloat16, Device::Cpu)
         .expect("loads")
         .decoder;
-    let asked = Request {
-        beams: search(4),
-        ..request(&[3, 4, 5], 8)
-    };
-    assert_eq!(alone(&decoder, &asked).0.len(), 8);
+    let greedy = request(&[3, 4, 5], 8);
+    let one = [(
+        0,
+        &Request {
+            beams: search(1),
+            ..greedy.clone()
+        },
+    )];
+    let made =
+        etude_tensor::no_grad(|| super::search(&Generator::new(&decoder), &one, &|_, _| false));
+    assert_eq!(made.expect("searches")[0].1.ids, alone(&decoder, &greedy).0);
 }
