@@ -148,8 +148,12 @@ impl SamplingArgs {
 
     /// Whether any option says how to draw.
     fn draws(&self) -> bool {
-        let numbers = [self.temperature, self.top_p, self.min_p];
-        numbers.iter().any(Option::is_some) || self.top_k.is_some()
+        self.temperature.is_some() || self.narrows()
+    }
+
+    /// Whether any option says what is drawn from.
+    fn narrows(&self) -> bool {
+        self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some()
     }
 
     fn over(&self, recommended: &Recommended, beams: Option<&BeamArgs>) -> Result<TextSettings> {
@@ -163,8 +167,7 @@ impl SamplingArgs {
             Some(given) if given.is_given() || !self.draws() => given.over(recommended)?,
             _ => Beams::default(),
         };
-        let nucleus = self.top_k.is_some() || self.top_p.is_some() || self.min_p.is_some();
-        if beams.is_search() && nucleus {
+        if beams.is_search() && self.narrows() {
             return Err(Misuse::error(
                 "--top-k, --top-p, --min-p: a search by beams draws nothing at random, so they would do nothing",
                 "leave them out, or leave out --beams and --length-penalty",

@@ -12,6 +12,7 @@ use std::time::Instant;
 use etude_tensor::{Kind, Tensor};
 use serde::{Deserialize, Serialize};
 
+use super::choose::to_host;
 use super::rows::{Prompt, Rows};
 use super::{Continuation, FinishReason, GenerateError, Generator, Request};
 use crate::sample::Sampling;
@@ -122,6 +123,11 @@ impl<'a> Search<'a> {
 
     fn width(&self) -> usize {
         self.request.beams.width
+    }
+
+    /// So many continuations that W of them do not end, even if every beam ends in every way.
+    fn looked_at(&self) -> usize {
+        (1 + self.request.end.len().max(1)) * self.width()
     }
 
     /// Goes on with the best candidates, given best first, and says which beam each new one continues.
@@ -249,7 +255,7 @@ pub(super) fn search(
 }
 
 /// The best continuations of each request's beams, best first, from `(B, V)` logits after the prompts or `(B W, V)`
-/// after beams: so many that W of them do not end, even if every beam ends in every way.
+/// after beams.
 fn candidates(
     logits: &Tensor,
     vocabulary: i64,
@@ -273,31 +279,26 @@ fn candidates(
         .collect();
     let scores = Tensor::from_slice(&scores).to_device(device).unsqueeze(1); // (B each, 1)
     let offered = (logprobs.narrow(1, 0, vocabulary) + scores).view([-1, each * vocabulary]);
-    let ends = searches.iter().map(|search| search.request.end.len()).max();
-    let count = (1 + ends.unwrap_or(0).max(1)) * searches[0].width();
-    let (values, places) = offered.topk((count as i64).min(each * vocabulary), -1, true, true); // (B, K) each
-    let both = Tensor::stack(
-        &[values.to_kind(Kind::Double), places.to_kind(Kind::Double)],
-        0,
-    ); // in one transfer; float64 holds every place
-    let both: Vec<f64> = Vec::try_from(both.reshape([-1])).expect("float64"); // sync
-    let (values, places) = both.split_at(both.len() / 2);
+    let count = searches.iter().map(Search::looked_at).max();
+    let count = count.expect("there is a search") as i64;
+    let (values, places) = offered.topk(count.min(each * vocabulary), -1, true, true); // (B, K) each
+    let (values, places) = to_host(&values, &places);
     let count = values.len() / searches.len();
-    let of = |(search, (values, places)): (&Search<'_>, (&[f64], &[f64]))| {
+    let of = |(search, (values, places)): (&Search<'_>, (&[f32], &[i64]))| {
         if !search.done && !values[0].is_finite() {
             return Err(GenerateError::NotFinite {
                 prompt: search.place,
                 tokens: search.request.ids.len() + search.beams[0].ids.len(),
             });
         }
-        let candidate = |(&value, &place): (&f64, &f64)| Candidate {
-            beam: (place as i64 / vocabulary) as usize,
-            id: (place as i64 % vocabulary) as u32,
-            score: value as f32,
+        let candidate = |(&score, &place): (&f32, &i64)| Candidate {
+            beam: (place / vocabulary) as usize,
+            id: (place % vocabulary) as u32,
+            score,
         };
         let finite = |candidate: &Candidate| candidate.score.is_finite(); // the others continue no beam
         // As many as it would have by itself: beside others with more ends there are more.
-        let own = (1 + search.request.end.len().max(1)) * search.width();
+        let own = search.looked_at();
         let all = values.iter().zip(places).map(candidate).take(own);
         Ok(all.filter(finite).collect())
     };

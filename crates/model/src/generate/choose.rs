@@ -67,16 +67,20 @@ fn offer(logits: &Tensor, rows: &[Running<'_>]) -> Offered {
         1 => logits.max_dim(-1, true),
         _ => logits.topk(width, -1, true, false),
     }; // (B, width) each
-    // Both in one transfer; float64 holds every id.
-    let both = Tensor::stack(
-        &[values.to_kind(Kind::Double), ids.to_kind(Kind::Double)],
-        0,
-    );
-    let both: Vec<f64> = Vec::try_from(both.reshape([-1])).expect("float64"); // sync
-    let (values, ids) = both.split_at(both.len() / 2);
+    let (logits, ids) = to_host(&values, &ids);
     Offered {
         width: width as usize,
-        logits: values.iter().map(|&value| value as f32).collect(),
-        ids: Some(ids.iter().map(|&id| id as u32).collect()),
+        logits,
+        ids: Some(ids.into_iter().map(|id| id as u32).collect()),
     }
+}
+
+/// The best values and their places, of the same shape, flat and in one transfer.
+pub(super) fn to_host(values: &Tensor, places: &Tensor) -> (Vec<f32>, Vec<i64>) {
+    let both = [values, places].map(|all| all.to_kind(Kind::Double)); // float64 holds every place
+    let both = Tensor::stack(&both, 0).reshape([-1]);
+    let both: Vec<f64> = Vec::try_from(both).expect("float64"); // sync
+    let (values, places) = both.split_at(both.len() / 2);
+    let values = values.iter().map(|&value| value as f32).collect();
+    (values, places.iter().map(|&place| place as i64).collect())
 }
