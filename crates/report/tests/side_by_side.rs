@@ -1,27 +1,14 @@
 //! Reports of several runs on one page.
 
 use std::fs;
-use std::path::Path;
 
 #[path = "fixture/mod.rs"]
 mod fixture;
 #[path = "html/mod.rs"]
 mod html;
 
-use html::{check, outline};
-
-fn page(path: &Path) -> String {
-    let page = fs::read_to_string(path).expect("report");
-    check(&page);
-    // Slashes are escaped too; the tests below read better with slashes.
-    page.replace("&#x2f;", "/")
-}
-
-fn small(dir: &Path) {
-    fs::create_dir_all(dir).expect("folder");
-    let lines = "{\"kind\":\"train\",\"step\":1,\"loss\":4.0}\n{\"kind\":\"train\",\"step\":2,\"loss\":3.5}\n";
-    fs::write(dir.join("metrics.jsonl"), lines).expect("metrics");
-}
+use fixture::small;
+use html::{outline, page};
 
 #[test]
 fn several_runs_are_put_side_by_side() {

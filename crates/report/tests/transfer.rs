@@ -6,13 +6,10 @@ use std::path::Path;
 #[path = "html/mod.rs"]
 mod html;
 
-use html::{check, outline};
+use html::{outline, page};
 
 fn report(dir: &Path) -> String {
-    let path = etude_report::write(dir).expect("writes");
-    let page = fs::read_to_string(path).expect("report");
-    check(&page);
-    page.replace("&#x2f;", "/")
+    page(&etude_report::write(dir).expect("writes"))
 }
 
 /// `transfer.json` with three points.
