@@ -1,12 +1,15 @@
 #!/usr/bin/env bash
 # Everything that must hold before a change goes in. The last line is "N passed, N failed".
 #
-# All steps use the dev profile, so that the slowest dependency, torch-sys, is compiled once.
+# All steps use the dev profile, so that the slowest dependency, torch-sys, is compiled once. Where CI
+# is set, nothing is kept for a next build of changed code, which would double the disk it takes.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
+
+[ -z "${CI:-}" ] || export CARGO_INCREMENTAL=${CARGO_INCREMENTAL:-0}
 
 step() { printf '\n== %s\n' "$*" >&2; }
 

@@ -31,6 +31,7 @@ fn compile_kernels() {
         build
             .cpp(true)
             .std("c++17")
+            .debug(false)
             .opt_level(3)
             .file("native/kernels.cpp")
             // Vectors wider than the instruction set's are never passed between files.
@@ -47,7 +48,8 @@ fn compile_kernels() {
     }
 }
 
-/// The functions over `at::Tensor` that Rust calls.
+/// The functions over `at::Tensor` that Rust calls. Without debug information, which for libtorch's
+/// headers would be 80 MB in every program and every test.
 fn compile_shim(lib: &Path) {
     let include: PathBuf = lib
         .parent()
@@ -57,6 +59,7 @@ fn compile_shim(lib: &Path) {
     build
         .cpp(true)
         .std("c++17")
+        .debug(false)
         .opt_level(2)
         .warnings(false)
         .include(&include)

@@ -9,9 +9,8 @@ use etude_data::Cache;
 use etude_finetune::Scores;
 use etude_scores::Score;
 use etude_tensor::memory;
-use etude_train::{Ended, RunContext, Summary, recipe};
+use etude_train::{Ended, RunContext, Summary, Validate, recipe};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::commands::data::CatalogArgs;
 use crate::error::{Exit, bad_input};
@@ -43,24 +42,16 @@ pub(crate) struct StageArgs {
     catalog: CatalogArgs,
 }
 
-/// A stage's library: its recipe type's check, and its run.
-pub(crate) struct Library<R> {
-    /// Refuses impossible settings.
-    pub(crate) validate: fn(&R) -> Result<()>,
-    /// Trains.
-    pub(crate) run: fn(&R, &RunContext) -> Result<Ended>,
-}
-
-/// Runs one stage.
-pub(crate) fn run<R>(args: &StageArgs, stage: Stage, library: &Library<R>) -> Result<Exit>
-where
-    R: Serialize + DeserializeOwned,
-{
+/// Runs one stage: `train` is its library's run.
+pub(crate) fn run<R: Validate + Serialize>(
+    args: &StageArgs,
+    stage: Stage,
+    train: impl Fn(&R, &RunContext) -> Result<Ended>,
+) -> Result<Exit> {
     memory::tune();
     let source = recipes::for_stage(stage, &args.recipe)?;
     recipes::check_stage(stage, &source)?;
     let settings: R = source.parse(&args.settings).map_err(bad_input)?;
-    (library.validate)(&settings).map_err(bad_input)?;
     if args.dry_run {
         output::text(&recipe::to_toml(&settings)?)?;
         return Ok(Exit::Done);
@@ -75,7 +66,7 @@ where
         Cache::user()?,
         !args.quiet,
     )?;
-    match (library.run)(&settings, &context)? {
+    match train(&settings, &context)? {
         Ended::Interrupted { step } => {
             output::note(&format!(
                 "stopped after step {step}; the same command goes on from there"

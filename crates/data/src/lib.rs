@@ -44,7 +44,7 @@ pub use manifest::{
 pub use message::{Message, Role};
 pub use models::KnownModel;
 pub use progress::Progress;
-pub use settings::{nearest, parse_toml};
+pub use settings::{line_of_key, nearest, parse_toml};
 pub use show::Summary;
 pub use split::{Split, bucket, key_hash, split_of};
 pub use task::{SourceRef, TaskBody, TaskExample, spread};

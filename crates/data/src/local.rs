@@ -25,6 +25,9 @@ pub struct LocalOptions {
     pub kind: Option<Kind>,
     /// For text files: what one document is.
     pub documents: Boundary,
+    /// For CSV and TSV: whether double quotes are text, see [`Read::unquoted`].
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unquoted: bool,
     /// Template of a document's text, such as `"{title}\n{body}"`.
     pub text: Option<String>,
     /// Template of an example's prompt.
@@ -63,6 +66,7 @@ impl Manifest {
         let mut read = Read {
             format: found.format,
             documents: options.documents,
+            unquoted: options.unquoted,
             clean: options.clean.clone(),
             ..Read::default()
         };

@@ -155,6 +155,10 @@ pub struct Read {
     pub records: String,
     /// For CSV and TSV: how many rows after the header to leave out.
     pub skip_rows: usize,
+    /// For CSV and TSV: whether a double quote is text like any other, so that cells hold neither separators nor
+    /// line ends.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub unquoted: bool,
     /// For JSON leaves: how many neighbours before and after a leaf make its passage.
     pub context: usize,
     /// Clean-up steps, applied in order to the text (text files) or to every field (records).

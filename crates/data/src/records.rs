@@ -41,8 +41,8 @@ pub(crate) fn read_file(path: &Path, read: &Read, sink: &mut Sink<'_>) -> Result
         Format::Json => json::records(path, &read.records, sink),
         Format::Leaves => json::leaves(path, read, sink),
         Format::Mo => mo::messages(path, sink),
-        Format::Csv => table::rows(path, b',', read.skip_rows, sink),
-        Format::Tsv => table::rows(path, b'\t', read.skip_rows, sink),
+        Format::Csv => table::rows(path, b',', read, sink),
+        Format::Tsv => table::rows(path, b'\t', read, sink),
     }
 }
 

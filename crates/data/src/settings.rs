@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
+use toml::de::{DeTable, DeValue};
 
 use crate::error::DataError;
 
@@ -41,6 +42,31 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
+}
+
+/// The line, from 1, in which the TOML `text` sets `key`, such as `train.steps` or `data.sources[0].repeat`; of a
+/// key that it does not set, that of the innermost table or list around it, and none where that is missing too.
+pub fn line_of_key(text: &str, key: &str) -> Option<u64> {
+    let document = DeTable::parse(text).ok()?.into_inner();
+    let mut parts = key.split(['.', '[', ']']).filter(|part| !part.is_empty());
+    let (name, mut here) = document.get_key_value(parts.next()?)?;
+    let mut at = name.span().start;
+    for part in parts {
+        let found = match here.get_ref() {
+            DeValue::Table(table) => table
+                .get_key_value(part)
+                .map(|(name, value)| (name.span(), value)),
+            DeValue::Array(list) => part
+                .parse::<usize>()
+                .ok()
+                .and_then(|index| list.get(index))
+                .map(|value| (value.span(), value)),
+            _ => None,
+        };
+        let Some((span, value)) = found else { break };
+        (at, here) = (span.start, value);
+    }
+    Some(line_of(text, at))
 }
 
 /// The line, from 1, that holds byte `offset` of `text`.
@@ -105,6 +131,28 @@ fn in_plain_words(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_key_is_found_where_it_is_set() {
+        let text = "top = 1\n[data]\nsources = [\n  \"a\",\n  { name = \"b\", repeat = 0 },\n]\n\n[train]\n# steps = 1\nsteps = 2\nlr.peak = 3\n";
+        for (key, line) in [
+            ("top", Some(1)),
+            ("data.sources", Some(3)),
+            ("data.sources[0].repeat", Some(4)),
+            ("data.sources[1].repeat", Some(5)),
+            ("data.sources[7]", Some(3)),
+            ("[train]", Some(8)),
+            ("train.steps", Some(10)),
+            ("train.lr.peak", Some(11)),
+            ("train.seed", Some(8)),
+            ("train.steps.deeper", Some(10)),
+            ("eval.metrics", None),
+            ("", None),
+        ] {
+            assert_eq!(line_of_key(text, key), line, "{key}");
+        }
+        assert_eq!(line_of_key("not = = toml", "not"), None);
+    }
 
     #[test]
     fn expectations_are_told_in_words_and_not_in_types() {

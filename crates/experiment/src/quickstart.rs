@@ -11,7 +11,7 @@ use etude_data::DataError;
 use etude_eval::{TaskResult, compare};
 use etude_scores::{Bootstrap, Difference, Score};
 use etude_train::interrupt::unless_stopped;
-use etude_train::{Ended, FolderKind, RUN, RunContext, Summary, durable, holds_no_file};
+use etude_train::{Ended, FolderKind, RUN, RunContext, Summary, Validate, durable, holds_no_file};
 use serde::Serialize;
 use serde_json::json;
 

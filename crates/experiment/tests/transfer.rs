@@ -9,7 +9,7 @@ use etude_data::{Cache, Catalog};
 use etude_eval::TaskMetric;
 use etude_experiment::{Transfer, TransferRecipe, TransferSummary, Transferred, transfer};
 use etude_train::interrupt::Interrupt;
-use etude_train::{RecipeText, RunContext};
+use etude_train::{RecipeText, RunContext, Validate};
 
 const PRETRAIN: &str = "\
 [tokenizer]\nvocab_size = 300\n\
@@ -19,6 +19,14 @@ const PRETRAIN: &str = "\
 const FINETUNE: &str = "\
 [task]\nanswer_tokens = 6\ntruncation = \"truncate-prompt\"\nlocal = { validation = 20, test = 20 }\n\
 [train]\nsteps = 10\nbatch_rows = 4\ndevice = \"cpu\"\nthreads = 1\n[eval]\nexamples = 8\nsamples = 0\n";
+
+fn source(text: &str) -> RecipeText {
+    RecipeText {
+        name: "tiny".to_owned(),
+        origin: "tiny.toml".into(),
+        text: text.to_owned(),
+    }
+}
 
 /// A folder with a text, a task and the recipes over them.
 struct Place(PathBuf);
@@ -48,13 +56,8 @@ impl Place {
         place
     }
 
-    fn parse<T: serde::de::DeserializeOwned>(&self, text: &str, settings: &[String]) -> T {
-        let source = RecipeText {
-            name: "tiny".to_owned(),
-            origin: "tiny.toml".into(),
-            text: text.to_owned(),
-        };
-        source.parse(settings).expect("a recipe")
+    fn parse<T: Validate>(&self, text: &str, settings: &[String]) -> T {
+        source(text).parse(settings).expect("a recipe")
     }
 
     fn plan(&self, settings: &[&str]) -> Transfer {
@@ -79,7 +82,6 @@ impl Place {
             .map(|setting| (*setting).to_owned())
             .collect();
         let mut recipe: TransferRecipe = self.parse(recipe, &settings);
-        recipe.validate().expect("possible");
         recipe.transfer.general = Some(self.0.join("text.txt").display().to_string());
         let text = format!("[data]\nsources = [{}]\n{PRETRAIN}", file("text.txt"));
         Transfer {
@@ -275,8 +277,8 @@ fn impossible_experiments_are_refused_by_name() {
         ("transfer.seeds=[1, 1]", "transfer.seeds"),
         ("transfer.metrics=[]", "transfer.metrics"),
     ] {
-        let recipe: TransferRecipe = place.parse(text, &[setting.to_owned()]);
-        let error = recipe.validate().expect_err(setting).to_string();
+        let parsed = source(text).parse::<TransferRecipe>(&[setting.to_owned()]);
+        let error = parsed.expect_err(setting).to_string();
         assert!(error.contains(says), "{setting}: {error}");
     }
     let refused = |plan: &Transfer| {

@@ -9,7 +9,7 @@ use etude_data::ledger::{
     findings,
 };
 use etude_data::{DataError, FinetuneBatches, SourceRef, Split, TaskExample};
-use etude_train::RunContext;
+use etude_train::{RunContext, Validate};
 
 use crate::recipe::Recipe;
 use crate::task::{Task, prepare};

@@ -19,7 +19,9 @@ use anyhow::{Context, Result};
 use etude_model::hf::TokenIds;
 use etude_tensor::{device, parse_device};
 use etude_train::interrupt::unless_stopped;
-use etude_train::{Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings, recipe as text};
+use etude_train::{
+    Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings, Validate, recipe as text,
+};
 
 pub use base::model_folder;
 pub use inspect::{inspect, ledger};

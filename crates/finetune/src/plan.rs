@@ -4,7 +4,7 @@ use anyhow::Result;
 use etude_tensor::{device, memory, parse_device};
 use etude_train::forecast::{Forecast, Rehearsed, cached_bytes, rehearse};
 use etude_train::interrupt::unless_stopped;
-use etude_train::{RunContext, recipe as text};
+use etude_train::{RunContext, Validate, recipe as text};
 
 use crate::inspect::ledger;
 use crate::recipe::Recipe;

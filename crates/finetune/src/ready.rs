@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use etude_tensor::{device, parse_device};
-use etude_train::{Ready, RunContext};
+use etude_train::{Ready, RunContext, Validate};
 
 use crate::recipe::Recipe;
 use crate::{base, prepare, stage, trainer_settings};

@@ -7,7 +7,7 @@ use etude_data::{ChatFormat, ExampleFormat, LocalOptions, PlainFormat, Truncatio
 use etude_eval::TaskMetric;
 use etude_model::lora::{LoraConfig, Targets};
 use etude_tensor::Kind;
-use etude_train::{OptimizerSettings, ScheduleSettings, TrainSettings};
+use etude_train::{OptimizerSettings, ScheduleSettings, TrainSettings, Validate};
 use serde::{Deserialize, Serialize};
 
 use crate::mix::MixSettings;
@@ -281,12 +281,10 @@ impl Recipe {
         let trained = self.base.method == Method::Lora;
         self.lora.as_ref().filter(|_| trained)
     }
+}
 
-    /// Refuses settings that no run can have.
-    ///
-    /// # Errors
-    /// The key, its value and what it must be.
-    pub fn validate(&self) -> Result<()> {
+impl Validate for Recipe {
+    fn validate(&self) -> Result<()> {
         ensure!(
             !self.task.source.is_empty(),
             "task.source is empty: name a task or a JSONL file"

@@ -6,7 +6,7 @@ use etude_data::ledger::{
     counted, spelled,
 };
 use etude_data::{DataError, Split, TokenStream, Windows};
-use etude_train::{Origin, RunContext};
+use etude_train::{Origin, RunContext, Validate};
 
 use crate::origins::Origins;
 use crate::prepare::{Prepared, prepare};

@@ -18,7 +18,9 @@ use anyhow::{Context, Result};
 use etude_model::Decoder;
 use etude_model::hf::TokenIds;
 use etude_tensor::{Device, device, parse_device, with_seed};
-use etude_train::{Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings, recipe as text};
+use etude_train::{
+    Ended, RunContext, RunFolder, Stage, Trainer, TrainerSettings, Validate, recipe as text,
+};
 
 pub use inspect::inspect;
 pub use plan::{make_ready, plan};

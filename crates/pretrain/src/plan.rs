@@ -7,7 +7,7 @@ use anyhow::Result;
 use etude_data::{Progress, Shard};
 use etude_tensor::{device, parse_device};
 use etude_train::forecast::{Forecast, Rehearsed, cached_bytes, rehearse};
-use etude_train::{RunContext, recipe as text};
+use etude_train::{RunContext, Validate, recipe as text};
 
 use crate::prepare::{Prepared, prepare};
 use crate::recipe::Recipe;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use etude_tensor::{device, parse_device};
-use etude_train::{Ready, RunContext};
+use etude_train::{Ready, RunContext, Validate};
 
 use crate::prepare::prepare;
 use crate::recipe::Recipe;

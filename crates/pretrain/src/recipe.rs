@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use etude_data::{Boundaries, LocalOptions};
-use etude_tokenizer::{Split, TrainSettings as BpeSettings};
-use etude_train::{ModelSettings, OptimizerSettings, ScheduleSettings, TrainSettings};
+use etude_tokenizer::{Split, TokenizerError, TrainSettings as BpeSettings};
+use etude_train::{ModelSettings, OptimizerSettings, ScheduleSettings, TrainSettings, Validate};
 use serde::{Deserialize, Serialize};
 
 use crate::source::Source;
@@ -119,12 +119,8 @@ impl Default for EvalSettings {
     }
 }
 
-impl Recipe {
-    /// Refuses settings that no run can have.
-    ///
-    /// # Errors
-    /// The key, its value and what it must be.
-    pub fn validate(&self) -> Result<()> {
+impl Validate for Recipe {
+    fn validate(&self) -> Result<()> {
         ensure!(
             !self.data.sources.is_empty(),
             "data.sources is empty: name at least one data set or path"
@@ -133,7 +129,15 @@ impl Recipe {
             source.validate(index)?;
         }
         if self.tokenizer.path.is_none() {
-            self.tokenizer.bpe().validate()?;
+            self.tokenizer
+                .bpe()
+                .validate()
+                .map_err(|error| match error {
+                    TokenizerError::Setting { field, message } => {
+                        anyhow!("tokenizer.{field} {message}")
+                    }
+                    other => other.into(),
+                })?;
         }
         self.model.config(self.tokenizer.vocab_size.max(1))?;
         self.optimizer.validate()?;

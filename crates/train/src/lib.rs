@@ -32,7 +32,7 @@ mod weights;
 pub use environment::Environment;
 pub use folder_kind::{FolderKind, holds_no_file};
 pub use optimizer::Optimizer;
-pub use recipe::RecipeText;
+pub use recipe::{RecipeText, Validate};
 pub use replay::{Replay, ReplayRequest, replay};
 pub use run::{RUN, RunContext, RunFolder};
 pub use schedule::learning_rate_scale;

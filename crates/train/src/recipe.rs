@@ -2,11 +2,20 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use etude_data::{DataError, parse_toml};
+use anyhow::{Context, Result, anyhow, bail};
+use etude_data::{DataError, line_of_key, parse_toml};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
+
+/// A kind of recipe, of a stage or of an experiment, that knows what it cannot be.
+pub trait Validate: DeserializeOwned {
+    /// Refuses settings that no run can have.
+    ///
+    /// # Errors
+    /// The key, its value and what it must be, in a message that begins with the key, such as `train.steps`.
+    fn validate(&self) -> Result<()>;
+}
 
 /// A recipe's text and where it is from.
 #[derive(Debug, Clone)]
@@ -41,12 +50,20 @@ impl RecipeText {
         })
     }
 
-    /// Parses the recipe, then applies `key.path=value` settings. Unknown keys are refused with the nearest
-    /// known name, in the file and in the settings.
+    /// Parses the recipe, then applies `key.path=value` settings, and validates what came of it. Unknown keys are
+    /// refused with the nearest known name, in the file and in the settings.
     ///
     /// # Errors
-    /// File, line, key and remedy.
-    pub fn parse<T: DeserializeOwned>(&self, settings: &[String]) -> Result<T> {
+    /// File and line, or the setting; key and remedy.
+    pub fn parse<R: Validate>(&self, settings: &[String]) -> Result<R> {
+        let recipe: R = self.parse_only(settings)?;
+        recipe
+            .validate()
+            .map_err(|error| self.located(settings, &error))?;
+        Ok(recipe)
+    }
+
+    fn parse_only<T: DeserializeOwned>(&self, settings: &[String]) -> Result<T> {
         let as_written: T = parse_toml(&self.text, &self.origin)?;
         if settings.is_empty() {
             return Ok(as_written);
@@ -60,6 +77,27 @@ impl RecipeText {
         }
         let text = toml::to_string(&table).context("a table is TOML")?;
         Ok(parse_toml(&text, &self.origin)?)
+    }
+
+    /// A refusal of [`Validate::validate`] with the place where its key was set: the last setting that did, else the
+    /// line of the recipe.
+    fn located(&self, settings: &[String], refusal: &anyhow::Error) -> anyhow::Error {
+        let message = format!("{refusal:#}");
+        let ends = |c: char| !(c.is_ascii_alphanumeric() || "._[]".contains(c));
+        let key = message.split(ends).next().unwrap_or_default();
+        let sets = |setting: &&String| {
+            let path = setting.split('=').next().unwrap_or_default().trim();
+            key.strip_prefix(path)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        if let Some(setting) = settings.iter().rev().find(sets) {
+            return anyhow!("--set {setting}: {message}");
+        }
+        let file = self.origin.display();
+        match line_of_key(&self.text, key) {
+            Some(line) => anyhow!("{file}:{line}: {message}"),
+            None => anyhow!("{file}: {message}"),
+        }
     }
 }
 
@@ -135,6 +173,12 @@ mod tests {
         train: TrainSettings,
     }
 
+    impl Validate for Recipe {
+        fn validate(&self) -> Result<()> {
+            self.train.validate()
+        }
+    }
+
     fn recipe(text: &str, settings: &[&str]) -> Result<Recipe> {
         let source = RecipeText {
             name: "r".to_owned(),
@@ -182,6 +226,35 @@ mod tests {
             .to_string();
         assert!(error.contains("--set train.steps=many"), "{error}");
         assert!(recipe("", &["train.steps"]).is_err());
+    }
+
+    #[test]
+    fn a_refused_value_is_told_with_where_it_was_set() {
+        let file = "# A recipe.\n[train]\nseed = 2\nbatch_rows = 4\nmicro_rows = 8\n";
+        for (text, settings, place) in [
+            (file, &[][..], "r.toml:5: train.micro_rows = 8"),
+            (
+                file,
+                &["train.micro_rows=9"],
+                "--set train.micro_rows=9: train.micro_rows = 9",
+            ),
+            // What is wrong is the file's value, beside which the setting was fine.
+            (file, &["train.seed=1"], "r.toml:5: train.micro_rows = 8"),
+            (
+                "",
+                &["train={micro_rows=99}"],
+                "--set train={micro_rows=99}: train.micro_rows = 99",
+            ),
+            // The one that the message names, also where the other one was changed.
+            (
+                "[train]\nmicro_rows = 5\n",
+                &["train.batch_rows=3"],
+                "r.toml:2: train.micro_rows = 5",
+            ),
+        ] {
+            let told = recipe(text, settings).expect_err("refused").to_string();
+            assert!(told.starts_with(place), "{told}");
+        }
     }
 
     #[test]

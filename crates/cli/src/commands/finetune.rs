@@ -11,7 +11,7 @@ use crate::error::{Exit, bad_input};
 use crate::model;
 use crate::output;
 use crate::recipes::{self, Stage};
-use crate::stage::{self, Library, StageArgs};
+use crate::stage::{self, StageArgs};
 
 const ABOUT: &str = "\
 Fine-tune: a base model and examples of one task to a task model.
@@ -38,11 +38,7 @@ pub(crate) struct FinetuneArgs {
 }
 
 pub(crate) fn run(args: &FinetuneArgs) -> Result<Exit> {
-    let library = Library {
-        validate: Recipe::validate,
-        run: with_its_base,
-    };
-    stage::run(&args.stage, Stage::Finetune, &library)
+    stage::run(&args.stage, Stage::Finetune, with_its_base)
 }
 
 /// Fine-tunes, after pre-training the base model where the recipe says how and it is not there.
@@ -68,7 +64,6 @@ pub(crate) fn pretrain_recipe(
     let source = recipes::for_stage(Stage::Pretrain, name)?;
     recipes::check_stage(Stage::Pretrain, &source)?;
     let parsed: etude_pretrain::Recipe = source.parse(settings).map_err(bad_input)?;
-    parsed.validate().map_err(bad_input)?;
     Ok(Some(parsed))
 }
 

@@ -79,7 +79,6 @@ pub(crate) fn run(args: &PlanArgs) -> Result<Exit> {
     let forecast = match stage {
         Stage::Pretrain => {
             let recipe: etude_pretrain::Recipe = source.parse(&args.settings).map_err(bad_input)?;
-            recipe.validate().map_err(bad_input)?;
             if args.only_prepare {
                 etude_pretrain::make_ready(&recipe, &context()?)?;
                 return Ok(Exit::Done);
@@ -91,7 +90,6 @@ pub(crate) fn run(args: &PlanArgs) -> Result<Exit> {
         }
         Stage::Finetune => {
             let recipe: etude_finetune::Recipe = source.parse(&args.settings).map_err(bad_input)?;
-            recipe.validate().map_err(bad_input)?;
             if args.only_prepare {
                 etude_finetune::make_ready(&with_base(&recipe)?, &context()?)?;
                 return Ok(Exit::Done);

@@ -2,11 +2,10 @@
 
 use anyhow::Result;
 use clap::Args;
-use etude_pretrain::Recipe;
 
 use crate::error::Exit;
 use crate::recipes::Stage;
-use crate::stage::{self, Library, StageArgs};
+use crate::stage::{self, StageArgs};
 
 const ABOUT: &str = "\
 Pre-train: general text to a base model.
@@ -34,9 +33,5 @@ pub(crate) struct PretrainArgs {
 }
 
 pub(crate) fn run(args: &PretrainArgs) -> Result<Exit> {
-    let library = Library {
-        validate: Recipe::validate,
-        run: etude_pretrain::run,
-    };
-    stage::run(&args.stage, Stage::Pretrain, &library)
+    stage::run(&args.stage, Stage::Pretrain, etude_pretrain::run)
 }

@@ -13,9 +13,8 @@ use clap::Args;
 use etude_data::Cache;
 use etude_tensor::memory;
 use etude_train::interrupt::Interrupt;
-use etude_train::{Ready, RecipeText, ReplayRequest, RunContext, recipe, replay, run};
+use etude_train::{Ready, RecipeText, ReplayRequest, RunContext, Validate, recipe, replay, run};
 use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use crate::commands::data::CatalogArgs;
 use crate::commands::finetune::with_base;
@@ -96,11 +95,11 @@ pub(crate) fn run(args: &ReplayArgs) -> Result<Exit> {
     };
     let ready: Ready = match stage {
         Stage::Pretrain => {
-            let recipe = as_it_was(args, &source, etude_pretrain::Recipe::validate)?;
+            let recipe = as_it_was(args, &source)?;
             etude_pretrain::ready(&recipe, &silent)?
         }
         Stage::Finetune => {
-            let recipe = as_it_was(args, &source, etude_finetune::Recipe::validate)?;
+            let recipe = as_it_was(args, &source)?;
             etude_finetune::ready(&with_base(&recipe)?, &silent)?
         }
         Stage::Transfer => return Err(recipes::many_runs(&source.name)),
@@ -162,11 +161,7 @@ fn recipe_file(run: &Path) -> Result<String> {
 }
 
 /// The recipe as it was run, with settings that do not change what is computed.
-fn as_it_was<R: Serialize + DeserializeOwned>(
-    args: &ReplayArgs,
-    source: &RecipeText,
-    validate: fn(&R) -> Result<()>,
-) -> Result<R> {
+fn as_it_was<R: Validate + Serialize>(args: &ReplayArgs, source: &RecipeText) -> Result<R> {
     let saved: R = source.parse(&[]).map_err(bad_input)?;
     let now: R = source.parse(&args.settings).map_err(bad_input)?;
     const ALLOWED: [&str; 3] = ["train.device", "train.threads", "train.micro_rows"];
@@ -179,7 +174,6 @@ fn as_it_was<R: Serialize + DeserializeOwned>(
         let what = format!("--set {other}: is not how a step is computed");
         return Err(Misuse::error(what, remedy));
     }
-    validate(&now).map_err(bad_input)?;
     let [saved, changed] = [recipe::to_toml(&saved)?, recipe::to_toml(&now)?];
     let differences = run::recipe_differences(&saved, &changed)?;
     if differences.is_empty() {

@@ -83,7 +83,6 @@ pub(crate) fn run(args: &TransferArgs) -> Result<Exit> {
     let source = recipes::for_stage(Stage::Transfer, &args.recipe)?;
     recipes::check_stage(Stage::Transfer, &source)?;
     let recipe: TransferRecipe = source.parse(&args.settings).map_err(bad_input)?;
-    recipe.validate().map_err(bad_input)?;
     if args.dry_run {
         output::text(&etude_train::recipe::to_toml(&recipe)?)?;
         return Ok(Exit::Done);
@@ -162,7 +161,6 @@ fn plan(recipe: &TransferRecipe, args: &TransferArgs) -> Result<Transfer> {
         recipes::check_stage(Stage::Finetune, &source)?;
         let all = [args.finetune.as_slice(), more].concat();
         let parsed: etude_finetune::Recipe = source.parse(&all).map_err(bad_input)?;
-        parsed.validate().map_err(bad_input)?;
         with_base(&parsed)
     };
     let scratch = match &settings.scratch {

@@ -70,14 +70,12 @@ pub(crate) fn run(args: &VerifyResumeArgs) -> Result<Exit> {
         Stage::Pretrain => {
             let mut recipe: etude_pretrain::Recipe =
                 source.parse(&args.settings).map_err(bad_input)?;
-            recipe.validate().map_err(bad_input)?;
             watch_closely(&mut recipe.train);
             (recipe.train.clone(), toml::to_toml(&recipe)?)
         }
         Stage::Finetune => {
             let mut recipe: etude_finetune::Recipe =
                 source.parse(&args.settings).map_err(bad_input)?;
-            recipe.validate().map_err(bad_input)?;
             watch_closely(&mut recipe.train);
             (recipe.train.clone(), toml::to_toml(&recipe)?)
         }

@@ -19,6 +19,12 @@ impl Manifest {
                 "use lower-case letters, digits and dashes",
             );
         }
+        if self.read.unquoted && !matches!(self.read.format, Format::Csv | Format::Tsv) {
+            return fail(
+                "`unquoted` is set, and the files are no CSV or TSV",
+                "leave it out; only there do quotes hold a cell together",
+            );
+        }
         self.validate_source()?;
         self.validate_split()?;
         let parts = [

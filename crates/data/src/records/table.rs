@@ -3,7 +3,7 @@
 mod quotes;
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use serde_json::Value;
@@ -11,18 +11,25 @@ use serde_json::Value;
 use self::quotes::{Quotes, Watched};
 use super::{Record, SAVE_AS_UTF8, Sink, check_encoding};
 use crate::error::DataError;
+use crate::manifest::Read;
 
 /// The rows of a file.
 pub(super) fn rows(
     path: &Path,
     delimiter: u8,
-    skip_rows: usize,
+    settings: &Read,
     sink: &mut Sink<'_>,
 ) -> Result<bool, DataError> {
+    let skip_rows = settings.skip_rows;
     let file = File::open(path).map_err(DataError::io("open", path))?;
     let mut file = BufReader::new(file);
     let start = file.fill_buf().map_err(DataError::io("read", path))?;
     check_encoding(path, start)?;
+    if settings.unquoted {
+        let mut builder = csv::ReaderBuilder::new();
+        builder.delimiter(delimiter).quoting(false);
+        return each_row(path, skip_rows, &mut builder.from_reader(file), sink);
+    }
     let quotes = Quotes::new(delimiter, start);
     let mut reader = csv::ReaderBuilder::new()
         .delimiter(delimiter)
@@ -38,7 +45,7 @@ pub(super) fn rows(
 fn each_row(
     path: &Path,
     skip_rows: usize,
-    reader: &mut csv::Reader<impl Read>,
+    reader: &mut csv::Reader<impl io::Read>,
     sink: &mut Sink<'_>,
 ) -> Result<bool, DataError> {
     let header = reader
@@ -96,7 +103,7 @@ fn csv_error(path: &Path, error: &csv::Error) -> DataError {
     let line = error.position().map_or(1, csv::Position::line);
     match error.kind() {
         csv::ErrorKind::Io(source) => {
-            DataError::io("read", path)(std::io::Error::new(source.kind(), source.to_string()))
+            DataError::io("read", path)(io::Error::new(source.kind(), source.to_string()))
         }
         csv::ErrorKind::UnequalLengths {
             expected_len, len, ..

@@ -98,7 +98,7 @@ fn a_quote_that_is_not_closed_is_refused() {
     home.write("q.csv", head.to_owned() + &rows(0, 9) + bad);
     assert_eq!(
         home.error("q.csv"),
-        "q.csv:11: the quote opened here is never closed: close it, or double quotes that belong to the text"
+        "q.csv:11: the quote opened here is never closed: close it, or double quotes that belong to the text; where every quote of the file is text, set `unquoted = true` in [task.local], [data.local] or a manifest's [read]"
     );
     // Far behind what is read at once.
     let rest: String = (0..20_000).map(|n| format!("q{n},b {n}\n")).collect();
@@ -119,6 +119,22 @@ fn a_quote_that_is_not_closed_is_refused() {
     home.write("text.tsv", "text\tmore\n\"a\tb\nc\td\n");
     let error = home.error("text.tsv");
     assert!(error.starts_with("text.tsv:2: the quote opened"), "{error}");
+
+    // Where quotes are text, so is one at the beginning of a cell.
+    home.write("pairs.tsv", "prompt\tcompletion\n\"a\tb\nc \"\"d\t\"e\"\n");
+    let options = LocalOptions {
+        unquoted: true,
+        ..LocalOptions::default()
+    };
+    let pairs = home.open("pairs.tsv", &options).unwrap();
+    let texts: Vec<(String, String)> = examples(&pairs, &Split::ALL)
+        .iter()
+        .map(|pair| (pair.prompt_text(), pair.reference_text().to_owned()))
+        .collect();
+    for (prompt, completion) in [("\"a", "b"), ("c \"\"d", "\"e\"")] {
+        let pair = (prompt.to_owned(), completion.to_owned());
+        assert!(texts.contains(&pair), "{texts:?}");
+    }
 
     // Cells of several lines, doubled quotes and quotes within a cell are fine.
     let fine = "p,\"two\nlines, \"\"and\"\" more\"\n5\" disk,c\n";

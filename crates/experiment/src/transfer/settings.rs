@@ -2,6 +2,7 @@
 
 use anyhow::{Result, anyhow, ensure};
 use etude_eval::TaskMetric;
+use etude_train::Validate;
 use serde::{Deserialize, Serialize};
 
 /// A transfer recipe: `[transfer]`, and a `[[variant]]` for each further way of fine-tuning.
@@ -90,12 +91,8 @@ fn general_bytes() -> usize {
     200_000
 }
 
-impl TransferRecipe {
-    /// Refuses an experiment that cannot be made.
-    ///
-    /// # Errors
-    /// The key, its value and what it must be.
-    pub fn validate(&self) -> Result<()> {
+impl Validate for TransferRecipe {
+    fn validate(&self) -> Result<()> {
         let settings = &self.transfer;
         let rising = |values: &[f64]| values.windows(2).all(|pair| pair[0] < pair[1]);
         for (key, values) in [("shares", &settings.shares), ("tune_at", &settings.tune_at)] {
@@ -142,7 +139,7 @@ impl TransferRecipe {
         let names: Vec<&String> = self.variants.iter().map(|variant| &variant.name).collect();
         ensure!(
             distinct(&names) && names.iter().all(|name| !name.trim().is_empty()),
-            "the variants' names are {names:?}: give each one of its own"
+            "variants: their names are {names:?}; give each one of its own"
         );
         Ok(())
     }

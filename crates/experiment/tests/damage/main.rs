@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use etude_data::{Catalog, LocalOptions, Progress, Shard, Split, TaskBody, open_cached};
-use etude_train::RecipeText;
 use etude_train::checkpoint::Checkpoints;
+use etude_train::{RecipeText, Validate};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 
@@ -184,28 +184,22 @@ fn recipes() {
             Ok(text) => text,
         };
         if which == 0 {
-            taken(&text, etude_pretrain::Recipe::validate)
+            taken::<etude_pretrain::Recipe>(&text)
         } else {
-            taken(&text, etude_finetune::Recipe::validate)
+            taken::<etude_finetune::Recipe>(&text)
         }
     });
 }
 
 /// A recipe that passes its checks is saved with the run, and must say the same there.
-fn taken<R>(
-    text: &RecipeText,
-    validate: fn(&R) -> anyhow::Result<()>,
-) -> Result<bool, TestCaseError>
+fn taken<R>(text: &RecipeText) -> Result<bool, TestCaseError>
 where
-    R: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+    R: Validate + serde::Serialize + PartialEq + std::fmt::Debug,
 {
     let recipe: R = match text.parse(&[]) {
         Err(error) => return refused(&format!("{error:#}")),
         Ok(recipe) => recipe,
     };
-    if let Err(error) = validate(&recipe) {
-        return refused(&format!("{error:#}"));
-    }
     let saved = RecipeText {
         text: etude_train::recipe::to_toml(&recipe).expect("what was read can be written"),
         ..text.clone()

@@ -115,12 +115,10 @@ pub(super) fn run(args: &InspectArgs) -> Result<()> {
     let inspection = match stage {
         Stage::Pretrain => {
             let recipe: etude_pretrain::Recipe = source.parse(&args.settings).map_err(bad_input)?;
-            recipe.validate().map_err(bad_input)?;
             etude_pretrain::inspect(&recipe, &context, &asked)?
         }
         Stage::Finetune => {
             let recipe: etude_finetune::Recipe = source.parse(&args.settings).map_err(bad_input)?;
-            recipe.validate().map_err(bad_input)?;
             etude_finetune::inspect(&with_base(&recipe)?, &context, &asked)?
         }
         Stage::Transfer => return Err(recipes::many_runs(&source.name)),

@@ -9,6 +9,8 @@ use std::path::Path;
 
 use crate::error::DataError;
 
+const ALL_TEXT: &str = "where every quote of the file is text, set `unquoted = true` in [task.local], [data.local] or a manifest's [read]";
+
 /// The byte-order mark of UTF-8.
 const MARK: &[u8] = b"\xef\xbb\xbf";
 
@@ -52,7 +54,7 @@ impl Fault {
                 path,
                 opened,
                 "the quote opened here is never closed",
-                "close it, or double quotes that belong to the text",
+                format!("close it, or double quotes that belong to the text; {ALL_TEXT}"),
             );
         };
         let behind = match byte {
@@ -63,8 +65,11 @@ impl Fault {
         let remedy = match byte {
             b';' | b',' | b'\t' | b'|' => {
                 "separate the cells by commas in .csv and by tabs in .tsv files; a quote closes at the end of its cell"
+                    .to_owned()
             }
-            _ => "close it at the end of its cell, and double quotes that belong to the text",
+            _ => format!(
+                "close it at the end of its cell, and double quotes that belong to the text; {ALL_TEXT}"
+            ),
         };
         let place = match line == opened {
             true => String::new(),
