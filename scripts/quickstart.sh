@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 say() { printf '\n== %s\n' "$*" >&2; }
 
 say "1 of 3: set-up. libtorch comes into your cache; the first time a download of 0.55 GB"
-./scripts/setup.sh
+./scripts/setup.sh --build release
 
 say "2 of 3: building etude. The first time three to six minutes, nearly all of it dependencies"
 cargo build --release -p etude-cli

@@ -4,7 +4,7 @@ set -euo pipefail
 
 usage() {
   cat <<'TEXT'
-Usage: ./scripts/setup.sh [--cpu | --cuda] [--verify]
+Usage: ./scripts/setup.sh [--cpu | --cuda] [--verify] [--build release | --build dev]
 
 Checks for a C++ compiler, Rust and Python, installs libtorch 2.11.0 into the user's cache
 ($ETUDE_CACHE, else $XDG_CACHE_HOME/etude, else ~/.cache/etude), and makes .libtorch in this
@@ -13,6 +13,7 @@ checkout a link to it, after which plain `cargo build` works. Running it again t
   --cpu     libtorch for the CPU (a download of 0.55 GB, 0.5 GB on disk)
   --cuda    libtorch with CUDA 13 (a download of 2.5 GB, 3.7 GB on disk)
   --verify  compare the hash of every installed file, and mend what differs
+  --build   see first whether a first build has room: 2 GB for a release, 4 GB for all tests
 
 Without --cpu and --cuda it keeps the libtorch that is linked already, else takes the CPU's.
 
@@ -25,13 +26,19 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 version=2.11.0
 wanted=
 verify=
-for argument in "$@"; do
-  case $argument in
-    --cpu | --cuda) wanted=${argument#--} ;;
+build=
+while [ $# -gt 0 ]; do
+  case $1 in
+    --cpu | --cuda) wanted=${1#--} ;;
     --verify) verify=--verify ;;
+    --build)
+      build=${2:-nothing}
+      shift
+      ;;
     -h | --help) usage; exit 0 ;;
-    *) printf 'setup: unknown argument %s\n\n' "$argument" >&2; usage >&2; exit 2 ;;
+    *) printf 'setup: unknown argument %s\n\n' "$1" >&2; usage >&2; exit 2 ;;
   esac
+  [ $# -eq 0 ] || shift
 done
 
 fail() {
@@ -169,6 +176,22 @@ link_libtorch() {
   fi
 }
 
+# Refuses a first build that would end in the middle for want of room.
+check_room() {
+  local folder=${CARGO_TARGET_DIR:-target} profile needed free
+  case $1 in
+    release) profile=release needed=2 ;;
+    dev) profile=debug needed=4 ;;
+    *) printf 'setup: --build %s: it is release or dev\n' "$1" >&2; exit 2 ;;
+  esac
+  [ ! -d "$folder/$profile/deps" ] || return 0
+  while [ ! -d "$folder" ]; do folder=$(dirname "$folder"); done
+  free=$(df -Pk "$folder" | awk 'END { print int($4 / 1000000) }')
+  [ "$free" -ge "$needed" ] || fail "a first build takes about $needed GB, and $(cd "$folder" && pwd) has $free GB free.
+Free some, or set CARGO_TARGET_DIR to a folder on a larger disk."
+}
+
+[ -z "$build" ] || check_room "$build"
 missing=$(missing_tools)
 [ -z "$missing" ] || fail "something is missing:
 $missing"

@@ -14,7 +14,7 @@ trap 'rm -f "$log"' EXIT
 step() { printf '\n== %s\n' "$*" >&2; }
 
 step "set-up"
-./scripts/setup.sh
+./scripts/setup.sh --build dev
 
 step "formatting"
 cargo fmt --all --check

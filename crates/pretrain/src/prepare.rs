@@ -226,7 +226,7 @@ fn tokenizer(recipe: &Recipe, context: &RunContext, sources: &[Source]) -> Resul
     if folder.join("tokenizer.json").is_file() {
         return Tokenizer::load(&folder).with_context(|| {
             format!(
-                "{}: this tokenizer of the cache is damaged; remove the folder, and it is trained again",
+                "{}: this tokenizer of the cache cannot be loaded; if it is damaged, remove the folder, and it is trained again",
                 folder.display()
             )
         });
@@ -273,8 +273,12 @@ fn keep(tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
     fs::create_dir_all(parent).map_err(DataError::io("make", parent))?;
     let fresh = parent.join(format!(".unfinished-{}", std::process::id()));
     fs::create_dir_all(&fresh).with_context(|| format!("{}: cannot be made", fresh.display()))?;
-    tokenizer.save(&fresh)?;
-    etude_train::durable::sync_tree(&fresh)?;
+    let saved = tokenizer.save(&fresh).map_err(anyhow::Error::from);
+    if let Err(error) = saved.and_then(|()| etude_train::durable::sync_tree(&fresh)) {
+        let _ = fs::remove_dir_all(&fresh); // what is half-written is of no use
+        let whole = "the tokenizer that was trained cannot be kept; make room, or set ETUDE_CACHE to a folder on a larger disk";
+        return Err(error.context(format!("{}: {whole}", folder.display())));
+    }
     if fs::rename(&fresh, folder).is_err() {
         fs::remove_dir_all(&fresh)
             .with_context(|| format!("{}: cannot be removed", fresh.display()))?;

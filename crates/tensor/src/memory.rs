@@ -53,6 +53,11 @@ pub fn available() -> Option<u64> {
     [machine, groups].into_iter().flatten().min()
 }
 
+/// The room in the machine's swap space, in bytes; none where the system does not tell.
+pub fn swap() -> Option<u64> {
+    told("/proc/meminfo", "SwapFree:")
+}
+
 /// The most memory that this process has held, in bytes; none where the system does not tell.
 pub fn peak_rss() -> Option<u64> {
     told("/proc/self/status", "VmHWM:")

@@ -5,7 +5,7 @@
 //! last, and then renamed into place. Reading takes the newest whole one; a torn one is named and skipped.
 
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -150,37 +150,51 @@ impl Checkpoints {
         self.folder.join(step_name(step))
     }
 
-    /// The steps that have a folder, oldest first.
-    pub fn steps(&self) -> Vec<u64> {
-        let Ok(entries) = fs::read_dir(&self.folder) else {
-            return Vec::new();
-        };
-        let mut steps: Vec<u64> = entries
-            .filter_map(|entry| {
-                entry
-                    .ok()?
-                    .file_name()
-                    .to_str()?
-                    .strip_prefix("step-")?
-                    .parse()
-                    .ok()
-            })
-            .collect();
+    /// The steps that have a folder, oldest first; none where the run has made no checkpoint yet.
+    ///
+    /// # Errors
+    /// When the folder is there and cannot be read: that is not a run without checkpoints.
+    pub fn steps(&self) -> Result<Vec<u64>> {
+        let step = |name: &str| name.strip_prefix("step-")?.parse().ok();
+        let mut steps: Vec<u64> = self.names()?.iter().filter_map(|name| step(name)).collect();
         steps.sort_unstable();
-        steps
+        Ok(steps)
+    }
+
+    /// What lies in the folder.
+    fn names(&self) -> Result<Vec<String>> {
+        let unreadable = || {
+            format!(
+                "{}: cannot be read, so nobody knows how far the run is; look at its permissions and its disk",
+                self.folder.display()
+            )
+        };
+        let entries = match fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            found => found.with_context(unreadable)?,
+        };
+        entries
+            .map(|entry| {
+                let entry = entry.with_context(unreadable)?;
+                Ok(entry.file_name().to_string_lossy().into_owned())
+            })
+            .collect()
     }
 
     /// The newest whole checkpoint, and a line for each torn one that was passed over.
-    pub fn newest(&self) -> (Option<Checkpoint>, Vec<String>) {
+    ///
+    /// # Errors
+    /// As [`Checkpoints::steps`].
+    pub fn newest(&self) -> Result<(Option<Checkpoint>, Vec<String>)> {
         self.newest_up_to(u64::MAX)
     }
 
     /// As [`Checkpoints::newest`], for a run to go on from: what it has learnt is not to be lost without a word.
     ///
     /// # Errors
-    /// Checkpoints of which none is whole.
+    /// Checkpoints of which none is whole, or that cannot be looked at.
     pub fn to_go_on_from(&self) -> Result<(Option<Checkpoint>, Vec<String>)> {
-        let (found, torn) = self.newest();
+        let (found, torn) = self.newest()?;
         if let (None, [first, ..]) = (&found, &torn[..]) {
             return Err(DataError::in_file(
                 &self.folder,
@@ -193,23 +207,29 @@ impl Checkpoints {
     }
 
     /// As [`Checkpoints::newest`], of those after at most `most` steps.
-    pub fn newest_up_to(&self, most: u64) -> (Option<Checkpoint>, Vec<String>) {
+    ///
+    /// # Errors
+    /// As [`Checkpoints::steps`].
+    pub fn newest_up_to(&self, most: u64) -> Result<(Option<Checkpoint>, Vec<String>)> {
         let mut torn = Vec::new();
-        let steps = self.steps().into_iter().filter(|&step| step <= most);
+        let steps = self.steps()?.into_iter().filter(|&step| step <= most);
         for step in steps.rev() {
             match self.open(step) {
-                Ok(checkpoint) => return (Some(checkpoint), torn),
+                Ok(checkpoint) => return Ok((Some(checkpoint), torn)),
                 Err(error) => torn.push(format!("{error:#}")),
             }
         }
-        (None, torn)
+        Ok((None, torn))
     }
 
     /// The checkpoint of the best validation loss among those that were saved, where it is still there and
     /// whole, and that loss.
-    pub fn best(&self) -> Option<(Checkpoint, f64)> {
-        let (loss, step) = self.newest().0?.state.best?;
-        Some((self.open(step).ok()?, loss))
+    ///
+    /// # Errors
+    /// As [`Checkpoints::steps`].
+    pub fn best(&self) -> Result<Option<(Checkpoint, f64)>> {
+        let best = self.newest()?.0.and_then(|newest| newest.state.best);
+        Ok(best.and_then(|(loss, step)| Some((self.open(step).ok()?, loss))))
     }
 
     /// Opens the checkpoint of one step and verifies it.
@@ -236,21 +256,18 @@ impl Checkpoints {
     /// ones.
     ///
     /// # Errors
-    /// When a folder cannot be removed.
+    /// When a folder cannot be removed, or none can be looked at.
     pub fn prune(&self, newest: u64, keep: usize, best: Option<u64>) -> Result<()> {
         let (steps, later): (Vec<u64>, Vec<u64>) =
-            self.steps().into_iter().partition(|&step| step <= newest);
+            self.steps()?.into_iter().partition(|&step| step <= newest);
         let old = steps.iter().take(steps.len().saturating_sub(keep));
         for &step in old.filter(|&&step| Some(step) != best).chain(&later) {
             remove(&self.folder.join(step_name(step)))?;
         }
-        let Ok(entries) = fs::read_dir(&self.folder) else {
-            return Ok(());
-        };
-        for entry in entries.flatten() {
-            if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-                remove(&entry.path())?;
-            }
+        let names = self.names()?;
+        let unfinished = names.iter().filter(|name| name.starts_with(UNFINISHED));
+        for name in unfinished {
+            remove(&self.folder.join(name))?;
         }
         Ok(())
     }
@@ -263,7 +280,7 @@ pub fn step_name(step: u64) -> String {
 
 fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).with_context(|| format!("{}: cannot be removed", folder.display()))
         }
         _ => Ok(()),

@@ -29,7 +29,7 @@ impl RunFolder {
         let mut now = serde_json::to_value(description).context("a description is plain data")?;
         let object = now.as_object_mut().context("a description is an object")?;
         object.insert(FINGERPRINT.to_owned(), fingerprint.into());
-        let begun = !Checkpoints::new(self.path()).steps().is_empty();
+        let begun = !Checkpoints::new(self.path()).steps()?.is_empty();
         if begun && compare(self.path(), fingerprint) == Compared::Other {
             let remedy = |old: &str| format!("choose another --run, or bring the old {old} back");
             return Err(changed(self.path(), &now, remedy));

@@ -6,6 +6,18 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
+/// What the names of temporary files begin with.
+const UNFINISHED: &str = ".tmp-";
+
+/// Removes what [`write`] left in a folder when it was killed. Nobody may be writing there.
+pub(crate) fn forget_unfinished(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            let _ = fs::remove_file(entry.path()); // it is in nobody's way
+        }
+    }
+}
+
 /// Writes `bytes` to `path` by way of a temporary file in the same folder.
 ///
 /// # Errors
@@ -13,7 +25,7 @@ use anyhow::{Context, Result};
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().context("a file lies in a folder")?;
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".tmp-");
+    builder.prefix(UNFINISHED);
     // Readable for whom the umask says, like any other file; a temporary one is the owner's alone.
     #[cfg(unix)]
     let shared = std::os::unix::fs::PermissionsExt::from_mode(0o666);
@@ -66,6 +78,17 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn what_a_kill_left_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [".tmp-a1B2c3", "metrics.jsonl", "tmp-mine"] {
+            fs::write(folder.path().join(name), "x").unwrap();
+        }
+        forget_unfinished(folder.path());
+        let left = |name: &str| folder.path().join(name).exists();
+        assert!(!left(".tmp-a1B2c3") && left("metrics.jsonl") && left("tmp-mine"));
+    }
 
     #[test]
     fn files_are_as_readable_as_others() {

@@ -243,11 +243,10 @@ impl<'a> RunLog<'a> {
     /// # Errors
     /// When the log cannot be written.
     pub(crate) fn samples(&mut self, step: u64, samples: &[Sample]) -> Result<()> {
-        for sample in samples {
-            self.samples
-                .write(&json!({"step": step, "prompt": sample.prompt, "text": sample.text}))?;
-        }
-        Ok(())
+        let line =
+            |sample: &Sample| json!({"step": step, "prompt": sample.prompt, "text": sample.text});
+        let lines: Vec<Value> = samples.iter().map(line).collect();
+        self.samples.write_all(&lines)
     }
 
     /// Whether samples of a step are there.

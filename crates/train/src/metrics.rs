@@ -1,7 +1,7 @@
 //! The run's log: `metrics.jsonl` and `samples.jsonl`, a JSON object a line.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -24,7 +24,11 @@ impl JsonLines {
     /// # Errors
     /// When the file cannot be read or written.
     pub fn resume(path: &Path, step: Option<u64>) -> Result<Self> {
-        if let Ok(bytes) = fs::read(path) {
+        let before = match fs::read(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            found => Some(found.with_context(|| format!("{}: cannot be read", path.display()))?),
+        };
+        if let Some(bytes) = before {
             // A line may be torn in the midst of a letter.
             let text = String::from_utf8_lossy(&bytes);
             let keep: Vec<&str> = text
@@ -55,11 +59,25 @@ impl JsonLines {
     /// # Errors
     /// When the file cannot be written.
     pub fn write(&mut self, line: &impl Serialize) -> Result<()> {
-        let mut text = serde_json::to_string(line).context("a log line is plain data")?;
-        text.push('\n');
+        self.write_all(std::slice::from_ref(line))
+    }
+
+    /// Appends lines that belong together: all of them or none.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_all(&mut self, lines: &[impl Serialize]) -> Result<()> {
+        let mut text = String::new();
+        for line in lines {
+            text += &serde_json::to_string(line).context("a log line is plain data")?;
+            text.push('\n');
+        }
+        let place = || format!("{}: cannot be written", self.path.display());
+        let before = self.file.metadata().with_context(place)?.len();
         self.file
             .write_all(text.as_bytes())
-            .with_context(|| format!("{}: cannot be written", self.path.display()))
+            .inspect_err(|_| drop(self.file.set_len(before))) // the first error is the one to tell
+            .with_context(place)
     }
 
     /// Whether there is a line of `step`.

@@ -159,7 +159,7 @@ impl Remade {
         let now = serde_json::to_value(now).context("plain data")?;
         let environment = recorded::differences(&as_it_was, &now);
 
-        let (found, torn) = checkpoints.newest_up_to(request.step - 1);
+        let (found, torn) = checkpoints.newest_up_to(request.step - 1)?;
         let data_checked = check_data(run, &ready, &checkpoints, found.as_ref())?;
         let mut optimizer = Optimizer::new(decoder, &settings.optimizer).with_products(kind);
         let state = found.as_ref().map(|found| &found.state);
@@ -354,7 +354,7 @@ fn same_as_saved(
     torn: &mut Vec<String>,
 ) -> Result<Option<(bool, bool)>> {
     let checkpoints = Checkpoints::new(run);
-    if !checkpoints.steps().contains(&step) {
+    if !checkpoints.steps()?.contains(&step) {
         return Ok(None);
     }
     let checkpoint = match checkpoints.open(step) {
@@ -394,7 +394,7 @@ fn check_step(
         .saturating_add(1)
         .saturating_mul(train.log_every)
         - 1;
-    let saved = checkpoints.steps().last().copied().unwrap_or(0);
+    let saved = checkpoints.steps()?.last().copied().unwrap_or(0);
     let made = unlogged.max(logged).max(saved).min(train.steps);
     if (1..=made).contains(&request.step) {
         return Ok(());
@@ -429,7 +429,7 @@ fn check_data(
     let saved = match found {
         Some(checkpoint) => Some(checkpoint.state.fingerprint.clone()),
         None => checkpoints
-            .newest()
+            .newest()?
             .0
             .map(|newest| newest.state.fingerprint),
     };

@@ -91,7 +91,9 @@ pub const RUN: FolderKind = FolderKind {
 /// Whether a run left what another must not write over.
 fn begun(folder: &Path) -> bool {
     let has = |name: &str| folder.join(name).is_file();
-    has("metrics.jsonl") || has("summary.json") || !Checkpoints::new(folder).steps().is_empty()
+    let steps = Checkpoints::new(folder).steps();
+    // Checkpoints that cannot be looked at are some.
+    has("metrics.jsonl") || has("summary.json") || steps.map_or(true, |steps| !steps.is_empty())
 }
 
 /// Whether a forecast is all that lies in the folder.
@@ -133,6 +135,7 @@ impl RunFolder {
             path: path.to_owned(),
             _lock: lock,
         };
+        durable::forget_unfinished(path); // a kill's, since nobody else writes here
         let place = folder.file("recipe.toml");
         let mut kept = recipe.to_owned();
         if begun(path) {
@@ -213,8 +216,14 @@ impl RunFolder {
         }
         fs::create_dir_all(&fresh)
             .with_context(|| format!("{}: cannot be made", fresh.display()))?;
-        write(&fresh)?;
-        durable::sync_tree(&fresh)?;
+        if let Err(error) = write(&fresh).and_then(|()| durable::sync_tree(&fresh)) {
+            // What is half-written is of no use, and takes the room of the whole.
+            let _ = fs::remove_dir_all(&fresh);
+            return Err(error.context(format!(
+                "{}: cannot be written; make room, and give the same command again",
+                place.display()
+            )));
+        }
         if place.exists() {
             fs::rename(&place, &old)
                 .with_context(|| format!("{}: cannot be replaced", place.display()))?;

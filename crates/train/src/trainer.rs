@@ -1,7 +1,9 @@
 //! The training loop, the only one. It reads: learning rate, batch, step (forward, backward, clip,
 //! update), log, what is due, checkpoint.
 
-use std::collections::{BTreeMap, VecDeque};
+mod ending;
+
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -16,7 +18,7 @@ use crate::log::{Figures, RunLog, Speed};
 use crate::optimizer::Optimizer;
 use crate::run::{RunContext, RunFolder};
 use crate::schedule::learning_rate_scale;
-use crate::stage::{Diverged, Ended, FinalLosses, Stage, Summary, TrainerSettings, validation};
+use crate::stage::{Diverged, Ended, Stage, TrainerSettings, validation};
 use crate::step::{StepReport, StepSettings, forward_backward, train_step, within_memory};
 use crate::weights;
 
@@ -70,12 +72,21 @@ impl<'a> Trainer<'a> {
         folder: &'a RunFolder,
     ) -> Result<Self> {
         let kind = settings.train.precision.product_kind(decoder.device());
+        forecast::room::require(decoder, &settings.optimizer)?;
         let optimizer = Optimizer::new(decoder, &settings.optimizer).with_products(kind);
         let checkpoints = Checkpoints::new(folder.path());
         let environment = Environment::measure(decoder.device(), kind);
         let (found, torn) = checkpoints.to_go_on_from()?;
         let state = match &found {
             Some(checkpoint) => checkpoint.state.clone(),
+            None if folder.file("summary.json").exists() => {
+                return Err(DataError::in_file(
+                    folder.path(),
+                    "holds a finished run without its checkpoints, and to begin anew would lose its model and its log",
+                    "choose another --run, or remove the folder to begin anew",
+                )
+                .into());
+            }
             None => TrainerState::new(settings.data_fingerprint.clone()),
         };
         if state.fingerprint != settings.data_fingerprint {
@@ -159,8 +170,10 @@ impl<'a> Trainer<'a> {
             ..LoaderSettings::default()
         };
         let mut loader = Loader::new(self.state.step, ahead, move |step| make(step))?;
-        if self.state.step == 0 && !self.resumed && train.sample_every > 0 {
-            self.sample()?; // what an untrained model says
+        match self.resumed {
+            true => self.sample_again()?,
+            false if train.sample_every > 0 => self.sample()?, // what an untrained model says
+            false => {}
         }
         while self.state.step < train.steps {
             let step = self.state.step;
@@ -298,20 +311,21 @@ impl<'a> Trainer<'a> {
     /// Validation, samples and checkpoints when their step has come. True when the run is to stop.
     fn do_what_is_due(&mut self) -> Result<bool> {
         let (step, train) = (self.state.step, &self.settings.train);
-        let due = |every: u64| every > 0 && step.is_multiple_of(every) && step < train.steps;
+        let [evaluates, samples, saves] =
+            [train.eval_every, train.sample_every, train.checkpoint_every]
+                .map(|every| self.is_due(every));
         let asked = self.context.interrupt.asked();
-        if due(train.eval_every) || due(train.sample_every) || due(train.checkpoint_every) || asked
-        {
+        if evaluates || samples || saves || asked {
             self.settle(0, Instant::now())?;
         }
-        if due(train.eval_every) {
+        if evaluates {
             self.evaluate()?;
         }
-        let sampled = match due(train.sample_every) {
+        let sampled = match samples {
             true => self.sample(),
             false => Ok(()),
         };
-        if due(train.checkpoint_every) || (asked && step < train.steps) {
+        if saves || (asked && step < train.steps) {
             self.checkpoint()?; // what was learnt is kept, whatever became of the samples
         }
         sampled?;
@@ -320,6 +334,12 @@ impl<'a> Trainer<'a> {
             return Ok(true);
         }
         Ok(false)
+    }
+
+    /// Whether something that is done every so many steps, and at the end, is to be done in the midst of the run.
+    fn is_due(&self, every: u64) -> bool {
+        let step = self.state.step;
+        every > 0 && step.is_multiple_of(every) && step < self.settings.train.steps
     }
 
     fn evaluate(&mut self) -> Result<()> {
@@ -343,6 +363,18 @@ impl<'a> Trainer<'a> {
     fn sample(&mut self) -> Result<()> {
         let samples = self.stage.samples(self.decoder)?;
         self.log.samples(self.state.step, &samples)
+    }
+
+    /// The samples of a checkpoint's step, where they could not be written when it was made.
+    fn sample_again(&mut self) -> Result<()> {
+        let step = self.state.step;
+        let wanted =
+            step == self.settings.train.steps || self.is_due(self.settings.train.sample_every);
+        if !wanted || self.log.has_samples(step) {
+            return Ok(());
+        }
+        self.sample()?;
+        self.log.sync()
     }
 
     fn checkpoint(&mut self) -> Result<()> {
@@ -377,72 +409,5 @@ impl<'a> Trainer<'a> {
     fn evaluated_now(&self) -> bool {
         let every = self.settings.train.eval_every;
         every > 0 && self.state.step.is_multiple_of(every)
-    }
-
-    fn finish(&mut self) -> Result<Summary> {
-        self.settle(0, Instant::now())?;
-        self.evaluate()?;
-        let sampled = self.sample();
-        self.checkpoint()?;
-        sampled?;
-        self.conclude()
-    }
-
-    /// What a session left to do that made the last checkpoint.
-    fn finish_again(&mut self) -> Result<Summary> {
-        if !self.log.has_samples(self.state.step) {
-            self.sample()?;
-            self.log.sync()?;
-        }
-        self.conclude()
-    }
-
-    /// The summary of a run that was finished when this session began.
-    fn finished_before(&self) -> Option<Summary> {
-        let text = std::fs::read(self.folder.file("summary.json")).ok()?;
-        let summary: Summary = serde_json::from_slice(&text).ok()?;
-        let saved = self.checkpoints.place(self.state.step);
-        let whole = || weights::result_is_that_of(&saved, self.folder);
-        (summary.steps == self.state.step && whole()).then_some(summary)
-    }
-
-    /// The result and the summary, after the last checkpoint.
-    fn conclude(&mut self) -> Result<Summary> {
-        let (stage, decoder, ids) = (self.stage, self.decoder, &self.settings.ids);
-        let seconds = self.log.seconds();
-        weights::save_result(stage, decoder, ids, self.folder)?;
-        let last = self
-            .state
-            .last_evaluation
-            .clone()
-            .context("the last checkpoint was made after a validation")?;
-        let mut summary = Summary {
-            stage: self.stage.name().to_owned(),
-            steps: self.state.step,
-            tokens: self.state.tokens,
-            supervised_tokens: self.state.supervised,
-            seconds,
-            tokens_per_second: self.state.tokens as f64 / seconds.max(1e-9),
-            seconds_to_first_step: self.seconds_to_first_step,
-            parameters: self.decoder.params().numel(),
-            trained_parameters: self
-                .decoder
-                .trainable()
-                .map(|param| param.tensor.numel() as u64)
-                .sum(),
-            peak_memory: memory::peak_rss(),
-            last: FinalLosses {
-                train_loss: self.state.last_loss,
-                validation_loss: last.loss,
-                bits_per_byte: last.bits_per_byte,
-                perplexity: last.perplexity,
-            },
-            scores: BTreeMap::new(),
-            forecast: None,
-        };
-        summary.forecast = forecast::Comparison::of(&summary, self.folder);
-        self.folder.write_json("summary.json", &summary)?;
-        self.log.finish();
-        Ok(summary)
     }
 }

@@ -33,6 +33,11 @@ fn saved(run: &Path, steps: &[u64]) -> Checkpoints {
     checkpoints
 }
 
+fn newest_step(checkpoints: &Checkpoints) -> u64 {
+    let (newest, _) = checkpoints.newest().expect("can be read");
+    newest.expect("one is whole").state.step
+}
+
 fn names(run: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(run.join("checkpoints"))
         .expect("is there")
@@ -53,7 +58,7 @@ fn assert_passed_over(what: &str, file: &str, damage: impl Fn(&PathBuf)) {
     let run = tempfile::tempdir().expect("a folder");
     let checkpoints = saved(run.path(), &[10, 20]);
     damage(&run.path().join("checkpoints/step-00000020").join(file));
-    let (newest, torn) = checkpoints.newest();
+    let (newest, torn) = checkpoints.newest().expect("can be read");
     assert_eq!(
         newest.expect("the older one is whole").state.step,
         10,
@@ -68,8 +73,8 @@ fn assert_passed_over(what: &str, file: &str, damage: impl Fn(&PathBuf)) {
     );
     // Saving the step again puts a whole one in its place.
     saved(run.path(), &[20]);
-    assert_eq!(checkpoints.newest().0.expect("whole").state.step, 20);
-    assert!(checkpoints.newest().1.is_empty());
+    assert_eq!(newest_step(&checkpoints), 20);
+    assert!(checkpoints.newest().expect("can be read").1.is_empty());
 }
 
 #[test]
@@ -109,7 +114,7 @@ fn a_run_whose_only_checkpoint_is_torn_does_not_begin_anew() {
     assert!(fresh.expect("nothing is torn").0.is_none());
     let checkpoints = saved(run.path(), &[5]);
     fs::remove_file(run.path().join("checkpoints/step-00000005/manifest.json")).expect("removes");
-    let (newest, torn) = checkpoints.newest();
+    let (newest, torn) = checkpoints.newest().expect("can be read");
     assert!(newest.is_none());
     assert_eq!(torn.len(), 1);
     let error = format!("{:#}", checkpoints.to_go_on_from().expect_err("refused"));
@@ -117,6 +122,24 @@ fn a_run_whose_only_checkpoint_is_torn_does_not_begin_anew() {
         error.contains("none of them is whole") && error.contains("manifest.json"),
         "{error}"
     );
+}
+
+#[test]
+fn checkpoints_that_cannot_be_looked_at_are_not_none() {
+    let run = tempfile::tempdir().expect("a folder");
+    fs::write(run.path().join("checkpoints"), "in the way").expect("writes");
+    let checkpoints = Checkpoints::new(run.path());
+    let told = [
+        checkpoints.steps().err(),
+        checkpoints.newest().err(),
+        checkpoints.to_go_on_from().err(),
+        checkpoints.best().err(),
+        checkpoints.prune(5, 1, None).err(),
+    ];
+    for error in told {
+        let error = format!("{:#}", error.expect("is refused"));
+        assert!(error.contains("checkpoints: cannot be read"), "{error}");
+    }
 }
 
 #[test]
@@ -150,7 +173,7 @@ fn the_last_and_the_best_are_kept_and_leftovers_go() {
     );
     checkpoints.prune(50, 1, None).expect("prunes");
     assert_eq!(names(run.path()), [step_name(50)]);
-    assert_eq!(checkpoints.steps(), [50]);
+    assert_eq!(checkpoints.steps().expect("can be read"), [50]);
 }
 
 #[test]
@@ -162,11 +185,11 @@ fn torn_ones_of_later_steps_are_not_kept_in_place_of_whole_ones() {
         "",
     )
     .expect("writes");
-    assert_eq!(checkpoints.newest().0.expect("whole").state.step, 20);
+    assert_eq!(newest_step(&checkpoints), 20);
     saved(run.path(), &[25]);
     checkpoints.prune(25, 1, None).expect("prunes");
     assert_eq!(names(run.path()), [step_name(25)]);
-    assert_eq!(checkpoints.newest().0.expect("whole").state.step, 25);
+    assert_eq!(newest_step(&checkpoints), 25);
 }
 
 #[test]
@@ -197,11 +220,11 @@ fn a_failure_while_saving_leaves_the_older_ones() {
         [step_name(10)],
         "nothing half-written stays"
     );
-    assert_eq!(checkpoints.newest().0.expect("whole").state.step, 10);
+    assert_eq!(newest_step(&checkpoints), 10);
     checkpoints
         .save(&state(20), write_model, write_optimizer)
         .expect("there is room again");
-    assert_eq!(checkpoints.newest().0.expect("whole").state.step, 20);
+    assert_eq!(newest_step(&checkpoints), 20);
 }
 
 #[test]
@@ -211,7 +234,7 @@ fn a_save_that_died_midway_is_not_in_the_way() {
     let leftover = run.path().join("checkpoints/.unfinished-step-00000020");
     fs::create_dir_all(leftover.join("trainer")).expect("makes");
     fs::write(leftover.join("stray.safetensors"), "x").expect("writes");
-    assert_eq!(checkpoints.newest().0.expect("whole").state.step, 10);
+    assert_eq!(newest_step(&checkpoints), 10);
     let place = checkpoints
         .save(&state(20), write_model, write_optimizer)
         .expect("saves");

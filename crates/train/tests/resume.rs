@@ -99,6 +99,59 @@ fn a_last_sample_that_fails_costs_the_sample_alone() {
     assert!(failed.join("summary.json").is_file());
 }
 
+#[test]
+fn samples_that_a_checkpoint_is_without_are_made_when_the_run_goes_on() {
+    let parent = tempfile::tempdir().expect("a folder");
+    let (whole, torn) = (parent.path().join("whole"), parent.path().join("torn"));
+    let mut settings = settings(5, OptimizerKind::Adamw);
+    settings.train.sample_every = 2;
+    settings.train.checkpoint_every = 2;
+    run(&Counting::default(), &settings, &whole).expect("runs");
+    let context = context(&torn);
+    context.interrupt.ask();
+    let decoder = decoder(Family::NanoChat, Precision::Float32);
+    for _ in 0..2 {
+        run_with(&Counting::default(), &settings, &context, &decoder).expect("is stopped");
+    }
+    // As a disk that was full for a moment leaves it: the checkpoint of step 2, and not its samples.
+    let path = torn.join("samples.jsonl");
+    let text = fs::read_to_string(&path).expect("is written");
+    let (kept, lost): (Vec<&str>, Vec<&str>) = text
+        .lines()
+        .partition(|line| !line.contains("\"step\":2,") && !line.contains("\"step\":2}"));
+    assert!(!lost.is_empty() && !kept.is_empty(), "{text}");
+    fs::write(&path, kept.join("\n") + "\n").expect("writes");
+    run(&Counting::default(), &settings, &torn).expect("finishes");
+    assert_same_runs(&whole, &torn, "step-00000005");
+    let samples = |folder: &Path| fs::read_to_string(folder.join("samples.jsonl")).expect("text");
+    assert_eq!(samples(&whole), samples(&torn));
+}
+
+#[test]
+fn a_run_does_not_begin_anew_over_what_it_has_learnt() {
+    let parent = tempfile::tempdir().expect("a folder");
+    let folder = parent.path().join("run");
+    let settings = settings(5, OptimizerKind::Adamw);
+    run(&Counting::default(), &settings, &folder).expect("runs");
+    let log = || fs::read(folder.join("metrics.jsonl")).expect("is written");
+    let before = log();
+    let (place, aside) = (folder.join("checkpoints"), folder.join("aside"));
+    fs::rename(&place, &aside).expect("renames");
+    let refused = |says: &str| {
+        let error = run(&Counting::default(), &settings, &folder).expect_err(says);
+        let error = format!("{error:#}");
+        assert!(error.contains(says), "{error}");
+        assert_eq!(log(), before);
+    };
+    refused("a finished run without its checkpoints");
+    fs::write(&place, "in the way").expect("writes");
+    refused("checkpoints: cannot be read");
+    fs::remove_file(&place).expect("removes");
+    fs::rename(&aside, &place).expect("renames");
+    run(&Counting::default(), &settings, &folder).expect("is finished");
+    assert_eq!(log(), before);
+}
+
 /// Not a test by itself: what the kill test starts and kills.
 #[test]
 fn child_that_is_killed() {
@@ -152,6 +205,7 @@ fn a_killed_run_ends_as_one_that_was_left_alone() {
     assert!(
         Checkpoints::new(&killed)
             .newest()
+            .expect("can be read")
             .0
             .is_some_and(|found| found.state.step >= 12),
         "there is one to take up"
@@ -202,6 +256,7 @@ fn a_torn_checkpoint_and_a_torn_log_are_made_good() {
     assert_eq!(
         Checkpoints::new(&torn)
             .newest()
+            .expect("can be read")
             .0
             .expect("there is one")
             .state
@@ -320,12 +375,15 @@ fn validation_without_a_finite_loss_does_not_spoil_the_checkpoint() {
         let decoder = decoder(Family::NanoChat, Precision::Float32);
         let ended = run_with(&stopping, &settings, &context, &decoder).expect("runs");
         assert_eq!(ended, Ended::Interrupted { step: 4 });
-        let (newest, torn) = Checkpoints::new(parent.path()).newest();
+        let (newest, torn) = Checkpoints::new(parent.path())
+            .newest()
+            .expect("can be read");
         assert!(torn.is_empty(), "{torn:?}");
         assert_eq!(newest.expect("there is one").state.step, 4);
         run(&Counting::default(), &settings, parent.path()).expect("resumes");
         let best = Checkpoints::new(parent.path())
             .newest()
+            .expect("can be read")
             .0
             .expect("there is one")
             .state
@@ -349,6 +407,7 @@ fn the_best_checkpoint_is_found_by_losses_of_the_same_text() {
     run(&stage, &settings, parent.path()).expect("runs");
     let state = Checkpoints::new(parent.path())
         .newest()
+        .expect("can be read")
         .0
         .expect("there is one")
         .state;

@@ -336,7 +336,7 @@ impl<'a> Lab<'a> {
         if self.is_told(&mut record, &folder)? {
             return Ok(Some(record));
         }
-        let Some(model) = runs::best(&folder) else {
+        let Some(model) = runs::best(&folder)? else {
             // Its weights are gone, as those of a rate that was not chosen.
             if record.result.is_some() {
                 let why = "what is asked now does not follow from its answers, so it is made again";

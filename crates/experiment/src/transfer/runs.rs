@@ -172,7 +172,7 @@ pub(super) fn trained(recipe: &Recipe, context: &RunContext) -> Result<Option<Re
         Err(error) if error.is::<Diverged>() => None,
         Err(error) => return Err(error),
     };
-    let best = Checkpoints::new(folder).best();
+    let best = Checkpoints::new(folder).best()?;
     let Some((summary, (checkpoint, loss))) = summary.zip(best) else {
         let record = Record::default();
         record.write(folder)?;
@@ -201,8 +201,8 @@ pub(super) fn trained(recipe: &Recipe, context: &RunContext) -> Result<Option<Re
 }
 
 /// The folder of the state that answers: the best one that was saved.
-pub(super) fn best(run: &Path) -> Option<PathBuf> {
-    Checkpoints::new(run).best().map(|(found, _)| found.folder)
+pub(super) fn best(run: &Path) -> Result<Option<PathBuf>> {
+    Ok(Checkpoints::new(run).best()?.map(|(found, _)| found.folder))
 }
 
 /// Removes what a run holds besides its story: weights that nobody will ask again.

@@ -192,7 +192,7 @@ fn goes_on(place: &Place, job: Job, whole: &str, done: &[Call], kind: Kind) {
         }
     }
     // Where a checkpoint was in its place before, it or a newer one still is.
-    let (newest, torn) = Checkpoints::new(&folder).newest();
+    let (newest, torn) = Checkpoints::new(&folder).newest().expect("can be read");
     let newest = newest.map_or(0, |checkpoint| checkpoint.state.step);
     let saved = done.iter().filter(|call| call.name == "rename");
     let saved = saved.filter_map(|call| {

@@ -11,6 +11,7 @@ pub mod disk;
 pub mod earlier;
 mod first_steps;
 mod rehearsal;
+pub(crate) mod room;
 
 use std::path::Path;
 

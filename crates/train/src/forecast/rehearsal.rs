@@ -2,6 +2,8 @@
 //! times, by the run's own functions, with its own model, batches and files, and in its order; the clock is
 //! multiplied by how often the run does it, and the process's peak memory is read at the end.
 
+use std::fs::{self, File};
+use std::path::Path;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -12,11 +14,11 @@ use etude_tensor::memory;
 use sha2::{Digest, Sha256};
 
 use super::{DiskForecast, Forecast, MadeBy, Memory, ModelBytes, Seconds, Times, Work};
-use super::{disk, earlier, recipe_hash};
+use super::{disk, earlier, recipe_hash, room};
 use crate::checkpoint::{Checkpoints, TrainerState};
 use crate::environment::Environment;
 use crate::optimizer::Optimizer;
-use crate::run::{RunContext, RunFolder};
+use crate::run::{RUN, RunContext, RunFolder};
 use crate::schedule::learning_rate_scale;
 use crate::stage::{Stage, TrainerSettings, validation};
 use crate::step::{StepSettings, forward_backward, train_step, within_memory};
@@ -35,6 +37,8 @@ const WRITTEN: u64 = 4_000_000_000;
 const PROBE: usize = 64 << 20;
 /// What a touch of a mapped file brings into memory (Linux maps this much around a page that is in its cache).
 const FAULT_AROUND: f64 = 65_536.0;
+/// What the names of the folders that are written to begin with.
+const PREFIX: &str = ".etude-plan-";
 
 /// What is rehearsed.
 #[derive(Clone, Copy)]
@@ -82,6 +86,7 @@ pub fn rehearse(run: &Rehearsed<'_>) -> Result<Option<Forecast>> {
     let held = memory::rss().unwrap_or(0);
     let available = memory::available().map(|free| free + held);
     let kind = train.precision.product_kind(decoder.device());
+    room::require(decoder, &settings.optimizer)?;
     let optimizer = Optimizer::new(decoder, &settings.optimizer).with_products(kind);
     let bytes = ModelBytes::of(decoder, &optimizer);
     Environment::measure(decoder.device(), kind);
@@ -312,13 +317,15 @@ impl Rehearsal<'_> {
         let (checkpoint, result) = (bytes.checkpoint(), bytes.result(run.decoder));
         let beside = disk::existing(&run.context.folder);
         let mut builder = tempfile::Builder::new();
-        let folder = builder.prefix(".etude-plan-").tempdir_in(&beside);
+        forget_killed(&beside);
+        let folder = builder.prefix(PREFIX).tempdir_in(&beside);
         let folder = folder.with_context(|| {
             format!(
                 "{}: cannot be written to, and the run would lie there; choose another --run",
                 beside.display()
             )
         })?;
+        let place = RunFolder::open(folder.path(), "")?; // locked, so that it is known to be in use
         let both = checkpoint + result;
         let room = disk::free_bytes(folder.path()).is_none_or(|free| free / 2 > both);
         if both > WRITTEN || !room {
@@ -328,7 +335,6 @@ impl Rehearsal<'_> {
             return Ok((checkpoint, result, false));
         }
         let (stage, decoder, ids) = (run.stage, run.decoder, &run.settings.ids);
-        let place = RunFolder::open(folder.path(), "")?;
         let start = Instant::now();
         let saved = Checkpoints::new(folder.path()).save(
             &TrainerState::new(run.settings.data_fingerprint.clone()),
@@ -345,6 +351,19 @@ impl Rehearsal<'_> {
     }
 }
 
+/// Removes the folders of rehearsals that were killed: nobody holds their locks.
+fn forget_killed(beside: &Path) {
+    for entry in fs::read_dir(beside).into_iter().flatten().flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        let mark = File::open(entry.path().join(RUN.mark));
+        if mark.is_ok_and(|mark| mark.try_lock().is_ok()) {
+            let _ = fs::remove_dir_all(entry.path()); // it is in nobody's way
+        }
+    }
+}
+
 /// The middle one, or the upper of the two; there is at least one.
 fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -352,7 +371,7 @@ fn median(values: &mut [f64]) -> f64 {
 }
 
 /// Bytes a second that are written, synced and hashed in `folder`.
-fn probe(folder: &std::path::Path) -> Result<f64> {
+fn probe(folder: &Path) -> Result<f64> {
     let start = Instant::now();
     let bytes = vec![1; PROBE];
     crate::durable::write(&folder.join("probe"), &bytes)?;
@@ -384,6 +403,22 @@ mod tests {
             (large / (1000.0 * FAULT_AROUND) - 1.0).abs() < 0.01,
             "{large}"
         );
+    }
+
+    #[test]
+    fn what_a_killed_rehearsal_left_is_removed() {
+        let beside = tempfile::tempdir().unwrap();
+        let [killed, alive, other] =
+            [".etude-plan-a", ".etude-plan-b", "mine"].map(|name| beside.path().join(name));
+        for folder in [&killed, &other] {
+            drop(RunFolder::open(folder, "").unwrap());
+            fs::write(folder.join("model.safetensors"), "much").unwrap();
+        }
+        let held = RunFolder::open(&alive, "").unwrap();
+        forget_killed(beside.path());
+        assert!(!killed.exists() && alive.exists() && other.exists());
+        drop(held);
+        forget_killed(&beside.path().join("not there"));
     }
 
     #[test]
