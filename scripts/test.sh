@@ -22,7 +22,7 @@ cargo fmt --all --check
 # A LIBTORCH that leads nowhere makes torch-sys fail, should one of these ever reach it.
 step "crates that need no libtorch"
 env -u LIBTORCH_USE_PYTORCH LIBTORCH=/nonexistent \
-  cargo build -p etude-tokenizer -p etude-data -p etude-scores -p etude-report
+  cargo build -p etude-files -p etude-tokenizer -p etude-data -p etude-scores -p etude-report
 
 step "clippy (the first time, this compiles libtorch's bindings: one to three minutes)"
 cargo clippy --workspace --all-targets -- -D warnings

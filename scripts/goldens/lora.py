@@ -93,6 +93,21 @@ CASES = {
         dict(r=2, lora_alpha=4, target_modules=["q_proj"], modules_to_save=["embed_tokens"], ensure_weight_tying=True),
         False,
     ),
+    # An embedding's update lies the other way round; keys of a pattern are regular expressions.
+    "lora_llama_embedding": (
+        "llama",
+        dict(
+            r=3, lora_alpha=4, use_rslora=True, target_modules=["q_proj", "embed_tokens"],
+            alpha_pattern={r"layers\.[1-9]\..*": 9}, rank_pattern={"^model.layers.0.self_attn.q_proj$": 2},
+        ),
+        False,
+    ),
+    "lora_gpt2_embedding": ("gpt2", dict(r=2, lora_alpha=3, target_modules=["wte", "wpe", "c_fc"]), False),
+    "lora_llama_tied_embedding": (
+        "llama_tied",
+        dict(r=2, lora_alpha=4, target_modules=["q_proj", "embed_tokens"]),
+        False,
+    ),
 }  # fmt: skip
 
 

@@ -304,7 +304,10 @@ fn a_damaged_tokenizer_of_the_cache_is_named() {
     let entry = fs::read_dir(cache.join("tokenizers")).unwrap().next();
     let tokenizer = entry.unwrap().unwrap().path();
     cut_in_half(&tokenizer.join("tokenizer.json"));
-    let remedy = ["tokenizer of the cache is damaged", "remove the folder"];
+    let remedy = [
+        "this tokenizer of the cache cannot be loaded",
+        "remove the folder",
+    ];
     check_wrong(&run(), &arguments, &remedy);
     fs::remove_dir_all(&tokenizer).unwrap();
     assert_eq!(run().status, 0, "the remedy helps");

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{cargo, demand_none, root};
 
 /// Crates that build and are tested on a machine without libtorch.
-const WITHOUT_LIBTORCH: [&str; 4] = ["tokenizer", "data", "scores", "report"];
+const WITHOUT_LIBTORCH: [&str; 5] = ["files", "tokenizer", "data", "scores", "report"];
 
 /// One row of the table of crates in docs/architecture.md.
 struct Row {

@@ -1,6 +1,7 @@
 //! The command line's outline: the commands in the order of use, and the help that stands above them.
 //! Each command's own arguments stand in its own file.
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
@@ -27,6 +28,9 @@ Three commands to begin with:
 `etude COMMAND --help` explains each command and shows examples.
 Exit status: 0 done, 1 failed, 2 wrong use or bad input, 130 stopped by a signal, all saved.";
 
+/// What the values of options are called that are free text.
+const TEXTS: [&str; 2] = ["TEXT", "ANSWERS"];
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(
@@ -46,24 +50,50 @@ pub(crate) struct CommandLine {
 }
 
 impl CommandLine {
-    /// What the program was called with. A negative number after an option is its value, to be judged as one.
+    /// What the program was called with. A negative number after an option is its value, to be judged as one, and so
+    /// is whatever stands after an option for a text.
     ///
     /// # Errors
     /// What is refused, or the help that was asked for.
     pub(crate) fn read() -> Result<Self, clap::Error> {
-        let matches = numbers_may_be_negative(Self::command()).try_get_matches()?;
-        Self::from_arg_matches(&matches)
+        let matches = dashes_may_begin_values(Self::command()).try_get_matches();
+        Self::from_arg_matches(&matches.map_err(told)?)
     }
 }
 
-fn numbers_may_be_negative(command: clap::Command) -> clap::Command {
-    let options = |argument: clap::Arg| match argument.get_long() {
-        Some(_) if argument.get_action().takes_values() => argument.allow_negative_numbers(true),
-        _ => argument,
+fn dashes_may_begin_values(command: clap::Command) -> clap::Command {
+    let options = |argument: clap::Arg| {
+        if argument.get_long().is_none() || !argument.get_action().takes_values() {
+            return argument;
+        }
+        let names = argument.get_value_names().unwrap_or_default();
+        if names.iter().any(|name| TEXTS.contains(&name.as_str())) {
+            return argument.allow_hyphen_values(true);
+        }
+        argument.allow_negative_numbers(true)
     };
     command
         .mut_args(options)
-        .mut_subcommands(numbers_may_be_negative)
+        .mut_subcommands(dashes_may_begin_values)
+}
+
+/// Which argument is not UTF-8; the library's own refusal does not say.
+fn told(refusal: clap::Error) -> clap::Error {
+    if refusal.kind() != ErrorKind::InvalidUtf8 {
+        return refusal;
+    }
+    let arguments = std::env::args_os();
+    let wrong = arguments
+        .filter(|argument| argument.to_str().is_none())
+        .map(|argument| argument.to_string_lossy().into_owned());
+    clap::Error::raw(
+        refusal.kind(),
+        format!(
+            "{}: is not UTF-8, and names of data, models and recipes and all texts must be\n  \
+             try: rename the file, or convert the text to UTF-8\n",
+            wrong.collect::<Vec<_>>().join(", ")
+        ),
+    )
 }
 
 /// The commands. Each is named by `about`, since a doc comment here would hide the command's own `long_about`.

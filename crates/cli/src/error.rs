@@ -184,6 +184,9 @@ pub(crate) fn rendered(failure: &anyhow::Error) -> String {
             remedies.push(remedy);
         }
     }
+    if remedies.is_empty() && !told.iter().any(|what| what.contains("make room")) {
+        remedies.extend(failure.chain().find_map(remedy_for_refusal));
+    }
     let mut text = String::new();
     for (index, what) in told.iter().enumerate() {
         let label = if index == 0 {
@@ -197,6 +200,19 @@ pub(crate) fn rendered(failure: &anyhow::Error) -> String {
         text.push_str(&format!("  try: {remedy}\n"));
     }
     text
+}
+
+/// What can be done about a system's refusal whose message names no remedy.
+fn remedy_for_refusal(cause: &(dyn Error + 'static)) -> Option<String> {
+    let remedy = match cause.downcast_ref::<io::Error>()?.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room on the disk, or name another place"
+        }
+        io::ErrorKind::PermissionDenied => "look at its permissions, or name another place",
+        io::ErrorKind::ReadOnlyFilesystem => "name a place that can be written to",
+        _ => return None,
+    };
+    Some(remedy.to_owned())
 }
 
 /// What one error says, and its remedy where that stands apart.
@@ -274,6 +290,23 @@ mod tests {
         ];
         for failure in failed {
             assert_eq!(classify(&failure), Exit::Failed, "{failure:#}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_has_a_remedy_said_once() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        for (failure, rooms) in [
+            (
+                anyhow::Error::new(full()).context("a: cannot be written"),
+                1,
+            ),
+            (anyhow::Error::new(full()).context("a: make room there"), 1),
+            (DataError::io("write", Path::new("x"))(full()).into(), 1),
+            (anyhow::anyhow!("no disk has to do with it"), 0),
+        ] {
+            let told = rendered(&failure);
+            assert_eq!(told.matches("make room").count(), rooms, "{told}");
         }
     }
 

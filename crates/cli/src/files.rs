@@ -31,6 +31,31 @@ pub(crate) fn spare_inputs<P: AsRef<Path>>(
     ))
 }
 
+/// A folder's name where it becomes part of a recipe or of what is compared, which are UTF-8.
+pub(crate) fn utf8(path: &Path) -> Result<&str> {
+    path.to_str().ok_or_else(|| {
+        Misuse::error(
+            format!("{}: is not UTF-8, and this name must be", path.display()),
+            "rename it, or lead to it by a link whose name is",
+        )
+    })
+}
+
+/// Refuses a pipe or a device where a data set is wanted.
+pub(crate) fn demand_files(data: &Path) -> Result<()> {
+    match fs::metadata(data) {
+        Ok(found) if !found.is_file() && !found.is_dir() => Err(Misuse::error(
+            format!(
+                "{}: is a pipe or a device, and data is read more than once",
+                data.display()
+            ),
+            "write it into a file with an ending, such as .jsonl, and give that",
+        )),
+        // What is not there is the reading's own concern.
+        _ => Ok(()),
+    }
+}
+
 /// Refuses to write a page over a file that is none; `option` is what names another place.
 pub(crate) fn replace_pages_only(out: &Path, option: &str) -> Result<()> {
     // Reading from a pipe would wait.

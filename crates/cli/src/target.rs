@@ -1,11 +1,14 @@
-//! Where `import` and `export` write: a folder or file that appears whole or not at all, and the options
-//! that both have.
+//! Where `import`, `export` and `tokenizer train` write: a folder or file that appears whole or not at all, and the
+//! options that the first two have.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
+use etude_files::NewFolders;
+use etude_model::certificate::{self, Certificate};
 use etude_tensor::Kind;
 use rustix::io::Errno;
 use rustix::process::{Pid, test_kill_process};
@@ -50,8 +53,8 @@ pub(crate) fn check_folder(out: &Path) -> Result<()> {
                 "name a new folder",
             )),
         },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => Err(Misuse::error(
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Err(Misuse::error(
             format!("{shown}: is a file"),
             "name a new folder",
         )),
@@ -65,40 +68,87 @@ pub(crate) fn write_folder(out: &Path, write: impl FnOnce(&Path) -> Result<()>) 
     forget_abandoned(out);
     let unfinished = beside(out);
     remove(&unfinished)?;
+    let _above = NewFolders::above(out).with_context(|| unwritten(out))?;
     let written = (|| {
-        fs::create_dir_all(&unfinished)
-            .with_context(|| format!("{}: cannot be made", unfinished.display()))?;
+        fs::create_dir(&unfinished).with_context(|| unwritten(&unfinished))?;
         write(&unfinished)?;
-        if out.exists() {
-            fs::remove_dir(out)
-                .with_context(|| format!("{}: cannot be replaced", out.display()))?;
+        // An empty folder may be there, and is replaced.
+        match fs::rename(&unfinished, out) {
+            Err(error) if is_taken(&error) => Err(taken(out)),
+            placed => placed.with_context(|| unwritten(&unfinished)),
         }
-        fs::rename(&unfinished, out)
-            .with_context(|| format!("{}: cannot be put in place", out.display()))
     })();
     if written.is_err() {
         // What is half-written is of no use.
         let _ = remove(&unfinished);
     }
-    written
+    written.map_err(|failure| of_asked(out, &[unfinished], failure))
 }
 
-/// Makes the file `out`, which must not be there, in the same way.
-pub(crate) fn write_file(out: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
-    forget_abandoned(out);
-    let unfinished = beside(out);
-    if let Some(folder) = out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-        fs::create_dir_all(folder)
-            .with_context(|| format!("{}: cannot be made", folder.display()))?;
-    }
-    let written = write(&unfinished).and_then(|()| {
-        fs::rename(&unfinished, out)
-            .with_context(|| format!("{}: cannot be put in place", out.display()))
+/// Makes the file `out`, which must not be there, in the same way, and beside it the certificate that `write` gives.
+pub(crate) fn write_file(
+    out: &Path,
+    write: impl FnOnce(&Path) -> Result<Certificate>,
+) -> Result<()> {
+    let certified = certificate::beside(out);
+    let unfinished = [out, &certified].map(|place| {
+        forget_abandoned(place);
+        beside(place)
     });
+    let _above = NewFolders::above(out).with_context(|| unwritten(out))?;
+    let [file, beside_it] = &unfinished;
+    let written = (|| {
+        write(file)?.write(beside_it)?;
+        if out.symlink_metadata().is_ok() {
+            return Err(taken(out));
+        }
+        fs::rename(beside_it, &certified).with_context(|| unwritten(&certified))?;
+        fs::rename(file, out)
+            .inspect_err(|_| drop(fs::remove_file(&certified)))
+            .with_context(|| unwritten(file))
+    })();
     if written.is_err() {
-        let _ = fs::remove_file(&unfinished);
+        for path in &unfinished {
+            let _ = fs::remove_file(path);
+        }
     }
-    written
+    written.map_err(|failure| of_asked(out, &unfinished, failure))
+}
+
+fn is_taken(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists
+    )
+}
+
+/// What [`check_folder`] or the like did not find is there now.
+fn taken(out: &Path) -> anyhow::Error {
+    Misuse::error(
+        format!(
+            "{}: another process made it meanwhile; it stays as it is",
+            out.display()
+        ),
+        "use what is there, or name another place",
+    )
+}
+
+fn unwritten(out: &Path) -> String {
+    format!("{}: cannot be written", out.display())
+}
+
+/// A failure at one of the hidden names, told of `out`, which the user knows.
+fn of_asked(out: &Path, unfinished: &[PathBuf], failure: anyhow::Error) -> anyhow::Error {
+    let told = format!("{failure:#}");
+    let is_hidden = |path: &PathBuf| told.contains(&*path.to_string_lossy());
+    let mut causes = failure.chain();
+    let code = causes.find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
+    match code {
+        Some(code) if unfinished.iter().any(is_hidden) => {
+            anyhow::Error::new(io::Error::from_raw_os_error(code)).context(unwritten(out))
+        }
+        _ => failure,
+    }
 }
 
 /// The hidden name in the same folder under which this process makes `out`.
@@ -132,7 +182,7 @@ fn forget_abandoned(out: &Path) {
 
 fn remove(folder: &Path) -> Result<()> {
     match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("{}: cannot be removed", folder.display()))
         }
         _ => Ok(()),
@@ -199,7 +249,10 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
 
 #[cfg(test)]
 mod tests {
-    use super::parse_size;
+    use std::path::Path;
+
+    use super::{parse_size, write_folder};
+    use crate::error::rendered;
 
     #[test]
     fn what_a_killed_process_left_is_removed_and_what_a_living_one_makes_stays() {
@@ -213,8 +266,53 @@ mod tests {
         for pid in [gone, parent] {
             std::fs::create_dir_all(of(pid).join("inside")).unwrap();
         }
-        super::write_folder(&out, |folder| Ok(std::fs::write(folder.join("a"), "a")?)).unwrap();
+        write_folder(&out, |folder| Ok(std::fs::write(folder.join("a"), "a")?)).unwrap();
         assert!(out.join("a").is_file() && !of(gone).exists() && of(parent).exists());
+    }
+
+    #[test]
+    fn a_refusal_is_told_of_what_was_asked_for_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("new/model");
+        let full = |path: &Path| -> anyhow::Result<()> {
+            std::fs::write(path.join("half"), "x").unwrap();
+            let error = std::io::Error::from_raw_os_error(28);
+            Err(anyhow::Error::new(error).context(format!("{}/half", path.display())))
+        };
+        let told = rendered(&write_folder(&out, full).unwrap_err());
+        let first = format!("error: {}: cannot be written\n", out.display());
+        assert!(
+            told.starts_with(&first) && !told.contains("unfinished"),
+            "{told}"
+        );
+        assert!(told.contains("try: make room on the disk"), "{told}");
+        assert!(!out.parent().unwrap().exists());
+
+        // A failure elsewhere is told as it is.
+        let elsewhere = |_: &Path| -> anyhow::Result<()> {
+            let error = std::io::Error::from_raw_os_error(13);
+            Err(anyhow::Error::new(error).context("source/weights"))
+        };
+        let told = rendered(&write_folder(&out, elsewhere).unwrap_err());
+        assert!(told.starts_with("error: source/weights\n"), "{told}");
+    }
+
+    #[test]
+    fn what_another_process_made_meanwhile_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("model");
+        let failure = write_folder(&out, |unfinished| {
+            std::fs::write(unfinished.join("a"), "ours")?;
+            std::fs::create_dir(&out)?;
+            Ok(std::fs::write(out.join("a"), "theirs")?)
+        });
+        let told = rendered(&failure.unwrap_err());
+        assert!(
+            told.contains("another process") && told.contains("try: "),
+            "{told}"
+        );
+        assert_eq!(std::fs::read_to_string(out.join("a")).unwrap(), "theirs");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

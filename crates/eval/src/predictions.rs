@@ -1,27 +1,25 @@
 //! Predictions files: one item a line, JSON, so that scores can be made again and compared later.
 
 use std::fs;
-use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
 use crate::task::TaskItem;
 
-/// Writes the items to `path`, replacing it.
+/// Writes the items to `path`, replacing what it held when all of them are written.
 ///
 /// # Errors
 /// A file that cannot be written.
 pub fn write_predictions(path: &Path, items: &[TaskItem]) -> Result<()> {
-    let write = || -> Result<()> {
-        let mut file = BufWriter::new(fs::File::create(path)?);
+    let written = etude_files::write(path, |file| {
         for item in items {
-            serde_json::to_writer(&mut file, item)?;
+            serde_json::to_writer(&mut *file, item)?;
             file.write_all(b"\n")?;
         }
-        Ok(file.flush()?)
-    };
-    write().with_context(|| format!("{}: predictions cannot be written", path.display()))
+        Ok(())
+    });
+    written.with_context(|| format!("{}: predictions cannot be written", path.display()))
 }
 
 /// Reads what [`write_predictions`] wrote.

@@ -172,7 +172,7 @@ impl Experiment<'_> {
         tell: &mut dyn FnMut(&str, u64),
     ) -> Result<Option<Vec<Difference>>> {
         loop {
-            let before = Left::look(run);
+            let before = Left::look(run)?;
             let moment = self.moment(before.newest());
             match self.live(run, moment)?.0 {
                 End::Stopped => return Ok(None),
@@ -192,7 +192,7 @@ impl Experiment<'_> {
                 }
                 End::Killed => {}
             }
-            let after = Left::look(run);
+            let after = Left::look(run)?;
             self.count(run, &before, &after);
             let lost = after.lost_since(&before, self.trial.train.keep);
             if !lost.is_empty() {
@@ -271,18 +271,16 @@ struct Left {
 }
 
 impl Left {
-    fn look(run: &Path) -> Self {
+    fn look(run: &Path) -> Result<Self> {
         let checkpoints = Checkpoints::new(run);
-        let (whole, torn) = checkpoints
-            .steps()
-            .into_iter()
-            .partition(|&step| checkpoints.open(step).is_ok());
-        Self {
+        let steps = checkpoints.steps()?.into_iter();
+        let (whole, torn) = steps.partition(|&step| checkpoints.open(step).is_ok());
+        Ok(Self {
             whole,
             torn,
             unfinished: child::unfinished(&run.join("checkpoints")),
             result: child::unfinished(run),
-        }
+        })
     }
 
     fn newest(&self) -> u64 {

@@ -9,6 +9,7 @@ use etude_model::lora::{self, Frozen};
 use etude_model::{Decoder, hf};
 use etude_tensor::{Device, with_seed};
 use etude_tokenizer::Tokenizer;
+use etude_train::checkpoint::Checkpoints;
 
 use crate::recipe::{LoraSettings, Recipe};
 
@@ -20,7 +21,7 @@ pub(crate) struct Base {
 }
 
 pub(crate) fn load(recipe: &Recipe, device: Device) -> Result<Base> {
-    let folder = model_folder(&recipe.base.path);
+    let folder = finished(&recipe.base.path)?;
     let kind = recipe.train.precision.kind();
     let tokenizer = Tokenizer::load(&tokenizer_folder(&folder)?).with_context(|| {
         format!(
@@ -69,7 +70,7 @@ pub(crate) fn load(recipe: &Recipe, device: Device) -> Result<Base> {
 /// # Errors
 /// When the folder holds no model, or no tokenizer.
 pub(crate) fn outline(recipe: &Recipe) -> Result<(Tokenizer, usize)> {
-    let folder = model_folder(&recipe.base.path);
+    let folder = finished(&recipe.base.path)?;
     let (config, _) = hf::load_config(&sizes_folder(&folder)?)?;
     let tokenizer = Tokenizer::load(&tokenizer_folder(&folder)?).with_context(|| {
         format!(
@@ -78,6 +79,23 @@ pub(crate) fn outline(recipe: &Recipe) -> Result<(Tokenizer, usize)> {
         )
     })?;
     Ok((tokenizer, config.context as usize))
+}
+
+/// The model folder that a base path means. Refuses a run that has none yet.
+fn finished(path: &Path) -> Result<PathBuf> {
+    let folder = model_folder(path);
+    if folder == path && !path.join("config.json").is_file() && !peft::is_adapter(path) {
+        let checkpoints = Checkpoints::new(path);
+        if let Some(&step) = checkpoints.steps()?.last() {
+            let newest = checkpoints.place(step);
+            let remedy = format!(
+                "give its command again, and it goes on; or begin from its newest checkpoint, base.path = {:?}",
+                newest.display().to_string()
+            );
+            return Err(DataError::in_file(path, "the run has not finished", remedy).into());
+        }
+    }
+    Ok(folder)
 }
 
 /// Freezes the decoder and gives it the adapter that is to be trained. Returns the fingerprint of where that

@@ -84,6 +84,16 @@ fn a_base_model_that_cannot_be_used_is_named() {
     let place = Place::new(root.path());
     let message = place.refusal(&["base.path=nowhere"]);
     assert!(message.contains("base.path = nowhere"), "{message}");
+    let stopped = place.folder("stopped");
+    for step in ["step-00000005", "step-00000010"] {
+        fs::create_dir_all(stopped.join("checkpoints").join(step)).expect("makes");
+    }
+    let message = place.refusal(&[&format!("base.path={:?}", stopped)]);
+    assert!(
+        message.contains("stopped: the run has not finished")
+            && message.contains("checkpoints/step-00000010"),
+        "{message}"
+    );
     fs::remove_file(place.folder("base/model.safetensors")).expect("removes");
     let message = place.refusal(&["train.steps=2"]);
     assert!(message.contains("model.safetensors"), "{message}");

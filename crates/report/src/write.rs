@@ -1,9 +1,9 @@
 //! The entry points: which kind of page a folder gets, and writing it safely.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+use etude_files::NewFolders;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -183,23 +183,13 @@ fn rows(sections: &[Section]) -> Vec<(String, Vec<String>)> {
     names.into_iter().map(row).collect()
 }
 
-/// Writes beside the target and renames, so that a reader never sees half a page.
+/// Writes a page so that a reader never sees half of it, into a folder that is made where there is none.
 pub(crate) fn replace(out: &Path, html: &str) -> Result<()> {
-    let parent = out.parent().filter(|parent| !parent.as_os_str().is_empty());
-    if let Some(parent) = parent {
-        fs::create_dir_all(parent)
-            .with_context(|| format!("cannot create {}", parent.display()))?;
-    }
-    let name = out
-        .file_name()
-        .context("the report needs a file name, such as report.html")?;
-    let partial = out.with_file_name(format!(
-        ".{}.{}",
-        name.to_string_lossy(),
-        std::process::id()
-    ));
-    let written = fs::write(&partial, html).and_then(|()| fs::rename(&partial, out));
-    written
-        .inspect_err(|_| drop(fs::remove_file(&partial)))
-        .with_context(|| format!("cannot write {}", out.display()))
+    ensure!(
+        out.file_name().is_some(),
+        "the report needs a file name, such as report.html"
+    );
+    let written = NewFolders::above(out)
+        .and_then(|_new| etude_files::write(out, |file| file.write_all(html.as_bytes())));
+    written.with_context(|| format!("cannot write {}", out.display()))
 }

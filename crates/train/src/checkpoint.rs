@@ -146,7 +146,7 @@ impl Checkpoints {
     }
 
     /// The folder of one step's checkpoint, whether it is there or not.
-    pub(crate) fn place(&self, step: u64) -> PathBuf {
+    pub fn place(&self, step: u64) -> PathBuf {
         self.folder.join(step_name(step))
     }
 

@@ -187,13 +187,7 @@ fn save(history: &History, file: &Path) -> Result<()> {
     if history.is_empty() {
         return Err(Misuse::error("nothing was said yet", "say something first"));
     }
-    use std::io::Write;
-    let opened = std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(file);
-    let written = opened.and_then(|mut opened| writeln!(opened, "{}", history.json()));
-    written.map_err(|error| {
+    etude_files::append(file, &format!("{}\n", history.json())).map_err(|error| {
         let what = format!("{}: cannot be written: {error}", file.display());
         Misuse::error(what, "name another file")
     })

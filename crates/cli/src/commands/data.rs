@@ -205,12 +205,18 @@ fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
+/// The manifest of a name, or the one that stands for a file or folder.
+fn manifest(catalog: &Catalog, name: &str) -> Result<Manifest> {
+    files::demand_files(Path::new(name))?;
+    Ok(catalog.get(name)?)
+}
+
 fn fetch(catalog: &Catalog, names: &[String], as_json: bool) -> Result<()> {
     let cache = Cache::user()?;
     // All names first, so that a misspelt last one costs no download.
     let manifests: Vec<Manifest> = names
         .iter()
-        .map(|name| Ok(catalog.get(name)?))
+        .map(|name| manifest(catalog, name))
         .collect::<Result<_>>()?;
     let mut fetched = Vec::new();
     for manifest in &manifests {
@@ -232,9 +238,7 @@ fn fetch(catalog: &Catalog, names: &[String], as_json: bool) -> Result<()> {
 }
 
 fn show(catalog: &Catalog, name: &str, samples: usize, as_json: bool) -> Result<()> {
-    let dataset = catalog
-        .get(name)?
-        .fetch(&Cache::user()?, &Progress::Shown)?;
+    let dataset = manifest(catalog, name)?.fetch(&Cache::user()?, &Progress::Shown)?;
     let summary = dataset.show(samples)?;
     if as_json {
         output::json(&summary)

@@ -100,7 +100,7 @@ struct What {
     #[arg(long, value_name = "NAME_OR_FILE", value_delimiter = ',')]
     tasks: Vec<String>,
     /// What the model would say next after a text: the likeliest tokens; may be given several times
-    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT")]
     next: Vec<String>,
 }
 

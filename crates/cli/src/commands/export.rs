@@ -139,7 +139,6 @@ fn write_gguf(args: &ExportArgs, subject: Subject, prompts: &[Prompt]) -> Result
     let format = args.format.unwrap_or(FormatArg::F16).format();
     let name = args.out.file_name().unwrap_or_default().to_string_lossy();
     let transcripts = subject.transcripts(prompts)?;
-    let mut certificate = None;
     target::write_file(&args.out, |unfinished| {
         let tokenizer = subject.tokenizer.as_ref().expect("it was given");
         gguf::export(
@@ -150,11 +149,8 @@ fn write_gguf(args: &ExportArgs, subject: Subject, prompts: &[Prompt]) -> Result
             format,
         )?;
         drop(subject);
-        certificate = Some(certificate::certify_gguf(unfinished, &name, &transcripts)?);
-        Ok(())
-    })?;
-    let certificate = certificate.expect("the file was written");
-    Ok(certificate.write(&certificate::beside(&args.out))?)
+        certificate::certify_gguf(unfinished, &name, &transcripts)
+    })
 }
 
 fn check_file(args: &ExportArgs) -> Result<()> {
@@ -167,13 +163,17 @@ fn check_file(args: &ExportArgs) -> Result<()> {
             "leave out the slash at its end",
         ));
     }
-    if args.out.exists() {
-        return Err(Misuse::error(
-            format!("{}: is there already", args.out.display()),
-            "name a new file",
-        ));
-    }
-    Ok(())
+    let what = match args.out.symlink_metadata() {
+        Err(_) => return Ok(()),
+        Ok(found) if found.is_file() => "is there already",
+        Ok(found) if found.is_symlink() => "is a link, and a model is written to a new file only",
+        Ok(found) if found.is_dir() => "is a folder",
+        Ok(_) => "is a device or a pipe, and a model is written to a new file only",
+    };
+    Err(Misuse::error(
+        format!("{}: {what}", args.out.display()),
+        "name a new file",
+    ))
 }
 
 fn tell_file(args: &ExportArgs) -> Result<()> {

@@ -19,6 +19,7 @@ use serde::Serialize;
 use crate::commands::data::CatalogArgs;
 use crate::commands::finetune::with_base;
 use crate::error::{Exit, Misuse, bad_input};
+use crate::files;
 use crate::output;
 use crate::recipes::{self, Stage};
 
@@ -78,6 +79,7 @@ pub(crate) struct ReplayArgs {
 
 pub(crate) fn run(args: &ReplayArgs) -> Result<Exit> {
     memory::tune();
+    files::utf8(&args.run)?;
     let file = recipe_file(&args.run)?;
     let (stage, source) = recipes::of_any_stage(&file)?;
     let context = RunContext {

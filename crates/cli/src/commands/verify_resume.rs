@@ -12,6 +12,7 @@ use etude_train::{TrainSettings, durable, recipe as toml};
 
 use crate::commands::data::CatalogArgs;
 use crate::error::{Exit, Misuse, bad_input};
+use crate::files;
 use crate::output;
 use crate::recipes::{self, Stage};
 
@@ -65,6 +66,9 @@ pub(crate) struct VerifyResumeArgs {
 
 pub(crate) fn run(args: &VerifyResumeArgs) -> Result<Exit> {
     let (stage, source) = recipes::of_any_stage(&args.recipe)?;
+    if let Some(folder) = &args.run {
+        files::utf8(folder)?;
+    }
     args.catalog.catalog()?; // what is wrong with it, the runs should not have to say
     let (train, recipe) = match stage {
         Stage::Pretrain => {

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use super::tools::{failure, find, last_lines, run};
+use super::tools::{disk_full, failure, find, last_lines, run};
 use crate::cache::file_sha256;
 use crate::debian::ListFile;
 use crate::error::DataError;
@@ -40,15 +40,14 @@ pub(super) fn download(
         let mut update = settings.apt_get();
         update.arg("update");
         outcome = run(manifest, update, "apt-get", staging, u64::MAX, &task)?;
-        if outcome.is_ok() {
+        if let Ok(update) = outcome {
             // An update that reaches no source is no failure of apt's, but the reason of the next one.
-            let update = fs::read(staging.join("log.txt")).unwrap_or_default();
-            let before = first + &String::from_utf8_lossy(&update);
+            let before = first + &update;
             outcome = attempt(settings.apt_get())?.map_err(|log| before + &log);
         }
     }
     match outcome {
-        Ok(()) => find(manifest, staging, "apt-get"),
+        Ok(_) => find(manifest, staging, "apt-get"),
         Err(log) => Err(download_failure(manifest, archive, &log)),
     }
 }
@@ -71,9 +70,7 @@ pub(super) fn lists(
     update.arg("update");
     // A source that cannot be reached is not a failure of apt's; whether the lists came is seen below.
     let outcome = run(manifest, update, "apt-get", staging, u64::MAX, &task)?;
-    let log = fs::read(staging.join("log.txt")).unwrap_or_default();
-    let log = String::from_utf8_lossy(&log);
-    outcome.map_err(|log| lists_failure(manifest, &log))?;
+    let log = outcome.map_err(|log| lists_failure(manifest, &log))?;
 
     let output = settings
         .apt_get()
@@ -234,12 +231,8 @@ fn download_failure(manifest: &Manifest, archive: &Archive, log: &str) -> DataEr
     let Archive {
         package, version, ..
     } = archive;
-    if has(&["No space left on device"]) {
-        return failure(
-            manifest,
-            "the disk is full",
-            "make room on it, or name another folder in ETUDE_CACHE",
-        );
+    if let Some(full) = disk_full(manifest, log) {
+        return full;
     }
     if has(UNREACHABLE) {
         return failure(
@@ -270,6 +263,9 @@ fn download_failure(manifest: &Manifest, archive: &Archive, log: &str) -> DataEr
 }
 
 fn lists_failure(manifest: &Manifest, log: &str) -> DataError {
+    if let Some(full) = disk_full(manifest, log) {
+        return full;
+    }
     let has = |signs: &[&str]| signs.iter().any(|sign| log.contains(sign));
     if has(UNREACHABLE) {
         return failure(

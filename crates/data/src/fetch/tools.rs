@@ -1,7 +1,7 @@
 //! Runs `pip` and `npm` for one archive, shows how far they are, and says what to do when they fail.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -86,6 +86,9 @@ pub(super) fn npm(
         .current_dir(staging);
     let outcome = watch(manifest, command, "npm", staging, progress)?;
     outcome.map_err(|log| {
+        if let Some(full) = disk_full(manifest, &log) {
+            return full;
+        }
         let remedy = if [
             "ENOTFOUND",
             "ECONNREFUSED",
@@ -97,8 +100,6 @@ pub(super) fn npm(
         .any(|s| log.contains(s))
         {
             "check the network, or npm's registry and proxy settings"
-        } else if log.contains("ENOSPC") {
-            "make room on the disk, or name another folder in ETUDE_CACHE"
         } else {
             "see npm's message"
         };
@@ -133,15 +134,14 @@ fn python(manifest: &Manifest) -> Result<&'static str, DataError> {
         })
 }
 
-/// Runs a tool to its end, its output going to a log file and what it has written so far to the bar.
-/// The inner error is the log.
+/// Runs a tool to its end, with what it has written so far on the bar. Either way its log comes back.
 fn watch(
     manifest: &Manifest,
     command: Command,
     tool: &str,
     staging: &Path,
     progress: Progress,
-) -> Result<Result<(), String>, DataError> {
+) -> Result<Result<String, String>, DataError> {
     let source = &manifest.source;
     let size = source.bytes as f64 / 1e6;
     let what = format!(
@@ -160,23 +160,28 @@ pub(super) fn run(
     staging: &Path,
     total: u64,
     task: &Task,
-) -> Result<Result<(), String>, DataError> {
-    let log_path = staging.join("log.txt");
-    let log = File::create(&log_path).map_err(DataError::io("create", &log_path))?;
-    let errors = log.try_clone().map_err(DataError::io("open", &log_path))?;
-    command.stdin(Stdio::null()).stdout(log).stderr(errors);
-    let mut child = command.spawn().map_err(|error| match error.kind() {
+) -> Result<Result<String, String>, DataError> {
+    // Not through a file: on a full disk, what the tool says of it would be cut short.
+    let (mut said, to_us) = io::pipe().map_err(|error| unstarted(manifest, tool, &error))?;
+    let errors = to_us
+        .try_clone()
+        .map_err(|error| unstarted(manifest, tool, &error))?;
+    command.stdin(Stdio::null()).stdout(to_us).stderr(errors);
+    let spawned = command.spawn();
+    drop(command); // with our own ends of the pipe, so that it ends when the tool does
+    let mut child = spawned.map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => failure(
             manifest,
             format!("`{tool}` was not found"),
             format!("install {tool} (Node.js brings npm)"),
         ),
-        _ => failure(
-            manifest,
-            format!("`{tool}` does not start: {error}"),
-            "see the system's message",
-        ),
+        _ => unstarted(manifest, tool, &error),
     })?;
+    let listener = std::thread::spawn(move || {
+        let mut log = Vec::new();
+        let _ = said.read_to_end(&mut log); // what came until then is all there is
+        log
+    });
     let status = loop {
         match child.try_wait() {
             Ok(Some(status)) => break status,
@@ -187,11 +192,39 @@ pub(super) fn run(
             Err(error) => return Err(failure(manifest, format!("{tool}: {error}"), "try again")),
         }
     };
-    if status.success() {
-        return Ok(Ok(()));
-    }
-    let log = fs::read(&log_path).map_err(DataError::io("read", &log_path))?;
-    Ok(Err(String::from_utf8_lossy(&log).into_owned()))
+    let log = listener.join().expect("reading does not panic");
+    let log = String::from_utf8_lossy(&log).into_owned();
+    Ok(if status.success() { Ok(log) } else { Err(log) })
+}
+
+fn unstarted(manifest: &Manifest, tool: &str, error: &io::Error) -> DataError {
+    failure(
+        manifest,
+        format!("`{tool}` does not start: {error}"),
+        "see the system's message",
+    )
+}
+
+/// The failure that a tool's log tells of when it found no room, in whatever words.
+pub(super) fn disk_full(manifest: &Manifest, log: &str) -> Option<DataError> {
+    const SIGNS: [&str; 8] = [
+        "no space left on device",
+        "disk quota exceeded",
+        "enough free space",
+        "[errno 28]",
+        "[errno 122]",
+        "errno -28",
+        "enospc",
+        "edquot",
+    ];
+    let log = log.to_lowercase();
+    SIGNS.iter().any(|sign| log.contains(sign)).then(|| {
+        failure(
+            manifest,
+            "the disk is full",
+            "make room on it, or name another folder in ETUDE_CACHE",
+        )
+    })
 }
 
 /// What pip's log says went wrong, and what to do about it.
@@ -206,12 +239,8 @@ fn pip_failure(manifest: &Manifest, log: &str) -> DataError {
             "install it: `python3 -m ensurepip`, or your system's python3-pip",
         );
     }
-    if has(&["No space left on device", "Disk quota exceeded"]) {
-        return failure(
-            manifest,
-            "the disk is full",
-            "make room on it, or name another folder in ETUDE_CACHE",
-        );
+    if let Some(full) = disk_full(manifest, log) {
+        return full;
     }
     if has(&["DO NOT MATCH THE HASHES"]) {
         return failure(
@@ -305,9 +334,21 @@ fn bytes_under(dir: &Path) -> u64 {
     entries.flatten().map(size).max().unwrap_or(0)
 }
 
+/// The last lines of a log that say something: neither where in a tool's code it failed, which is indented, nor
+/// what newer version of it there is.
 pub(super) fn last_lines(log: &str) -> String {
+    const NOISE: [&str; 4] = [
+        "Traceback (most recent call last)",
+        "ERROR: Exception:",
+        "[notice]",
+        "complete log of this run",
+    ];
+    let says = |line: &&str| {
+        !line.starts_with(char::is_whitespace) && !NOISE.iter().any(|noise| line.contains(noise))
+    };
     let lines: Vec<&str> = log
         .lines()
+        .filter(says)
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect();
@@ -325,10 +366,28 @@ mod tests {
     }
 
     #[test]
+    fn what_a_tool_says_is_heard_to_its_end_whatever_the_disk() {
+        let staging = tempfile::tempdir().unwrap();
+        let mut command = Command::new("sh");
+        command.args(["-c", "seq 30000; echo the last >&2; exit 1"]);
+        let folder = staging.path();
+        let task = Progress::Silent.bytes("x", 1);
+        let log = run(&manifest(), command, "sh", folder, 1, &task).unwrap();
+        let log = log.unwrap_err();
+        assert!(log.starts_with("1\n2\n") && log.ends_with("30000\nthe last\n"));
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 0); // nothing for it lies on the disk
+    }
+
+    #[test]
     fn pips_failures_carry_their_remedies() {
         for (log, expected) in [
             ("/usr/bin/python3: No module named pip", "ensurepip"),
             ("OSError: [Errno 28] No space left on device", "ETUDE_CACHE"),
+            ("error: could not write: [Errno 28]", "the disk is full"),
+            (
+                "OSError: [Errno 122] Disk quota exceeded",
+                "the disk is full",
+            ),
             (
                 "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM",
                 "another SHA-256",
@@ -345,7 +404,12 @@ mod tests {
                 "(from versions: 2)\nERROR: No matching distribution found for pkg==1",
                 "has no pkg 1",
             ),
-            ("something\nelse", "pip failed: something; else"),
+            ("something\nelse", "pip failed: something; else:"),
+            (
+                "ERROR: Exception:\nTraceback (most recent call last):\n  File \"x.py\", line 5, in y\n    \
+                 z()\n    ^^^\nValueError: bad z\n\n[notice] A new release of pip is available",
+                "pip failed: ValueError: bad z:",
+            ),
         ] {
             let message = pip_failure(&manifest(), log).to_string();
             assert!(

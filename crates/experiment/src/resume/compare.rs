@@ -90,10 +90,10 @@ impl Comparison {
     }
 
     fn checkpoints(&mut self) -> Result<()> {
-        let [one, other] = [&self.one, &self.other].map(|run| {
-            let steps = Checkpoints::new(run).steps();
-            steps.into_iter().collect::<BTreeSet<u64>>()
-        });
+        let steps = |run: &Path| -> Result<BTreeSet<u64>> {
+            Ok(Checkpoints::new(run).steps()?.into_iter().collect())
+        };
+        let (one, other) = (steps(&self.one)?, steps(&self.other)?);
         for step in one.symmetric_difference(&other) {
             let what = if one.contains(step) {
                 "is there in the first run alone"

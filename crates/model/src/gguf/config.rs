@@ -56,6 +56,35 @@ impl Keys<'_> {
     }
 }
 
+/// Numbers that change what a model computes, and the decoder has no place for, with the one that changes nothing.
+const PLAIN: [(&str, f64); 7] = [
+    ("attention.scale", 0.0),
+    ("attention.clamp_kqv", 0.0),
+    ("attn_logit_softcapping", 0.0),
+    ("final_logit_softcapping", 0.0),
+    ("logit_scale", 1.0),
+    ("embedding_scale", 1.0),
+    ("residual_scale", 1.0),
+];
+
+impl Keys<'_> {
+    /// Refuses what would make the model another one than the decoder's.
+    fn demand_plain(&self) -> Result<(), GgufError> {
+        if self.metadata.flag(&self.key("attention.causal"))? == Some(false) {
+            let reason =
+                "is false: every position sees those behind it, and only decoders are read";
+            return Err(self.error("attention.causal", reason));
+        }
+        for (name, neutral) in PLAIN {
+            let found = self.metadata.float(&self.key(name))?;
+            if let Some(found) = found.filter(|&found| found != 0.0 && found != neutral) {
+                return Err(self.error(name, format!("is {found}, which is not supported here")));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// The settings of the model in a file.
 pub(super) fn read(file: &GgufFile) -> Result<ModelConfig, GgufError> {
     let metadata = file.metadata();
@@ -91,6 +120,7 @@ pub(super) fn read(file: &GgufFile) -> Result<ModelConfig, GgufError> {
         architecture,
     };
     keys.demand("expert_count", 0)?;
+    keys.demand_plain()?;
     let config = ModelConfig::new(family, sizes(file, &keys)?);
     let config = if family == Family::Gpt2 {
         ModelConfig {

@@ -93,10 +93,12 @@ impl Fields<'_> {
     /// Refuses a feature that the decoder lacks when the file switches it on.
     pub(super) fn refuse(&self, name: &str, neutral: &[Value]) -> Result<(), FolderError> {
         match self.find(&[name]) {
-            Some(value) if !neutral.contains(value) => Err(self.error(
-                name,
-                format!("is {value}, which is not supported (only {})", neutral[0]),
-            )),
+            Some(value) if !neutral.contains(value) => {
+                let known: Vec<String> = neutral.iter().map(Value::to_string).collect();
+                let known = known.join(" or ");
+                let reason = format!("is {value}, which is not supported (only {known})");
+                Err(self.error(name, reason))
+            }
             _ => Ok(()),
         }
     }
@@ -124,6 +126,8 @@ pub(super) fn parse(path: &Path, json: &Value) -> Result<(ModelConfig, TokenIds)
             ),
         ));
     }
+    // Transformers lets every position see those behind it, whichever the family.
+    fields.refuse("is_causal", &[json!(true)])?;
     let config = if family == Family::Gpt2 {
         gpt2(&fields)?
     } else {

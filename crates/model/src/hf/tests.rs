@@ -189,6 +189,7 @@ fn settings_that_mean_nothing_are_refused_by_name() {
             json!({"rms_norm_eps": -1e-6}),
             ["rms_norm_eps", "at least 0"],
         ),
+        (json!({"is_causal": false}), ["is_causal", "is false"]),
         (json!({"rope_theta": null}), ["rope_theta", "null"]),
         (json!({"rope_theta": 0}), ["rope_theta", "above 0"]),
         (

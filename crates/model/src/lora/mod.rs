@@ -12,4 +12,4 @@ mod modules;
 pub use adapter::{Adapter, Frozen, attach};
 pub(crate) use config::scale;
 pub use config::{LoraConfig, LoraError, Targets};
-pub(crate) use modules::{LinearModule, linear_modules, matches, output_module};
+pub(crate) use modules::{LinearModule, linear_modules, matches, outer_modules};

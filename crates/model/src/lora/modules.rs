@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use crate::decoder::Decoder;
 use crate::hf::place;
 
-/// A linear layer inside a decoder's layers.
+/// A matrix that can have an update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LinearModule {
     /// Hugging Face's path: `model.layers.0.self_attn.q_proj`.
@@ -18,6 +18,16 @@ pub(crate) struct LinearModule {
     pub(crate) outputs: i64,
     /// Its inputs.
     pub(crate) inputs: i64,
+}
+
+/// Matrices whose rows are looked up.
+const TABLES: [&str; 2] = ["embedding", "positions"];
+
+impl LinearModule {
+    /// Whether it is an embedding, whose updates PEFT writes the other way round.
+    pub(crate) fn is_table(&self) -> bool {
+        TABLES.contains(&&*self.linear)
+    }
 }
 
 /// All of them, in the decoder's order.
@@ -55,24 +65,25 @@ pub(crate) fn linear_modules(decoder: &Decoder) -> Vec<LinearModule> {
     modules
 }
 
-/// The output layer where it is none of the embedding. Adapters of it are merged, not trained.
-pub(crate) fn output_module(decoder: &Decoder) -> Option<LinearModule> {
-    let param = decoder
-        .params()
-        .entries()
-        .iter()
-        .find(|param| param.name == "head.weight")?;
-    let [outputs, inputs] = param.tensor.size()[..] else {
-        return None;
-    };
-    let paths = place(decoder.config(), &param.name).names;
-    Some(LinearModule {
-        path: module_of(&paths[0]).to_owned(),
-        linear: "head".to_owned(),
-        start: 0,
-        outputs,
-        inputs,
-    })
+/// The matrices outside the layers: embeddings, and the output layer where it is none of them. Adapters of these are
+/// merged, not trained.
+pub(crate) fn outer_modules(decoder: &Decoder) -> Vec<LinearModule> {
+    let mut modules = Vec::new();
+    for linear in TABLES.into_iter().chain(["head"]) {
+        let name = format!("{linear}.weight");
+        let Some(param) = decoder.params().get(&name) else {
+            continue;
+        };
+        let size = param.size();
+        modules.push(LinearModule {
+            path: module_of(&place(decoder.config(), &name).names[0]).to_owned(),
+            linear: linear.to_owned(),
+            start: 0,
+            outputs: size[0],
+            inputs: size[1],
+        });
+    }
+    modules
 }
 
 /// Modules that can be trained whole, as (path, parameters): those that share no product with others.

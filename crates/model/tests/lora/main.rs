@@ -11,7 +11,7 @@ use etude_model::{Decoder, Input, supervised_places};
 use etude_tensor::safetensors::SafetensorsFile;
 use etude_tensor::{Device, Kind, Tensor, no_grad, seed_everything};
 
-const ADAPTERS: [&str; 11] = [
+const ADAPTERS: [&str; 14] = [
     "llama",
     "gpt2",
     "qwen2",
@@ -23,15 +23,21 @@ const ADAPTERS: [&str; 11] = [
     "llama_tied_head",
     "llama_tied_table",
     "llama_tied_kept",
+    "llama_embedding",
+    "gpt2_embedding",
+    "llama_tied_embedding",
 ];
 /// Of these, what Etude merges and cannot go on training.
-const MERGED_ALONE: [&str; 6] = [
+const MERGED_ALONE: [&str; 9] = [
     "qwen2",
     "llama_head",
     "llama_whole",
     "llama_tied_head",
     "llama_tied_table",
     "llama_tied_kept",
+    "llama_embedding",
+    "gpt2_embedding",
+    "llama_tied_embedding",
 ];
 
 fn goldens(name: &str) -> PathBuf {
@@ -42,7 +48,7 @@ fn goldens(name: &str) -> PathBuf {
 
 /// The base of an adapter.
 fn base_of(name: &str) -> &str {
-    let kinds = ["_dora", "_head", "_whole", "_table", "_kept"];
+    let kinds = ["_dora", "_head", "_whole", "_table", "_kept", "_embedding"];
     kinds
         .iter()
         .find_map(|kind| name.strip_suffix(kind))

@@ -51,12 +51,11 @@ fn folders_that_cannot_be_used_are_refused_by_file_and_field() {
         ("r", json!(0), "at least 1"),
         ("r", json!("8"), "not a whole number"),
         ("use_dora", json!("yes"), "true or false"),
-        ("bias", json!("all"), "not supported"),
         ("init_lora_weights", json!("pissa"), "not supported"),
         ("layer_replication", json!([[0, 2]]), "not supported"),
-        ("alpha_pattern", json!({".*q_proj": 2}), "no patterns"),
+        ("alpha_pattern", json!({"(?<=a)q": 2}), "(?<=a)q"),
+        ("rank_pattern", json!({".*q_proj": 0}), "at least 1"),
         ("target_modules", json!(["q_proj", "c_attn"]), "`c_attn`"),
-        ("target_modules", json!(["embed_tokens"]), "no linear layer"),
         (
             "base_model_name_or_path",
             json!("someone/model"),
@@ -96,6 +95,31 @@ fn folders_that_cannot_be_used_are_refused_by_file_and_field() {
         &["layers.9.x", "no place"],
     );
     says(&|_| {}, &Vec::clear, &["lora_A", "missing"]);
+    // An update that PEFT would not read.
+    says(
+        &set("target_modules", json!(["q_proj"])),
+        &as_is,
+        &["adapter_model.safetensors", "does not choose"],
+    );
+    // Biases are refused where there are some to train.
+    let folder = tempfile::tempdir().expect("a folder");
+    let biases = set("bias", json!("all"));
+    changed(folder.path(), biases, |_| {});
+    hf::load(folder.path(), Kind::Float, Device::Cpu).expect("this base has none");
+    changed(
+        folder.path(),
+        |json| {
+            json["bias"] = json!("lora_only");
+            json["base_model_name_or_path"] = json!(goldens("llama_bias_scaled"));
+        },
+        |_| {},
+    );
+    let error = hf::load(folder.path(), Kind::Float, Device::Cpu).expect_err("refused");
+    let error = error.to_string();
+    assert!(
+        error.contains("bias") && error.contains("\"lora_only\""),
+        "{error}"
+    );
 
     let folder = tempfile::tempdir().expect("a folder");
     changed(folder.path(), |_| {}, |_| {});
@@ -110,6 +134,36 @@ fn folders_that_cannot_be_used_are_refused_by_file_and_field() {
     assert!(error(folder.path()).contains("whole safetensors"));
     fs::rename(&weights, folder.path().join("adapter_model.bin")).expect("renames");
     assert!(error(folder.path()).contains("pickle"));
+}
+
+/// PEFT trains two matrices where it is not told to keep them one.
+#[test]
+fn what_parts_a_tied_matrix_is_merged_and_not_gone_on_from() {
+    let start = |name: &str, edit: &dyn Fn(&mut Value)| {
+        let from = adapter(name);
+        let folder = tempfile::tempdir().expect("a folder");
+        for file in ["adapter_config.json", "adapter_model.safetensors"] {
+            fs::copy(from.join(file), folder.path().join(file)).expect("copies");
+        }
+        let place = folder.path().join("adapter_config.json");
+        let text = fs::read(&place).expect("reads");
+        let mut json: Value = serde_json::from_slice(&text).expect("JSON");
+        edit(&mut json);
+        fs::write(&place, json.to_string()).expect("writes");
+        let mut decoder = base(name);
+        let settings = LoraConfig {
+            modules_to_save: vec!["embed_tokens".to_owned()],
+            ..config(2, 4.0, &["q_proj"])
+        };
+        attach(&mut decoder, settings, frozen(name)).expect("attaches");
+        peft::restore(&decoder, folder.path()).map_err(|error| error.to_string())
+    };
+    start("llama_tied_kept", &|_| {}).expect("the two are one");
+    let told = start("llama_tied_kept", &|json| {
+        json["ensure_weight_tying"] = json!(false);
+    });
+    let told = told.expect_err("the two would go apart");
+    assert!(told.contains("can be merged, not gone on from"), "{told}");
 }
 
 #[test]

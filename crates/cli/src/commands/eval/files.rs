@@ -1,12 +1,13 @@
 //! The files that `etude eval --tasks … --output DIR` writes, named and laid out as lm-evaluation-harness'.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
 use etude_eval::{HarnessResult, sample_json};
+use etude_files::NewFolders;
 use serde_json::Value;
 
 use crate::error::Misuse;
@@ -14,6 +15,8 @@ use crate::error::Misuse;
 /// Where results go.
 pub(super) struct Output {
     folder: PathBuf,
+    /// Those that were made for it go again where nothing comes to lie in them.
+    _made: NewFolders,
 }
 
 impl Output {
@@ -27,17 +30,20 @@ impl Output {
             return Err(Misuse::error(what, "name a folder with --output"));
         }
         let probe = folder.join(format!(".etude-{}", std::process::id()));
-        fs::create_dir_all(folder)
-            .and_then(|()| File::create(&probe))
-            .and_then(|_| fs::remove_file(&probe))
-            .with_context(|| {
-                format!(
-                    "{}: results cannot be written there; choose another folder with --output",
-                    folder.display()
-                )
-            })?;
+        let made = NewFolders::make(folder).and_then(|made| {
+            File::create(&probe)?;
+            fs::remove_file(&probe)?;
+            Ok(made)
+        });
+        let made = made.with_context(|| {
+            format!(
+                "{}: results cannot be written there; choose another folder with --output",
+                folder.display()
+            )
+        })?;
         Ok(Self {
             folder: folder.to_owned(),
+            _made: made,
         })
     }
 
@@ -53,7 +59,8 @@ impl Output {
         let path = self.folder.join(format!("results_{date}.json"));
         let mut text = serde_json::to_string_pretty(all)?;
         text.push('\n');
-        fs::write(&path, text).with_context(|| format!("{}: cannot be written", path.display()))?;
+        etude_files::write(&path, |file| file.write_all(text.as_bytes()))
+            .with_context(|| format!("{}: cannot be written", path.display()))?;
         let mut written = vec![path];
         for result in results {
             let name = format!("samples_{}_{date}.jsonl", result.spec.name);
@@ -66,13 +73,14 @@ impl Output {
     }
 }
 
-fn samples(path: &Path, result: &HarnessResult) -> Result<()> {
-    let mut file = BufWriter::new(File::create(path)?);
-    for sample in &result.samples {
-        serde_json::to_writer(&mut file, &sample_json(result, sample))?;
-        file.write_all(b"\n")?;
-    }
-    Ok(file.flush()?)
+fn samples(path: &Path, result: &HarnessResult) -> io::Result<()> {
+    etude_files::write(path, |file| {
+        for sample in &result.samples {
+            serde_json::to_writer(&mut *file, &sample_json(result, sample))?;
+            file.write_all(b"\n")?;
+        }
+        Ok(())
+    })
 }
 
 /// Seconds since 1970 as `2026-11-26T00-12-34.123456` (UTC): a date whose colons a file name can bear.

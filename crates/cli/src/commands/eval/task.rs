@@ -1,7 +1,7 @@
 //! `etude eval --task`.
 
 use std::collections::HashSet;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -28,6 +28,10 @@ pub(super) fn run(args: &EvalArgs, name: &str) -> Result<()> {
     TaskMetric::check_distinct(&args.task.metrics).map_err(bad_input)?;
     let settings = settings(args)?;
     settings.validate().map_err(bad_input)?;
+    if let Some(data) = &args.task.data {
+        files::demand_files(data)?;
+        files::utf8(data)?;
+    }
     let path = predictions_path(args, name)?;
     files::spare_inputs(&path, "--predictions", inputs(args, name))?;
     check_writable(&path)?;
@@ -381,12 +385,9 @@ fn predictions_path(args: &EvalArgs, name: &str) -> Result<PathBuf> {
     })
 }
 
-/// Finds out before the scoring whether its answers can be kept. What the file holds stays.
+/// Finds out before the scoring whether its answers can be kept.
 fn check_writable(path: &Path) -> Result<()> {
-    let fresh = !path.exists();
-    let opened = OpenOptions::new().append(true).create(true).open(path);
-    let removed = opened.and_then(|_| if fresh { fs::remove_file(path) } else { Ok(()) });
-    removed.with_context(|| {
+    etude_files::check(path).with_context(|| {
         format!(
             "{}: the answers cannot be written; choose another place with --predictions",
             path.display()

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::commands::data::CatalogArgs;
 use crate::error::Misuse;
-use crate::output;
+use crate::{output, target};
 
 const ABOUT: &str = "\
 Train a byte-level BPE tokenizer on text.
@@ -150,7 +150,11 @@ pub(super) fn run(args: &TrainArgs) -> Result<()> {
         return Err(failure.into());
     }
     let (tokenizer, report) = trained?;
-    tokenizer.save(&args.out)?;
+    if target::check_folder(&args.out).is_ok() {
+        target::write_folder(&args.out, |folder| Ok(tokenizer.save(folder)?))?;
+    } else {
+        tokenizer.save(&args.out)?; // beside what else is there
+    }
     if report.vocab_size < args.vocab {
         let (found, asked) = (report.vocab_size, args.vocab);
         output::note(&format!(

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::super::config::Fields;
 use super::super::error::FolderError;
-use super::targets;
+use super::targets::{self, Meant};
 use crate::config::Family;
 use crate::decoder::Decoder;
 use crate::lora::{Adapter, Targets};
@@ -19,8 +19,12 @@ pub(super) struct PeftConfig {
     rslora: bool,
     /// Whether each module has magnitudes.
     pub(super) dora: bool,
-    rank_pattern: Map<String, Value>,
-    alpha_pattern: Map<String, Value>,
+    /// Whether a base's tied embedding and output layer stay one matrix.
+    pub(super) tying: bool,
+    /// Which biases it trains, where that is not none.
+    biases: Option<String>,
+    rank_pattern: Pattern,
+    alpha_pattern: Pattern,
     /// Names of updated modules; none when the file has a pattern over paths instead.
     pub(super) targets: Option<Vec<String>>,
     pub(super) whole: Vec<String>,
@@ -28,12 +32,14 @@ pub(super) struct PeftConfig {
     pub(super) selected: targets::Targets,
 }
 
+/// Numbers by the modules that they are for, in the file's order.
+type Pattern = Vec<(Meant, f64)>;
+
 /// Fields that change what an adapter means, with the values that change nothing.
-fn neutral() -> [(&'static str, Vec<Value>); 13] {
+fn neutral() -> [(&'static str, Vec<Value>); 12] {
     let off = || vec![json!(false)];
     let empty = || vec![json!([]), json!({})];
     [
-        ("bias", vec![json!("none")]),
         ("lora_bias", off()),
         ("use_qalora", off()),
         ("layer_replication", empty()),
@@ -81,20 +87,6 @@ pub(super) fn parse(path: &Path, json: &Value) -> Result<PeftConfig, FolderError
     if rank < 1 {
         return Err(fields.error("r", format!("is {rank}; a rank is at least 1")));
     }
-    let pattern = |field: &str| -> Result<Map<String, Value>, FolderError> {
-        match fields.find(&[field]) {
-            None => Ok(Map::new()),
-            Some(Value::Object(map))
-                if map.keys().all(|key| plain(key)) && map.values().all(Value::is_number) =>
-            {
-                Ok(map.clone())
-            }
-            Some(other) => Err(fields.error(
-                field,
-                format!("is {other}; numbers by a module's name or path are read, no patterns"),
-            )),
-        }
-    };
     let names = |field: &str| -> Result<Option<Vec<String>>, FolderError> {
         match fields.find(&[field]) {
             None => Ok(Some(Vec::new())),
@@ -109,50 +101,91 @@ pub(super) fn parse(path: &Path, json: &Value) -> Result<PeftConfig, FolderError
             Some(other) => Err(fields.error(field, format!("is {other}, not a list of names"))),
         }
     };
-    let rank_pattern = pattern("rank_pattern")?;
-    for (name, value) in &rank_pattern {
-        if value.as_i64().is_none_or(|rank| rank < 1) {
-            let reason = format!("gives `{name}` {value}; a rank is a whole number of at least 1");
-            return Err(fields.error("rank_pattern", reason));
-        }
-    }
+    let is_rank = |value: &Value| value.as_i64().is_some_and(|rank| rank >= 1);
     let whole = names("modules_to_save")?.unwrap_or_default();
     Ok(PeftConfig {
         rank,
         alpha: fields.float("lora_alpha", 8.0)?,
         rslora: fields.flag("use_rslora", false)?,
         dora: fields.flag("use_dora", false)?,
-        rank_pattern,
-        alpha_pattern: pattern("alpha_pattern")?,
+        tying: fields.flag("ensure_weight_tying", false)?,
+        biases: fields
+            .find(&["bias"])
+            .filter(|bias| **bias != json!("none"))
+            .map(Value::to_string),
+        rank_pattern: pattern(
+            &fields,
+            "rank_pattern",
+            is_rank,
+            "a whole number of at least 1",
+        )?,
+        alpha_pattern: pattern(&fields, "alpha_pattern", Value::is_number, "a number")?,
         targets: names("target_modules")?,
         selected: targets::Targets::parse(&fields, &whole)?,
         whole,
     })
 }
 
-/// A name or path, as opposed to a regular expression.
-fn plain(key: &str) -> bool {
-    key.chars()
-        .all(|c| c.is_alphanumeric() || c == '_' || c == '.')
-}
-
-/// Whether a pattern's key means the module at `path`: PEFT takes the key for a regular expression of the path or of its
-/// end after a dot, and a dot in it for any character.
-fn is_meant(path: &str, key: &str) -> bool {
-    let Some(start) = path.len().checked_sub(key.len()) else {
-        return false;
+/// Reads numbers by module. PEFT takes a key for a regular expression of a module's path or of its end after a dot, so
+/// that a dot in it is any character.
+fn pattern(
+    fields: &Fields<'_>,
+    field: &str,
+    is_fit: fn(&Value) -> bool,
+    kind: &str,
+) -> Result<Pattern, FolderError> {
+    let found = match fields.find(&[field]) {
+        None => return Ok(Pattern::new()),
+        Some(Value::Object(found)) => found,
+        Some(other) => {
+            let reason = format!("is {other}, not {kind} by a module's name or a pattern");
+            return Err(fields.error(field, reason));
+        }
     };
-    let (before, end) = path.as_bytes().split_at(start);
-    let alike = |(one, other): (&u8, u8)| *one == other || other == b'.';
-    (before.is_empty() || before.ends_with(b".")) && end.iter().zip(key.bytes()).all(alike)
+    let mut pattern = Pattern::new();
+    for (key, value) in found {
+        let number = value.as_f64().filter(|_| is_fit(value));
+        let number = number.ok_or_else(|| {
+            fields.error(field, format!("gives `{key}` {value}; it must be {kind}"))
+        })?;
+        let meant = targets::test(&format!(r"(?:.*\.)?(?:{key})")).ok_or_else(|| {
+            let reason = format!(
+                "has the pattern `{key}`, which Etude does not understand; write the names of the modules instead"
+            );
+            fields.error(field, reason)
+        })?;
+        pattern.push((meant, number));
+    }
+    Ok(pattern)
 }
 
 impl PeftConfig {
+    /// Refuses trained biases, but for those of a base that has none.
+    pub(super) fn demand_no_biases(
+        &self,
+        path: &Path,
+        decoder: &Decoder,
+    ) -> Result<(), FolderError> {
+        let mut params = decoder.params().entries().iter();
+        match &self.biases {
+            Some(biases) if params.any(|param| param.name.ends_with(".bias")) => {
+                Err(FolderError::Field {
+                    path: path.to_owned(),
+                    field: "bias".to_owned(),
+                    reason: format!(
+                        "is {biases}: adapters that train the base's biases are not supported (only \"none\")"
+                    ),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Rank and scale of the module at `path`.
     pub(super) fn of(&self, path: &str) -> (i64, f64) {
-        let pattern = |map: &Map<String, Value>| {
-            let (_, value) = map.iter().find(|(key, _)| is_meant(path, key))?;
-            value.as_f64()
+        let pattern = |pattern: &Pattern| {
+            let found = pattern.iter().find(|(meant, _)| meant(path));
+            found.map(|(_, number)| *number)
         };
         let rank = pattern(&self.rank_pattern).map_or(self.rank, |rank| rank as i64);
         let alpha = pattern(&self.alpha_pattern).unwrap_or(self.alpha);
@@ -174,8 +207,10 @@ pub(super) fn to_json(decoder: &Decoder, adapter: &Adapter) -> Value {
         }
     };
     let mut whole = config.modules_to_save.clone();
-    // A tied embedding is the output layer too, and PEFT keeps a copy of each.
-    if decoder.config().tied && adapter.whole.iter().any(|name| name == "embedding.weight") {
+    // A tied embedding is the output layer too. PEFT writes a copy of each, and trains them as one where it is told to.
+    let tying =
+        decoder.config().tied && adapter.whole.iter().any(|name| name == "embedding.weight");
+    if tying {
         let embedding = if decoder.config().family == Family::Gpt2 {
             "wte"
         } else {
@@ -191,12 +226,16 @@ pub(super) fn to_json(decoder: &Decoder, adapter: &Adapter) -> Value {
     } else {
         json!(config.alpha)
     };
-    json!({
+    let mut json = json!({
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": adapter.base(), "revision": null,
         "inference_mode": true, "r": config.rank, "lora_alpha": alpha, "lora_dropout": config.dropout,
         "use_rslora": config.rslora, "use_dora": config.dora, "lora_bias": false, "bias": "none",
         "target_modules": targets, "modules_to_save": if whole.is_empty() { Value::Null } else { json!(whole) },
         "fan_in_fan_out": decoder.config().family == Family::Gpt2, "init_lora_weights": true,
         "rank_pattern": {}, "alpha_pattern": {}, "layers_to_transform": null, "layers_pattern": null,
-    })
+    });
+    if tying {
+        json["ensure_weight_tying"] = json!(true);
+    }
+    json
 }

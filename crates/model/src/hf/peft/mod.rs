@@ -5,6 +5,7 @@
 //! adapters are [`merge`]d into a base's weights.
 
 mod config;
+mod found;
 mod read;
 mod targets;
 mod write;
@@ -13,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use etude_tensor::{LowRank, LowRankPart, Tensor, no_grad};
 
-use read::{Found, Update, Whole};
+use found::{Found, Update, Whole};
 pub use write::save;
 
 use super::error::FolderError;
@@ -151,6 +152,9 @@ fn of<'a>(decoder: &'a Decoder, name: &str) -> &'a Tensor {
 /// When the decoder has no adapter.
 pub fn restore(decoder: &Decoder, folder: &Path) -> Result<(), FolderError> {
     let found = read::read(folder, decoder)?;
+    if found.parts {
+        return Err(read::parted(folder));
+    }
     let adapter = decoder.adapter().expect("an adapter was attached");
     let differs = |reason: String| FolderError::Adapter {
         path: folder.to_owned(),

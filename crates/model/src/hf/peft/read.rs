@@ -3,82 +3,24 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use etude_tensor::Tensor;
 use etude_tensor::safetensors::SafetensorsFile;
-use etude_tensor::{Tensor, no_grad};
 
 use super::super::error::FolderError;
 use super::super::folder::read_json;
 use super::super::names;
 use super::config::{self, PeftConfig};
+use super::found::{Found, Update, Whole};
 use super::{CONFIG, MAGNITUDE, PREFIX, WEIGHTS};
-use crate::config::ModelConfig;
 use crate::decoder::Decoder;
-use crate::lora::{LinearModule, linear_modules, matches, output_module};
+use crate::lora::{LinearModule, linear_modules, matches, outer_modules};
 
-/// A folder's adapter, on the base's device.
-pub(super) struct Found {
-    /// In the decoder's order.
-    pub(super) updates: Vec<Update>,
-    /// Modules that were trained whole.
-    pub(super) whole: Vec<Whole>,
-}
-
-impl Found {
-    /// Refuses an adapter with what is no finite number: merged, it would spoil the model.
-    ///
-    /// # Errors
-    /// The file and its tensor.
-    pub(super) fn demand_finite(
-        &self,
-        folder: &Path,
-        config: &ModelConfig,
-    ) -> Result<(), FolderError> {
-        let updates = self.updates.iter().flat_map(|update| {
-            let named = |leaf: &str| format!("{}.{leaf}", update.module.path);
-            [
-                Some((named("lora_A.weight"), &update.a)),
-                Some((named("lora_B.weight"), &update.b)),
-                (update.magnitude.as_ref()).map(|magnitude| (named(MAGNITUDE), magnitude)),
-            ]
-        });
-        let whole = self.whole.iter().map(|whole| {
-            // A part of several is told by all their names.
-            let names = names::place(config, &whole.name).names;
-            Some((names.join(" or "), &whole.values))
-        });
-        for (name, values) in updates.chain(whole).flatten() {
-            let finite = no_grad(|| values.isfinite().all().int64_value(&[])); // sync
-            if finite == 0 {
-                return Err(FolderError::NotFinite {
-                    path: folder.join(WEIGHTS),
-                    tensor: format!("{PREFIX}{name}"),
-                });
-            }
-        }
-        Ok(())
+/// Refuses to go on from an adapter that parts what the base ties.
+pub(super) fn parted(path: &Path) -> FolderError {
+    FolderError::Adapter {
+        path: path.to_owned(),
+        reason: "trains the embedding and the output layer apart, which the base ties together; such an adapter can be merged, not gone on from".to_owned(),
     }
-}
-
-/// The values of a module, or of one that lies in a parameter with others.
-pub(super) struct Whole {
-    /// The parameter's name in the decoder.
-    pub(super) name: String,
-    /// Its first row there.
-    pub(super) start: i64,
-    /// In the decoder's layout.
-    pub(super) values: Tensor,
-}
-
-/// A module's update.
-pub(super) struct Update {
-    pub(super) module: LinearModule,
-    /// `(rank, inputs)`.
-    pub(super) a: Tensor,
-    /// `(outputs, rank)`.
-    pub(super) b: Tensor,
-    pub(super) scale: f64,
-    /// `(outputs)`, with DoRA.
-    pub(super) magnitude: Option<Tensor>,
 }
 
 /// Whether an adapter of a decoder whose output layer is its embedding makes the two differ.
@@ -97,7 +39,8 @@ pub(super) fn unties(folder: &Path, decoder: &Decoder) -> Result<bool, FolderErr
     let is_there = |tensor: &str| file.kind(&name_of(tensor)).is_some();
     let trained =
         |tensor: &str| is_there(tensor) && config.whole.iter().any(|whole| holds(whole, tensor));
-    if is_there("lm_head.lora_A.weight") {
+    let update = table.replace(".weight", ".lora_embedding_A");
+    if is_there("lm_head.lora_A.weight") || is_there(&update) {
         return Ok(true);
     }
     Ok(match (trained(&table), is_there(names::HEAD)) {
@@ -106,7 +49,7 @@ pub(super) fn unties(folder: &Path, decoder: &Decoder) -> Result<bool, FolderErr
             let [table, head] = [&table[..], names::HEAD].map(|name| file.tensor(&name_of(name)));
             !table?.equal(&head?)
         }
-        (true, false) => true,
+        (true, false) => !config.tying,
         (false, _) => trained(names::HEAD),
     })
 }
@@ -135,19 +78,31 @@ pub(super) fn read(folder: &Path, decoder: &Decoder) -> Result<Found, FolderErro
             reason: format!("`{WEIGHTS}` is not in it{hint}"),
         });
     }
+    config.demand_no_biases(&config_path, decoder)?;
     let mut file = Tensors::open(&weights, decoder)?;
     let mut modules = linear_modules(decoder);
-    modules.extend(output_module(decoder));
+    modules.extend(outer_modules(decoder));
     check_targets(&config_path, &config, &modules, decoder.config().tied)?;
     let mut updates = Vec::new();
     for module in modules {
-        let is_due = config.selected.wants(&module.path);
-        let missing = format!("{PREFIX}{}.lora_A.weight", module.path);
+        let chosen = config.selected.choose(&module.path);
+        let [a, _] = module.sides();
+        let tensor = format!("{PREFIX}{a}");
+        // PEFT may choose the embedding alone, and tie the output layer to it.
+        let is_tied = config.tying && module.linear == "head";
         match file.update(module, &config)? {
-            None if is_due => {
+            None if chosen == Some(true) => {
                 return Err(FolderError::Missing {
                     path: weights,
-                    tensor: missing,
+                    tensor,
+                });
+            }
+            Some(_) if chosen == Some(false) && !is_tied => {
+                return Err(FolderError::Adapter {
+                    path: weights,
+                    reason: format!(
+                        "tensor `{tensor}` is of a module that target_modules does not choose, and PEFT would leave it out; name the module there, or take the tensor away"
+                    ),
                 });
             }
             update => updates.extend(update),
@@ -156,10 +111,15 @@ pub(super) fn read(folder: &Path, decoder: &Decoder) -> Result<Found, FolderErro
     let mut whole = file.whole(&config)?;
     file.base_copies(&mut whole)?;
     file.demand_empty()?;
+    let has_table = whole.iter().any(|whole| whole.name == "embedding.weight");
     if updates.is_empty() && whole.is_empty() {
         return Err(file.other_base("it updates nothing".to_owned()));
     }
-    Ok(Found { updates, whole })
+    Ok(Found {
+        updates,
+        whole,
+        parts: decoder.config().tied && has_table && !config.tying,
+    })
 }
 
 fn check_targets(
@@ -249,9 +209,26 @@ impl<'a> Tensors<'a> {
         config: &PeftConfig,
     ) -> Result<Option<Update>, FolderError> {
         let (rank, scale) = config.of(&module.path);
-        let [a_name, b_name] = ["A", "B"].map(|side| format!("{}.lora_{side}.weight", module.path));
-        let a = self.take(&a_name, &[rank, module.inputs])?;
-        let b = self.take(&b_name, &[module.outputs, rank])?;
+        let is_turned = module.is_table();
+        let mut side = |name: &str, mut shape: [i64; 2]| match is_turned {
+            true => {
+                shape.reverse();
+                Ok(self.take(name, &shape)?.map(|side| side.tr()))
+            }
+            false => self.take(name, &shape),
+        };
+        let [a_name, b_name] = module.sides();
+        let a = side(&a_name, [rank, module.inputs])?;
+        let b = side(&b_name, [module.outputs, rank])?;
+        if config.dora && is_turned && a.is_some() {
+            return Err(FolderError::Adapter {
+                path: self.path.to_owned(),
+                reason: format!(
+                    "updates `{}` with use_dora; Etude reads DoRA of linear layers, and an embedding's update without it",
+                    module.path
+                ),
+            });
+        }
         let magnitude_name = format!("{}.{MAGNITUDE}", module.path);
         let magnitude = match config.dora {
             true => self.take(&magnitude_name, &[module.outputs])?,
@@ -354,7 +331,7 @@ impl<'a> Tensors<'a> {
                 start += rows;
             }
         }
-        self.tied_copy(&found)?;
+        self.tied_copy(&found, config)?;
         let embedding = found.iter().any(|whole| whole.name == "embedding.weight");
         let tied = decoder.config().tied && embedding;
         // The output layer of a tied model is its embedding.
@@ -369,27 +346,25 @@ impl<'a> Tensors<'a> {
     }
 
     /// The output layer of a tied model is its embedding: a copy of that is welcome, another matrix not.
-    fn tied_copy(&mut self, found: &[Whole]) -> Result<(), FolderError> {
-        let config = self.decoder.config();
-        if !config.tied {
+    fn tied_copy(&mut self, found: &[Whole], config: &PeftConfig) -> Result<(), FolderError> {
+        let model = self.decoder.config();
+        if !model.tied {
             return Ok(());
         }
-        let head = self.take(names::HEAD, &[config.vocab_size, config.n_embd])?;
+        let is_trained = config.whole.iter().any(|whole| holds(whole, names::HEAD));
+        let head = self.take(names::HEAD, &[model.vocab_size, model.n_embd])?;
         let embedding = found.iter().find(|whole| whole.name == "embedding.weight");
         let own = self.decoder.params().get("embedding.weight");
         let agree = match (embedding, &head) {
             (None, None) => true,
             (Some(embedding), Some(head)) => embedding.values.equal(head),
-            (None, Some(head)) => same(head, own.expect("every decoder has it")),
-            (Some(_), None) => false,
+            (None, Some(head)) => !is_trained && same(head, own.expect("every decoder has it")),
+            (Some(_), None) => config.tying,
         };
-        if agree {
-            return Ok(());
+        match agree {
+            true => Ok(()),
+            false => Err(parted(self.path)),
         }
-        Err(FolderError::Adapter {
-            path: self.path.to_owned(),
-            reason: "trains the embedding and the output layer apart, which the base ties together; such an adapter can be merged, not gone on from".to_owned(),
-        })
     }
 
     /// Refuses tensors that nothing here has a place for: something would be left out.

@@ -19,8 +19,11 @@ pub(super) struct Targets {
     places: Vec<Test>,
 }
 
-/// Whether a path is meant; none for a pattern that is not understood here.
-type Test = Option<Box<dyn Fn(&str) -> bool>>;
+/// Whether a path is meant.
+pub(super) type Meant = Box<dyn Fn(&str) -> bool>;
+
+/// The same; none for a pattern that is not understood here.
+type Test = Option<Meant>;
 
 enum Names {
     List(Vec<String>),
@@ -57,23 +60,25 @@ impl Targets {
         })
     }
 
-    /// Whether PEFT gives the module at `path` an update. No, where a pattern is not understood.
-    pub(super) fn wants(&self, path: &str) -> bool {
-        let is_out = self
-            .excluded
-            .as_ref()
-            .is_some_and(|names| names.may_mean(path));
-        if is_out || self.saved.iter().any(|test| may_hold(test, path)) {
-            return false;
-        }
-        match &self.targets {
-            Names::Linear => path != "lm_head" && self.is_in_layers(path),
-            Names::Pattern(test) => test.as_ref().is_some_and(|test| test(path)),
+    /// Whether PEFT gives the module at `path` an update; none, where that depends on a pattern that is not understood.
+    pub(super) fn choose(&self, path: &str) -> Option<bool> {
+        let excluded = (self.excluded.iter()).map(|names| names.mean(path));
+        let out: Vec<Option<bool>> = excluded
+            .chain(self.saved.iter().map(|test| holds(test, path)))
+            .collect();
+        let is_in = match &self.targets {
             // A whole path means its module in any layer.
-            Names::List(names) if names.iter().any(|name| name == path) => true,
-            Names::List(names) => {
-                names.iter().any(|name| matches(path, name)) && self.is_in_layers(path)
-            }
+            Names::List(names) if names.iter().any(|name| name == path) => Some(true),
+            Names::Pattern(test) => holds(test, path),
+            names => names
+                .mean(path)
+                .map(|meant| meant && self.is_in_layers(path)),
+        };
+        match is_in {
+            Some(false) => Some(false),
+            _ if out.contains(&Some(true)) => Some(false),
+            _ if out.contains(&None) => None,
+            is_in => is_in,
         }
     }
 
@@ -85,26 +90,30 @@ impl Targets {
         if !self.places.is_empty() && !self.places.iter().any(is_place) {
             return false;
         }
-        let numbers = path.split('.').filter_map(|part| part.parse::<i64>().ok());
-        numbers.take(1).any(|layer| layers.contains(&layer))
+        layer_of(path).is_some_and(|layer| layers.contains(&layer))
     }
 }
 
 impl Names {
-    fn may_mean(&self, path: &str) -> bool {
+    fn mean(&self, path: &str) -> Option<bool> {
         match self {
-            Names::List(names) => names.iter().any(|name| matches(path, name)),
-            Names::Pattern(test) => may_hold(test, path),
-            Names::Linear => true,
+            Names::List(names) => Some(names.iter().any(|name| matches(path, name))),
+            Names::Pattern(test) => holds(test, path),
+            // Outside the layers are the embeddings and the output layer.
+            Names::Linear => Some(layer_of(path).is_some()),
         }
     }
 }
 
-fn may_hold(test: &Test, path: &str) -> bool {
-    test.as_ref().is_none_or(|test| test(path))
+fn layer_of(path: &str) -> Option<i64> {
+    path.split('.').find_map(|part| part.parse().ok())
 }
 
-fn test(pattern: &str) -> Test {
+fn holds(test: &Test, path: &str) -> Option<bool> {
+    Some(test.as_ref()?(path))
+}
+
+pub(super) fn test(pattern: &str) -> Test {
     let test = python_fullmatch(pattern)?;
     Some(Box::new(test))
 }
@@ -160,8 +169,8 @@ mod tests {
                 .map(|module| format!("model.layers.{layer}.{module}"))
         };
         let mut paths = [in_layer(0), in_layer(1)].concat();
-        paths.push("lm_head".to_owned());
-        paths.retain(|path| targets.wants(path));
+        paths.extend(["lm_head", "model.embed_tokens"].map(str::to_owned));
+        paths.retain(|path| targets.choose(path) == Some(true));
         let short = |path: &String| path.replace("model.layers.", "").replace("_proj", "");
         paths.iter().map(short).collect()
     }
@@ -179,6 +188,11 @@ mod tests {
                 json!({"target_modules": ["lm_head"]}),
                 vec![],
                 vec!["lm_head"],
+            ),
+            (
+                json!({"target_modules": ["embed_tokens"]}),
+                vec![],
+                vec!["model.embed_tokens"],
             ),
             (
                 json!({"target_modules": r".*\.1\..*(q|k)_proj"}),
@@ -249,7 +263,7 @@ mod tests {
             ),
             (
                 json!({"target_modules": ".*"}),
-                vec!["lm_head", "q_proj"],
+                vec!["lm_head", "q_proj", "embed_tokens"],
                 vec![all[1], all[2], all[4], all[5]],
             ),
         ] {
