@@ -109,7 +109,7 @@ fn adapt(decoder: &mut Decoder, settings: &LoraSettings, base: PathBuf) -> Resul
     let Some(start) = &settings.start else {
         return Ok(String::new());
     };
-    peft::restore(decoder, start)
+    peft::start_from(decoder, start)
         .with_context(|| format!("lora.start = {}: cannot be gone on from", start.display()))?;
     hf::weights_fingerprint(start)
 }

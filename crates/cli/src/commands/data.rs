@@ -3,7 +3,7 @@
 mod inspect;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
@@ -11,7 +11,7 @@ use etude_data::{Cache, Catalog, Kind, Manifest, Progress};
 use serde_json::{Value, json};
 
 use crate::error::Exit;
-use crate::output;
+use crate::{files, output};
 
 const ABOUT: &str = "\
 List, fetch and look at data sets.

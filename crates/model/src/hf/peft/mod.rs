@@ -143,7 +143,23 @@ fn of<'a>(decoder: &'a Decoder, name: &str) -> &'a Tensor {
     param.expect("the module is the decoder's")
 }
 
-/// Copies a folder's values into the decoder's adapter, which has the same layers and ranks.
+/// As [`restore`], of an adapter that was made elsewhere and is to be trained on. One that PEFT would train as two
+/// matrices, where the base and so this decoder have one, is refused.
+///
+/// # Errors
+/// As [`restore`].
+///
+/// # Panics
+/// As [`restore`].
+pub fn start_from(decoder: &Decoder, folder: &Path) -> Result<(), FolderError> {
+    let found = read::read(folder, decoder)?;
+    match found.parts {
+        true => Err(read::parted(folder)),
+        false => fill(decoder, folder, found),
+    }
+}
+
+/// Copies the values that [`save`] put into a folder into the decoder's adapter, which has the same layers and ranks.
 ///
 /// # Errors
 /// What is wrong with the folder, or how its adapter differs.
@@ -151,10 +167,10 @@ fn of<'a>(decoder: &'a Decoder, name: &str) -> &'a Tensor {
 /// # Panics
 /// When the decoder has no adapter.
 pub fn restore(decoder: &Decoder, folder: &Path) -> Result<(), FolderError> {
-    let found = read::read(folder, decoder)?;
-    if found.parts {
-        return Err(read::parted(folder));
-    }
+    fill(decoder, folder, read::read(folder, decoder)?)
+}
+
+fn fill(decoder: &Decoder, folder: &Path, found: Found) -> Result<(), FolderError> {
     let adapter = decoder.adapter().expect("an adapter was attached");
     let differs = |reason: String| FolderError::Adapter {
         path: folder.to_owned(),
