@@ -178,15 +178,15 @@ link_libtorch() {
 
 # Refuses a first build that would end in the middle for want of room.
 check_room() {
-  local folder=${CARGO_TARGET_DIR:-target} profile needed free
+  local folder=${CARGO_TARGET_DIR:-${CARGO_BUILD_TARGET_DIR:-target}} profile needed free
   case $1 in
     release) profile=release needed=2 ;;
     dev) profile=debug needed=4 ;;
     *) printf 'setup: --build %s: it is release or dev\n' "$1" >&2; exit 2 ;;
   esac
-  [ ! -d "$folder/$profile/deps" ] || return 0
+  [ ! -e "$folder/$profile/etude" ] || return 0
   while [ ! -d "$folder" ]; do folder=$(dirname "$folder"); done
-  free=$(df -Pk "$folder" | awk 'END { print int($4 / 1000000) }')
+  free=$(df -Pk "$folder" | awk 'END { print int($(NF - 2) / 1000000) }')
   [ "$free" -ge "$needed" ] || fail "a first build takes about $needed GB, and $(cd "$folder" && pwd) has $free GB free.
 Free some, or set CARGO_TARGET_DIR to a folder on a larger disk."
 }

@@ -31,6 +31,8 @@ mod inspect;
 mod lora;
 #[path = "cli/model.rs"]
 mod model;
+#[path = "cli/outputs.rs"]
+mod outputs;
 #[path = "cli/own_data.rs"]
 mod own_data;
 #[path = "cli/plan.rs"]

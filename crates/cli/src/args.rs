@@ -82,7 +82,7 @@ fn told(refusal: clap::Error) -> clap::Error {
     if refusal.kind() != ErrorKind::InvalidUtf8 {
         return refusal;
     }
-    let arguments = std::env::args_os();
+    let arguments = std::env::args_os().skip(1);
     let wrong = arguments
         .filter(|argument| argument.to_str().is_none())
         .map(|argument| argument.to_string_lossy().into_owned());

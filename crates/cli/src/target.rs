@@ -115,6 +115,23 @@ pub(crate) fn write_file(
     written.map_err(|failure| of_asked(out, &unfinished, failure))
 }
 
+/// Whether a system says so of writing alone.
+fn is_refusal(kind: io::ErrorKind) -> bool {
+    use io::ErrorKind::{
+        FileTooLarge, NotADirectory, PermissionDenied, QuotaExceeded, ReadOnlyFilesystem,
+        StorageFull,
+    };
+    matches!(
+        kind,
+        FileTooLarge
+            | NotADirectory
+            | PermissionDenied
+            | QuotaExceeded
+            | ReadOnlyFilesystem
+            | StorageFull
+    )
+}
+
 fn is_taken(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -137,12 +154,15 @@ fn unwritten(out: &Path) -> String {
     format!("{}: cannot be written", out.display())
 }
 
-/// A failure at one of the hidden names, told of `out`, which the user knows.
+/// A refusal to write at one of the hidden names, told of `out`, which the user knows.
 fn of_asked(out: &Path, unfinished: &[PathBuf], failure: anyhow::Error) -> anyhow::Error {
     let told = format!("{failure:#}");
     let is_hidden = |path: &PathBuf| told.contains(&*path.to_string_lossy());
     let mut causes = failure.chain();
-    let code = causes.find_map(|cause| cause.downcast_ref::<io::Error>()?.raw_os_error());
+    let code = causes.find_map(|cause| {
+        let error = cause.downcast_ref::<io::Error>()?;
+        error.raw_os_error().filter(|_| is_refusal(error.kind()))
+    });
     match code {
         Some(code) if unfinished.iter().any(is_hidden) => {
             anyhow::Error::new(io::Error::from_raw_os_error(code)).context(unwritten(out))

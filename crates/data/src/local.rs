@@ -66,7 +66,8 @@ impl Manifest {
         let mut read = Read {
             format: found.format,
             documents: options.documents,
-            unquoted: options.unquoted,
+            // Said of all sources of a recipe, some of which may be text.
+            unquoted: options.unquoted && matches!(found.format, Format::Csv | Format::Tsv),
             clean: options.clean.clone(),
             ..Read::default()
         };

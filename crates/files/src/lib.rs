@@ -4,19 +4,21 @@
 //! what was there. A link stays, and the file that it leads to is replaced. What is neither file nor folder, a device
 //! or a pipe, is written to as it stands: a rename would put a file in its place.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))]
-
 mod folders;
 
 use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, BufWriter, ErrorKind, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+
+use tempfile::NamedTempFile;
 
 pub use folders::NewFolders;
 
 /// How many links may lead to a file, as in the system's own limit.
 const LINKS: usize = 40;
+
+/// What the names of files begin with that are not whole yet.
+const UNFINISHED: &str = ".tmp-";
 
 /// Writes the file `out`, which `fill` fills.
 ///
@@ -27,20 +29,34 @@ pub fn write(out: &Path, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) ->
     let Some(place) = place(out, before.as_ref())? else {
         return through(out, false, fill);
     };
-    let (mut file, partial) = match beside(&place) {
-        Ok(opened) => opened,
+    match beside(&place) {
+        Ok(fresh) => finish(fresh, &place, before, fill),
         // Who may write a file, but no other into its folder, still may write it.
         Err(refused) if refused.kind() == ErrorKind::PermissionDenied && before.is_some() => {
-            return through(&place, true, fill);
+            through(&place, true, fill)
         }
-        Err(refused) => return Err(refused),
-    };
-    if let Some(before) = before {
-        file.set_permissions(before.permissions())?;
+        Err(refused) => Err(refused),
     }
-    filled(&mut file, fill)?;
-    file.sync_all()?;
-    partial.rename(&place)
+}
+
+/// Writes the file `place`, which `fill` fills, by way of another in its folder and by nothing else.
+///
+/// # Errors
+/// What the system or `fill` refuses; `place` then is as it was.
+pub fn replace(
+    place: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    finish(beside(place)?, place, None, fill)
+}
+
+/// Removes what [`replace`] and [`write()`] left in a folder when they were killed. Nobody may be writing there.
+pub fn forget_unfinished(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
+            let _ = fs::remove_file(entry.path()); // it is in nobody's way
+        }
+    }
 }
 
 /// Adds `text` to the end of the file `out`. When it fails, no part of `text` stays.
@@ -54,11 +70,12 @@ pub fn append(out: &Path, text: &str) -> io::Result<()> {
         .append(true)
         .create(place.is_some())
         .open(out)?;
+    let length = file.metadata()?.len();
     let written = file.write_all(text.as_bytes());
     if let (Err(_), Some(place)) = (&written, place) {
         // The first error is the one to tell.
         let _ = match before {
-            Some(before) => file.set_len(before.len()),
+            Some(_) => file.set_len(length),
             None => fs::remove_file(place),
         };
     }
@@ -128,38 +145,32 @@ fn filled(file: &mut File, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) 
     file.flush()
 }
 
-/// A new file in the folder of `place`, with the rights of any new file.
-fn beside(place: &Path) -> io::Result<(File, Partial)> {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    loop {
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        // Short, as `place` may have the longest of names.
-        let partial = place.with_file_name(format!(".etude-{}-{number}.tmp", std::process::id()));
-        match OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&partial)
-        {
-            Ok(file) => return Ok((file, Partial(partial))),
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(error),
-        }
-    }
+/// A new file in the folder of `place`, with the rights of any new file, that goes again unless it gets its name.
+fn beside(place: &Path) -> io::Result<NamedTempFile> {
+    let folder = place
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(UNFINISHED);
+    // Opened here: a temporary file of the library's own would be its owner's alone.
+    builder.make_in(folder.unwrap_or(Path::new(".")), |path| {
+        OpenOptions::new().write(true).create_new(true).open(path)
+    })
 }
 
-/// A file that is removed unless it gets its name.
-struct Partial(PathBuf);
-
-impl Partial {
-    fn rename(self, place: &Path) -> io::Result<()> {
-        fs::rename(&self.0, place)?;
-        std::mem::forget(self);
-        Ok(())
+/// Fills a new file and puts it in its place.
+fn finish(
+    mut fresh: NamedTempFile,
+    place: &Path,
+    before: Option<Metadata>,
+    fill: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
+    if let Some(before) = before {
+        // Not every file system has them.
+        let _ = fresh.as_file().set_permissions(before.permissions());
     }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0); // the failure before it is the one to tell
-    }
+    filled(fresh.as_file_mut(), fill)?;
+    fresh.as_file().sync_all()?;
+    fresh.persist(place).map_err(|failure| failure.error)?;
+    Ok(())
 }

@@ -8,7 +8,7 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-use etude_files::{NewFolders, append, check, write};
+use etude_files::{NewFolders, append, check, forget_unfinished, replace, write};
 
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).expect("reads");
@@ -89,6 +89,35 @@ fn a_pipe_is_written_to_and_stays() {
     let kind = fs::metadata(&pipe).expect("is there").file_type();
     assert!(kind.is_fifo());
     assert_eq!(names(folder.path()), ["pipe"]);
+}
+
+#[test]
+fn a_new_file_is_as_readable_as_others_and_a_link_in_its_place_goes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let [ours, plain, link] = ["ours", "plain", "link"].map(|name| folder.path().join(name));
+    fs::write(&plain, "x").expect("writes");
+    symlink("plain", &link).expect("links");
+    for place in [&ours, &link] {
+        replace(place, |file| file.write_all(b"y")).expect("writes");
+    }
+    let mode = |path: &Path| {
+        let found = fs::metadata(path).expect("is there");
+        found.permissions().mode()
+    };
+    assert_eq!(mode(&ours), mode(&plain));
+    assert!(!link.is_symlink() && text(&link) == "y" && text(&plain) == "x");
+    let refused = replace(&folder.path().join("no/file"), |_| Ok(())).expect_err("no folder");
+    assert!(!refused.to_string().contains(".tmp-"), "{refused}");
+}
+
+#[test]
+fn what_a_kill_left_is_removed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for name in [".tmp-a1B2c3", "metrics.jsonl", "tmp-mine"] {
+        fs::write(folder.path().join(name), "x").expect("writes");
+    }
+    forget_unfinished(folder.path());
+    assert_eq!(names(folder.path()), ["metrics.jsonl", "tmp-mine"]);
 }
 
 #[test]

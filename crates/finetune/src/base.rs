@@ -84,7 +84,8 @@ pub(crate) fn outline(recipe: &Recipe) -> Result<(Tokenizer, usize)> {
 /// The model folder that a base path means. Refuses a run that has none yet.
 fn finished(path: &Path) -> Result<PathBuf> {
     let folder = model_folder(path);
-    if folder == path && !path.join("config.json").is_file() && !peft::is_adapter(path) {
+    let without = !path.join("config.json").is_file() && !peft::is_adapter(path);
+    if path.is_dir() && folder == path && without {
         let checkpoints = Checkpoints::new(path);
         if let Some(&step) = checkpoints.steps()?.last() {
             let newest = checkpoints.place(step);

@@ -84,6 +84,13 @@ fn a_base_model_that_cannot_be_used_is_named() {
     let place = Place::new(root.path());
     let message = place.refusal(&["base.path=nowhere"]);
     assert!(message.contains("base.path = nowhere"), "{message}");
+    let file = place.folder("model.gguf");
+    fs::write(&file, "GGUF").expect("writes");
+    let message = place.refusal(&[&format!("base.path={:?}", file)]);
+    assert!(
+        message.contains("base.path = ") && !message.contains("checkpoints"),
+        "{message}"
+    );
     let stopped = place.folder("stopped");
     for step in ["step-00000005", "step-00000010"] {
         fs::create_dir_all(stopped.join("checkpoints").join(step)).expect("makes");

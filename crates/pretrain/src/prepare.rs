@@ -276,8 +276,8 @@ fn keep(tokenizer: &Tokenizer, folder: &Path) -> Result<()> {
     let saved = tokenizer.save(&fresh).map_err(anyhow::Error::from);
     if let Err(error) = saved.and_then(|()| etude_train::durable::sync_tree(&fresh)) {
         let _ = fs::remove_dir_all(&fresh); // what is half-written is of no use
-        let whole = "the tokenizer that was trained cannot be kept; make room, or set ETUDE_CACHE to a folder on a larger disk";
-        return Err(error.context(format!("{}: {whole}", folder.display())));
+        let what = "the tokenizer that was trained cannot be kept in the cache (ETUDE_CACHE names another)";
+        return Err(error.context(format!("{}: {what}", folder.display())));
     }
     if fs::rename(&fresh, folder).is_err() {
         fs::remove_dir_all(&fresh)

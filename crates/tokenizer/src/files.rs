@@ -1,7 +1,6 @@
 //! Loading and saving model folders. A file is written beside its place and then moved there, so
 //! that what was saved before stays whole when writing fails.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use tokenizers::models::bpe::BPE;
@@ -133,16 +132,7 @@ fn read_text(path: &Path) -> Result<String, TokenizerError> {
 }
 
 fn write(path: &Path, text: &str) -> Result<(), TokenizerError> {
-    let unfinished = path.with_extension(format!("tmp-{}", std::process::id()));
-    let attempt = || {
-        let mut file = std::fs::File::create(&unfinished)?;
-        file.write_all(text.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&unfinished, path)
-    };
-    attempt().map_err(|source| {
-        // The first error is the one to report.
-        let _ = std::fs::remove_file(&unfinished);
+    etude_files::replace(path, |file| file.write_all(text.as_bytes())).map_err(|source| {
         TokenizerError::Write {
             path: path.to_owned(),
             source,

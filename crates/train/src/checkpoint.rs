@@ -169,10 +169,12 @@ impl Checkpoints {
                 self.folder.display()
             )
         };
-        let entries = match fs::read_dir(&self.folder) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-            found => found.with_context(unreadable)?,
-        };
+        // A link to a disk that is not there is not a run without checkpoints.
+        let there = fs::symlink_metadata(&self.folder).map_err(|error| error.kind());
+        if there.is_err_and(|kind| kind == ErrorKind::NotFound) {
+            return Ok(Vec::new());
+        }
+        let entries = fs::read_dir(&self.folder).with_context(unreadable)?;
         entries
             .map(|entry| {
                 let entry = entry.with_context(unreadable)?;

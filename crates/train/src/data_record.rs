@@ -23,13 +23,14 @@ impl RunFolder {
     /// `fingerprint` of the data.
     ///
     /// # Errors
-    /// When the run has checkpoints, and its `data.json` has another fingerprint: the message says which source
+    /// When the run has checkpoints or is finished, and its `data.json` has another fingerprint: the message says which source
     /// differs, and in what. The file then stays as it was. And when it cannot be written.
     pub fn record_data(&self, description: &impl Serialize, fingerprint: &str) -> Result<()> {
         let mut now = serde_json::to_value(description).context("a description is plain data")?;
         let object = now.as_object_mut().context("a description is an object")?;
         object.insert(FINGERPRINT.to_owned(), fingerprint.into());
-        let begun = !Checkpoints::new(self.path()).steps()?.is_empty();
+        let finished = self.file("summary.json").exists(); // its checkpoints may be gone
+        let begun = finished || !Checkpoints::new(self.path()).steps()?.is_empty();
         if begun && compare(self.path(), fingerprint) == Compared::Other {
             let remedy = |old: &str| format!("choose another --run, or bring the old {old} back");
             return Err(changed(self.path(), &now, remedy));

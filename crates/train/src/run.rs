@@ -135,7 +135,7 @@ impl RunFolder {
             path: path.to_owned(),
             _lock: lock,
         };
-        durable::forget_unfinished(path); // a kill's, since nobody else writes here
+        etude_files::forget_unfinished(path); // a kill's, since nobody else writes here
         let place = folder.file("recipe.toml");
         let mut kept = recipe.to_owned();
         if begun(path) {
@@ -219,10 +219,7 @@ impl RunFolder {
         if let Err(error) = write(&fresh).and_then(|()| durable::sync_tree(&fresh)) {
             // What is half-written is of no use, and takes the room of the whole.
             let _ = fs::remove_dir_all(&fresh);
-            return Err(error.context(format!(
-                "{}: cannot be written; make room, and give the same command again",
-                place.display()
-            )));
+            return Err(error.context(format!("{}: cannot be written", place.display())));
         }
         if place.exists() {
             fs::rename(&place, &old)

@@ -72,8 +72,6 @@ impl<'a> Trainer<'a> {
         folder: &'a RunFolder,
     ) -> Result<Self> {
         let kind = settings.train.precision.product_kind(decoder.device());
-        forecast::room::require(decoder, &settings.optimizer)?;
-        let optimizer = Optimizer::new(decoder, &settings.optimizer).with_products(kind);
         let checkpoints = Checkpoints::new(folder.path());
         let environment = Environment::measure(decoder.device(), kind);
         let (found, torn) = checkpoints.to_go_on_from()?;
@@ -98,8 +96,11 @@ impl<'a> Trainer<'a> {
             .into());
         }
         if state.step < settings.train.steps {
+            memory::give_back(); // what making the data ready used
+            forecast::room::require(decoder, &settings.optimizer)?;
             folder.write_json("environment.json", &environment)?; // else it tells of what made the run
         }
+        let optimizer = Optimizer::new(decoder, &settings.optimizer).with_products(kind);
         let speed = Speed {
             flops_per_token: decoder.flops_per_token(settings.length as i64),
             peak: environment.matmul_peak,
@@ -158,7 +159,6 @@ impl<'a> Trainer<'a> {
         }
         let step_settings = StepSettings::of(self.settings);
         forecast::disk::require(self.folder, self.decoder, &self.optimizer, train)?;
-        memory::give_back(); // what making the data ready used
         self.try_largest_batch(&step_settings)?;
         let mut first_steps = match self.resumed {
             true => None, // the forecast was made when the run began
@@ -171,7 +171,14 @@ impl<'a> Trainer<'a> {
         };
         let mut loader = Loader::new(self.state.step, ahead, move |step| make(step))?;
         match self.resumed {
-            true => self.sample_again()?,
+            // The run does not end for what it said on the way.
+            true => {
+                if let Err(error) = self.sample_again() {
+                    self.log.warn(&format!(
+                        "without samples of the last checkpoint: {error:#}"
+                    ));
+                }
+            }
             false if train.sample_every > 0 => self.sample()?, // what an untrained model says
             false => {}
         }

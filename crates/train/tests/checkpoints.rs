@@ -127,19 +127,27 @@ fn a_run_whose_only_checkpoint_is_torn_does_not_begin_anew() {
 #[test]
 fn checkpoints_that_cannot_be_looked_at_are_not_none() {
     let run = tempfile::tempdir().expect("a folder");
-    fs::write(run.path().join("checkpoints"), "in the way").expect("writes");
+    let place = run.path().join("checkpoints");
     let checkpoints = Checkpoints::new(run.path());
-    let told = [
-        checkpoints.steps().err(),
-        checkpoints.newest().err(),
-        checkpoints.to_go_on_from().err(),
-        checkpoints.best().err(),
-        checkpoints.prune(5, 1, None).err(),
-    ];
-    for error in told {
-        let error = format!("{:#}", error.expect("is refused"));
-        assert!(error.contains("checkpoints: cannot be read"), "{error}");
-    }
+    assert!(checkpoints.steps().expect("there are none").is_empty());
+    let refused = || {
+        let told = [
+            checkpoints.steps().err(),
+            checkpoints.newest().err(),
+            checkpoints.to_go_on_from().err(),
+            checkpoints.best().err(),
+            checkpoints.prune(5, 1, None).err(),
+        ];
+        for error in told {
+            let error = format!("{:#}", error.expect("is refused"));
+            assert!(error.contains("checkpoints: cannot be read"), "{error}");
+        }
+    };
+    fs::write(&place, "in the way").expect("writes");
+    refused();
+    fs::remove_file(&place).expect("removes");
+    std::os::unix::fs::symlink("a disk that is not there", &place).expect("links");
+    refused();
 }
 
 #[test]

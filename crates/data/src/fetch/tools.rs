@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
 use crate::error::DataError;
@@ -152,6 +153,9 @@ fn watch(
     run(manifest, command, tool, staging, source.bytes, &task)
 }
 
+/// How long a tool that has ended may still be heard.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// Runs a tool to its end as `watch` does, for a `task` of `total` bytes.
 pub(super) fn run(
     manifest: &Manifest,
@@ -177,10 +181,16 @@ pub(super) fn run(
         ),
         _ => unstarted(manifest, tool, &error),
     })?;
-    let listener = std::thread::spawn(move || {
-        let mut log = Vec::new();
-        let _ = said.read_to_end(&mut log); // what came until then is all there is
-        log
+    let (pieces, heard) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut piece = [0; 8192];
+        loop {
+            match said.read(&mut piece) {
+                Ok(length @ 1..) if pieces.send(piece[..length].to_vec()).is_ok() => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => break, // what came until then is all there is
+            }
+        }
     });
     let status = loop {
         match child.try_wait() {
@@ -192,7 +202,11 @@ pub(super) fn run(
             Err(error) => return Err(failure(manifest, format!("{tool}: {error}"), "try again")),
         }
     };
-    let log = listener.join().expect("reading does not panic");
+    let mut log = Vec::new();
+    // To the end, but for what the tool left running behind it.
+    while let Ok(piece) = heard.recv_timeout(LAST_WORDS) {
+        log.extend(piece);
+    }
     let log = String::from_utf8_lossy(&log).into_owned();
     Ok(if status.success() { Ok(log) } else { Err(log) })
 }
@@ -346,12 +360,12 @@ pub(super) fn last_lines(log: &str) -> String {
     let says = |line: &&str| {
         !line.starts_with(char::is_whitespace) && !NOISE.iter().any(|noise| line.contains(noise))
     };
-    let lines: Vec<&str> = log
-        .lines()
-        .filter(says)
-        .map(str::trim)
-        .filter(|line| !line.is_empty())
-        .collect();
+    let filled = |line: &&str| !line.trim().is_empty();
+    let mut lines: Vec<&str> = log.lines().filter(filled).filter(says).collect();
+    if lines.is_empty() {
+        lines = log.lines().filter(filled).collect(); // better than nothing
+    }
+    let lines: Vec<&str> = lines.into_iter().map(str::trim).collect();
     lines[lines.len().saturating_sub(4)..].join("; ")
 }
 

@@ -126,6 +126,8 @@ fn a_quote_that_is_not_closed_is_refused() {
         unquoted: true,
         ..LocalOptions::default()
     };
+    home.write("beside.txt", "text\n".repeat(30));
+    home.open("beside.txt", &options).unwrap();
     let pairs = home.open("pairs.tsv", &options).unwrap();
     let texts: Vec<(String, String)> = examples(&pairs, &Split::ALL)
         .iter()

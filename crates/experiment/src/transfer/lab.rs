@@ -342,6 +342,8 @@ impl<'a> Lab<'a> {
                 let why = "what is asked now does not follow from its answers, so it is made again";
                 (self.say)(&format!("{key}: {why}"));
             }
+            // First what says that it is finished: half removed, it is made anew.
+            let _ = std::fs::remove_file(folder.join("summary.json"));
             std::fs::remove_dir_all(&folder)
                 .with_context(|| format!("{}: cannot be removed", folder.display()))?;
             return self.answered(key);
